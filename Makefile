@@ -1,0 +1,55 @@
+# A machine with Python 3.11 and make needs nothing else: every target but clean and help installs what it runs with.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+SETUP := $(VENV)/.setup-done
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup train test test-slow lint format clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(SETUP) ## Install everything into .venv (PYTHON=... names another Python 3.11).
+
+# An environment that a broken or different Python left behind is made anew.
+$(SETUP): requirements.txt pyproject.toml
+	@$(RUN) -c 'import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  found=$$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null); \
+	  case "$$found" in \
+	    3.11.*) ;; \
+	    *) echo "error: PYTHON must be a Python 3.11; got $(PYTHON), which is $${found:-not a working Python}. Name one: make $(or $(firstword $(MAKECMDGOALS)),setup) PYTHON=python3.11" >&2; exit 1 ;; \
+	  esac; \
+	  echo "Creating $(VENV) with Python $$found"; \
+	  $(PYTHON) -m venv --clear $(VENV); \
+	}
+	@echo "Installing requirements.txt into $(VENV): a minute or two the first time"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+train: setup ## Train on the pen task (configs/pen.flags); ARGS="--name=value ..." changes flags.
+	$(RUN) launch/train.py --flagfile=configs/pen.flags $(ARGS)
+
+test: lint ## Lint, check format and types, then run all tests but the slow ones; stops at the first failure.
+	$(RUN) -m pytest
+
+test-slow: setup ## Run the slow tests.
+	$(RUN) -m pytest -m slow
+
+lint: setup ## Lint, check format and types.
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: setup ## Mend what lint can mend, and format.
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean: ## Remove caches and build outputs; .venv, runs/ and exported/ stay.
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT
+	find nppac_tf launch tests -name __pycache__ -type d -prune -exec rm -rf {} +

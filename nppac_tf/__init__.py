@@ -1,0 +1,78 @@
+"""N-PPAC: reinforcement learning regularized towards a non-parametric behavioral prior.
+
+The public names, loaded when they are first used: `import nppac_tf` itself imports neither
+TensorFlow nor anything else that is slow.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nppac_tf.agent import NppacAgent
+    from nppac_tf.demonstrations import (
+        Demonstrations,
+        load_demonstrations,
+        save_demonstrations,
+    )
+    from nppac_tf.environments import make_task
+    from nppac_tf.errors import UserError
+    from nppac_tf.evaluation import evaluate
+    from nppac_tf.export import export_policy
+    from nppac_tf.priors import (
+        BehavioralPrior,
+        ExactGPPrior,
+        SparseGPPrior,
+        UniformPrior,
+        load_prior,
+    )
+    from nppac_tf.training import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BehavioralPrior",
+    "Demonstrations",
+    "ExactGPPrior",
+    "NppacAgent",
+    "SparseGPPrior",
+    "UniformPrior",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "export_policy",
+    "load_demonstrations",
+    "load_prior",
+    "make_task",
+    "save_demonstrations",
+    "train",
+]
+
+_HOME_OF = {
+    "BehavioralPrior": "nppac_tf.priors",
+    "Demonstrations": "nppac_tf.demonstrations",
+    "ExactGPPrior": "nppac_tf.priors",
+    "NppacAgent": "nppac_tf.agent",
+    "SparseGPPrior": "nppac_tf.priors",
+    "UniformPrior": "nppac_tf.priors",
+    "UserError": "nppac_tf.errors",
+    "evaluate": "nppac_tf.evaluation",
+    "export_policy": "nppac_tf.export",
+    "load_demonstrations": "nppac_tf.demonstrations",
+    "load_prior": "nppac_tf.priors",
+    "make_task": "nppac_tf.environments",
+    "save_demonstrations": "nppac_tf.demonstrations",
+    "train": "nppac_tf.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the module that defines a public name, and keeps what it found."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | set(__all__))

@@ -1,0 +1,439 @@
+"""N-PPAC: soft actor-critic regularized toward a behavioral prior (Rudner et al., NeurIPS 2021).
+
+The entropy bonus of SAC is replaced by minus the KL divergence to pi0,
+
+    R(tau_t) = sum_k gamma^k [ r(s_k, a_k) - alpha KL(pi(. | s_k) || pi0(. | s_k)) ],
+
+which changes one quantity in each loss, the log ratio (or the closed-form KL) d(s):
+
+    critic target     y = r + gamma (1 - terminal) [ min_i Q'_i(s', a') - alpha d(s') ],   a' ~ pi
+    actor loss        E[ alpha d(s) - min_i Q_i(s, a) ],                                   a ~ pi
+    temperature loss  log(alpha) (target KL - d(s))
+
+with d(s) = log pi(a | s) - log pi0(a | s), a single-sample estimate of the KL, or the KL itself where
+both are Gaussian in the same space. pi0 gets no gradients. With `UniformPrior` log pi0 = 0, and
+this is `SacAgent`, to rounding.
+"""
+
+import collections
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import tensorflow as tf
+from tf_agents.agents import tf_agent
+from tf_agents.agents.sac import sac_agent
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
+from tf_agents.utils import common
+
+from nppac_tf.config import AgentConfig
+from nppac_tf.networks import ActorNetwork, CriticNetwork
+from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
+from nppac_tf.replay import Batch
+
+_CRITIC_DRAW, _ACTOR_DRAW, _TEMPERATURE_DRAW = range(3)
+
+NppacLossInfo = collections.namedtuple(
+    "NppacLossInfo",
+    (
+        "critic_loss",
+        "actor_loss",
+        "alpha_loss",
+        "kl",
+        "q_value",
+        "alpha",
+        "entropy",
+        "prior_scale",
+        "actor_gradient_norm",
+    ),
+)
+
+
+class NppacAgent(sac_agent.SacAgent):
+    """`SacAgent` with a behavioral prior.
+
+    It takes SacAgent's arguments and trains from the same experience: in a plain TF-Agents program
+    (driver, replay buffer, `agent.train(trajectories)`) it evaluates the prior itself. `update` takes a
+    `Batch` that holds the prior's statistics already, and is what the project's own loop compiles.
+
+    Args:
+        time_step_spec: Of the environment; observations [D] float32.
+        action_spec: Bounded, [A] float32.
+        prior: pi0, over the same observations and actions.
+        divergence: "sampled" or "closed_form" (the policy must be a `MultivariateNormalDiag`).
+        target_kl: Mean KL in nats to which alpha is tuned; None with an alpha optimizer means
+            SacAgent's `target_entropy`, of which it is the negative.
+        alpha_optimizer: None keeps alpha at exp(initial_log_alpha).
+        seed: Of the samples of actions in the losses; they depend on it and on the step counter
+            alone, so a resumed run repeats an uninterrupted one.
+        **kwargs: As of `tf_agents.agents.SacAgent`.
+
+    Raises:
+        ValueError: for an unknown divergence, a target KL that is not positive or is given beside a
+            target entropy, or a prior whose sizes are not those of the specs.
+    """
+
+    def __init__(
+        self,
+        time_step_spec: ts.TimeStep,
+        action_spec: Any,
+        critic_network: Any,
+        actor_network: Any,
+        actor_optimizer: Any,
+        critic_optimizer: Any,
+        alpha_optimizer: Any = None,
+        *,
+        prior: BehavioralPrior,
+        divergence: str = "sampled",
+        target_kl: float | None = None,
+        target_entropy: float | None = None,
+        seed: int = 0,
+        name: str = "NppacAgent",
+        **kwargs: Any,
+    ) -> None:
+        _check_prior(prior, time_step_spec, action_spec)
+        if divergence not in ("sampled", "closed_form"):
+            raise ValueError(f"divergence must be sampled or closed_form; got {divergence!r}")
+        if target_kl is not None:
+            if target_kl <= 0 or target_entropy is not None:
+                raise ValueError(
+                    "target_kl must be positive and excludes target_entropy; "
+                    f"got {target_kl} and {target_entropy}"
+                )
+            target_entropy = -target_kl
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            critic_network,
+            actor_network,
+            actor_optimizer,
+            critic_optimizer,
+            alpha_optimizer,
+            target_entropy=target_entropy,
+            name=name,
+            **kwargs,
+        )
+        self._prior = prior
+        self._divergence = divergence
+        self._seed = seed
+
+    @classmethod
+    def for_task(
+        cls,
+        task: Any,
+        prior: BehavioralPrior,
+        config: AgentConfig | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """An agent with the project's own networks, ready to train.
+
+        Args:
+            task: Gives `observation_size`, `action_low` [A] and `action_high` [A].
+            prior: pi0.
+            config: Networks and constants; defaults where None.
+            seed: Of initial weights and samples.
+        """
+        config = config or AgentConfig()
+        observation_spec = tf.TensorSpec([task.observation_size], tf.float32, "observation")
+        action_spec = tensor_spec.BoundedTensorSpec(
+            task.action_low.shape, tf.float32, task.action_low, task.action_high, "action"
+        )
+
+        def critic(index: int) -> CriticNetwork:
+            return CriticNetwork(
+                (observation_spec, action_spec),
+                config.critic_layers,
+                config.critic_layer_norm,
+                seed=3 * seed + index,
+                name=f"CriticNetwork{index}",
+            )
+
+        def adam() -> tf.keras.optimizers.legacy.Optimizer:
+            return tf.keras.optimizers.legacy.Adam(config.learning_rate)
+
+        agent = cls(
+            ts.time_step_spec(observation_spec),
+            action_spec,
+            critic_network=critic(1),
+            critic_network_2=critic(2),
+            actor_network=ActorNetwork(
+                observation_spec, action_spec, config.actor_layers, config.squash, seed=3 * seed
+            ),
+            actor_optimizer=adam(),
+            critic_optimizer=adam(),
+            alpha_optimizer=None if config.target_kl is None else adam(),
+            prior=prior,
+            divergence=config.divergence,
+            target_kl=config.target_kl,
+            initial_log_alpha=math.log(config.temperature),
+            target_update_tau=config.target_update_rate,
+            gamma=config.discount,
+            td_errors_loss_fn=tf.math.squared_difference,
+            train_step_counter=tf.Variable(0, dtype=tf.int64, trainable=False, name="updates"),
+            seed=seed,
+        )
+        agent.initialize()
+        return agent
+
+    @property
+    def prior(self) -> BehavioralPrior:
+        """pi0."""
+        return self._prior
+
+    @property
+    def actor_network(self) -> Any:
+        """Observations -> (distribution over actions, state)."""
+        return self._actor_network
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """All that training changes, by name: what a checkpoint holds."""
+        parts = {
+            "actor": self._actor_network,
+            "critic_1": self._critic_network_1,
+            "critic_2": self._critic_network_2,
+            "target_critic_1": self._target_critic_network_1,
+            "target_critic_2": self._target_critic_network_2,
+            "log_alpha": self._log_alpha,
+            "actor_optimizer": self._actor_optimizer,
+            "critic_optimizer": self._critic_optimizer,
+            "updates": self.train_step_counter,
+        }
+        if self._alpha_optimizer is not None:
+            parts["alpha_optimizer"] = self._alpha_optimizer
+        return parts
+
+    def update(self, batch: Batch, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
+        """One update of critics, actor, temperature and target critics.
+
+        Args:
+            batch: B transitions with pi0's statistics.
+            weights: Optional importance weights, scalar or [B].
+        """
+        critic_variables = (
+            self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
+        )
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(critic_variables)
+            critic_loss = self._critic_loss_weight * self._critic_objective(batch, weights)
+        self._apply_gradients(
+            tape.gradient(critic_loss, critic_variables), critic_variables, self._critic_optimizer
+        )
+
+        actor_variables = self._actor_network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(actor_variables)
+            loss, kl, q_value, entropy = self._actor_objective(
+                batch.observations, batch.prior, weights
+            )
+            actor_loss = self._actor_loss_weight * loss
+        gradients = tape.gradient(actor_loss, actor_variables)
+        self._apply_gradients(gradients, actor_variables, self._actor_optimizer)
+
+        alpha_loss = self._update_temperature(batch, weights)
+        self.train_step_counter.assign_add(1)
+        self._update_target()
+        return tf_agent.LossInfo(
+            critic_loss + actor_loss + alpha_loss,
+            NppacLossInfo(
+                critic_loss,
+                actor_loss,
+                alpha_loss,
+                kl,
+                q_value,
+                tf.exp(self._log_alpha),
+                entropy,
+                tf.reduce_mean(batch.prior.scale),
+                tf.linalg.global_norm(gradients),
+            ),
+        )
+
+    def pretrain(
+        self, observations: tf.Tensor, statistics: PriorStatistics, optimizer: Any, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """One step of the actor toward the prior: minimizes KL(pi || pi0) on states [B, D].
+
+        Args:
+            observations: [B, D] of demonstrations.
+            statistics: pi0 there, [B, A] each.
+            optimizer: For the actor; its own, so that the online optimizer starts fresh.
+            seed: [2] int, stateless.
+
+        Returns:
+            [] mean KL in nats, before the step.
+        """
+        variables = self._actor_network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            _, divergence, _ = self._act(observations, statistics, seed, training=True)
+            kl = tf.reduce_mean(divergence)
+        optimizer.apply_gradients(zip(tape.gradient(kl, variables), variables, strict=True))
+        return kl
+
+    def _critic_objective(
+        self,
+        batch: Batch,
+        weights: tf.Tensor | None,
+        training: bool = True,
+        td_errors_loss_fn: Any = None,
+        gamma: float | None = None,
+        reward_scale_factor: float | None = None,
+    ) -> tf.Tensor:
+        loss = td_errors_loss_fn or self._td_errors_loss_fn
+        gamma = self._gamma if gamma is None else gamma
+        reward_scale = self._reward_scale_factor
+        if reward_scale_factor is not None:
+            reward_scale = reward_scale_factor
+        next_actions, divergence, _ = self._act(
+            batch.next_observations, batch.next_prior, self._sample_seed(_CRITIC_DRAW), training=False
+        )
+        next_q = self._min_q(
+            self._target_critic_network_1,
+            self._target_critic_network_2,
+            batch.next_observations,
+            next_actions,
+        )
+        targets = tf.stop_gradient(
+            reward_scale * batch.rewards
+            + gamma * batch.discounts * (next_q - tf.exp(self._log_alpha) * divergence)
+        )
+        inputs = (batch.observations, batch.actions)
+        errors = sum(
+            loss(targets, critic(inputs, training=training)[0])
+            for critic in (self._critic_network_1, self._critic_network_2)
+        )
+        regularization = self._critic_network_1.losses + self._critic_network_2.losses
+        return _aggregate(errors, weights, regularization)
+
+    def _actor_objective(
+        self,
+        observations: tf.Tensor,
+        statistics: PriorStatistics,
+        weights: tf.Tensor | None,
+        training: bool = True,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The loss, and for the record the mean KL, the mean Q and the policy's entropy."""
+        actions, divergence, log_prob = self._act(observations, statistics, self._sample_seed(_ACTOR_DRAW), training)
+        q = self._min_q(self._critic_network_1, self._critic_network_2, observations, actions)
+        loss = _aggregate(
+            tf.exp(self._log_alpha) * divergence - q, weights, self._actor_network.losses
+        )
+        return loss, tf.reduce_mean(divergence), tf.reduce_mean(q), -tf.reduce_mean(log_prob)
+
+    def _temperature_objective(
+        self, observations: tf.Tensor, statistics: PriorStatistics, weights: tf.Tensor | None
+    ) -> tf.Tensor:
+        _, divergence, _ = self._act(observations, statistics, self._sample_seed(_TEMPERATURE_DRAW), training=False)
+        alpha = self._log_alpha if self._use_log_alpha_in_alpha_loss else tf.exp(self._log_alpha)
+        return _aggregate(
+            alpha * tf.stop_gradient(-divergence - self._target_entropy), weights, None
+        )
+
+    def _update_temperature(self, batch: Batch, weights: tf.Tensor | None) -> tf.Tensor:
+        if self._alpha_optimizer is None:
+            return tf.constant(0.0)
+        with tf.GradientTape() as tape:
+            loss = self._alpha_loss_weight * self._temperature_objective(
+                batch.observations, batch.prior, weights
+            )
+        self._apply_gradients(
+            tape.gradient(loss, [self._log_alpha]), [self._log_alpha], self._alpha_optimizer
+        )
+        return loss
+
+    def _act(
+        self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Actions a ~ pi [B, A], d(s) [B], and log pi(a | s) [B]."""
+        distribution, _ = self._actor_network(observations, training=training)
+        actions, log_prob = distribution.experimental_sample_and_log_prob(seed=seed)
+        if self._divergence == "sampled":
+            return actions, log_prob - self._prior.log_prob(statistics, actions), log_prob
+        divergence = self._prior.kl_divergence(
+            statistics, distribution.mean(), distribution.stddev()
+        )
+        return actions, divergence, log_prob
+
+    def _sample_seed(self, draw: int) -> tf.Tensor:
+        """Of this step's sample for one of the losses; stateless, so that a resumed run repeats."""
+        return tf.stack([3 * self._seed + draw, tf.cast(self.train_step_counter, tf.int32)])
+
+    def _min_q(
+        self, critic_1: Any, critic_2: Any, observations: tf.Tensor, actions: tf.Tensor
+    ) -> tf.Tensor:
+        inputs = (observations, actions)
+        return tf.minimum(critic_1(inputs)[0], critic_2(inputs)[0])
+
+    # SacAgent's interface, for experience that does not carry the prior's statistics.
+
+    def _train(self, experience: Any, weights: tf.Tensor | None) -> tf_agent.LossInfo:
+        time_steps, policy_steps, next_time_steps = self._as_transition(experience)
+        return self.update(self._batch(time_steps, policy_steps.action, next_time_steps), weights)
+
+    def critic_loss(
+        self,
+        time_steps: ts.TimeStep,
+        actions: tf.Tensor,
+        next_time_steps: ts.TimeStep,
+        td_errors_loss_fn: Any = None,
+        gamma: float | None = None,
+        reward_scale_factor: float | None = None,
+        weights: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """Mean squared error [] of both critics; arguments left out are the agent's own."""
+        return self._critic_objective(
+            self._batch(time_steps, actions, next_time_steps),
+            weights,
+            training,
+            td_errors_loss_fn,
+            gamma,
+            reward_scale_factor,
+        )
+
+    def actor_loss(
+        self, time_steps: ts.TimeStep, weights: tf.Tensor | None = None, training: bool = True
+    ) -> tf.Tensor:
+        """E[alpha d(s) - min Q(s, a)] over a ~ pi, []."""
+        observations = time_steps.observation
+        statistics = self._prior.statistics(observations)
+        return self._actor_objective(observations, statistics, weights, training)[0]
+
+    def alpha_loss(
+        self, time_steps: ts.TimeStep, weights: tf.Tensor | None = None, training: bool = False
+    ) -> tf.Tensor:
+        """log(alpha) (target KL - E[d(s)]), []."""
+        observations = time_steps.observation
+        statistics = self._prior.statistics(observations)
+        return self._temperature_objective(observations, statistics, weights)
+
+    def _batch(
+        self, time_steps: ts.TimeStep, actions: tf.Tensor, next_time_steps: ts.TimeStep
+    ) -> Batch:
+        return Batch(
+            time_steps.observation,
+            actions,
+            next_time_steps.reward,
+            next_time_steps.discount,
+            next_time_steps.observation,
+            self._prior.statistics(time_steps.observation),
+            self._prior.statistics(next_time_steps.observation),
+        )
+
+
+def _aggregate(
+    losses: tf.Tensor, weights: tf.Tensor | None, regularization: Sequence[tf.Tensor] | None
+) -> tf.Tensor:
+    return common.aggregate_losses(
+        per_example_loss=losses, sample_weight=weights, regularization_loss=regularization
+    ).total_loss
+
+
+def _check_prior(prior: BehavioralPrior, time_step_spec: ts.TimeStep, action_spec: Any) -> None:
+    sizes = (int(time_step_spec.observation.shape[0]), int(action_spec.shape[0]))
+    if (prior.observation_size, prior.action_size) != sizes:
+        raise ValueError(
+            "prior must have the environment's observation and action sizes "
+            f"{sizes}; got {(prior.observation_size, prior.action_size)}"
+        )

@@ -1,0 +1,216 @@
+"""What a run is made of: frozen dataclasses, validated when constructed.
+
+Every default of the project lives here, once. The launchers make one flag of each field, with the
+field's `help` as its text, so a flag, its default and its documentation cannot drift apart. This
+module imports the standard library only: `--help` must answer at once.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from nppac_tf.errors import UserError
+
+PRIORS = ("sparse_gp", "exact_gp", "uniform")
+KERNELS = ("rbf", "matern12", "matern32", "matern52")
+DIVERGENCES = ("sampled", "closed_form")
+XLA_MODES = ("auto", "on", "off")
+REWARDS = ("binary", "negative")
+
+
+def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
+
+
+def _require(condition: bool, name: str, requirement: str, received: Any) -> None:
+    if not condition:
+        raise UserError(f"{name} must be {requirement}; got {received!r}")
+
+
+def _check_choices(config: Any) -> None:
+    for field in dataclasses.fields(config):
+        choices = field.metadata.get("choices")
+        value = getattr(config, field.name)
+        if choices and value not in choices:
+            raise UserError(f"{field.name} must be one of {', '.join(choices)}; got {value!r}")
+
+
+def _check_layers(name: str, layers: tuple[int, ...]) -> None:
+    _require(
+        len(layers) > 0 and all(isinstance(units, int) and units > 0 for units in layers),
+        name,
+        "one or more positive layer sizes",
+        layers,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorConfig:
+    """How the behavioral policy pi0 is fitted to the demonstrations."""
+
+    prior: str = _option("sparse_gp", "Class of the behavioral prior.", PRIORS)
+    kernel: str = _option("matern52", "Kernel of the Gaussian process (ARD).", KERNELS)
+    num_inducing_points: int = _option(500, "Inducing points of the sparse Gaussian process.")
+    num_hyperparameter_points: int = _option(
+        1000, "Points on which the exact Gaussian process fits its hyper-parameters."
+    )
+    max_fit_iterations: int = _option(
+        100, "L-BFGS iterations on the marginal likelihood or its bound."
+    )
+    observation_noise: bool = _option(
+        True, "Count the demonstrator's noise in the deviation of the Gaussian process."
+    )
+    scale_factor: float = _option(1.0, "The prior's deviation is multiplied by this.")
+    scale_floor: float = _option(
+        0.0, "Lower bound on the prior's deviation, in units of the action; 0 for none."
+    )
+    prior_seed: int = _option(0, "Seed of inducing points and subsets.")
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        for name in ("num_inducing_points", "num_hyperparameter_points", "max_fit_iterations"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        _require(self.scale_factor > 0, "scale_factor", "positive", self.scale_factor)
+        _require(self.scale_floor >= 0, "scale_floor", "at least 0", self.scale_floor)
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentConfig:
+    """Networks and constants of the KL-regularized soft actor-critic."""
+
+    actor_layers: tuple[int, ...] = _option((256, 256), "Hidden layers of the actor.")
+    critic_layers: tuple[int, ...] = _option((256, 256), "Hidden layers of each critic.")
+    squash: bool = _option(
+        True, "Actor: tanh-squashed Gaussian (true), or Gaussian with a tanh mean (false)."
+    )
+    critic_layer_norm: bool = _option(False, "Layer normalization in the critics.")
+    divergence: str = _option(
+        "sampled",
+        "KL from the prior by one sample, or in closed form (needs --nosquash).",
+        DIVERGENCES,
+    )
+    temperature: float = _option(0.1, "Weight alpha of the KL term: its value, or its start.")
+    target_kl: float | None = _option(
+        None, "If given, alpha is tuned to hold the mean KL at this many nats."
+    )
+    learning_rate: float = _option(3e-4, "Adam's step size for actor, critics and alpha.")
+    discount: float = _option(0.99, "Discount gamma per environment step.")
+    target_update_rate: float = _option(5e-3, "Share tau of the critics in each target update.")
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check_layers("actor_layers", self.actor_layers)
+        _check_layers("critic_layers", self.critic_layers)
+        _require(
+            self.divergence == "sampled" or not self.squash,
+            "divergence",
+            "'sampled' with a squashed actor (closed_form needs --nosquash)",
+            self.divergence,
+        )
+        _require(self.temperature > 0, "temperature", "positive", self.temperature)
+        _require(
+            self.target_kl is None or self.target_kl > 0, "target_kl", "positive", self.target_kl
+        )
+        _require(self.learning_rate > 0, "learning_rate", "positive", self.learning_rate)
+        _require(0 <= self.discount < 1, "discount", "in [0, 1)", self.discount)
+        _require(
+            0 < self.target_update_rate <= 1,
+            "target_update_rate",
+            "in (0, 1]",
+            self.target_update_rate,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """The loop: pre-train, then collect, update, evaluate, save."""
+
+    num_env_steps: int = _option(50_000, "Environment steps of online training.")
+    num_environments: int = _option(10, "Environments stepped side by side.")
+    steps_per_epoch: int = _option(
+        1000, "Environment steps collected between two rounds of updates."
+    )
+    updates_per_step: float = _option(1.0, "Gradient updates per environment step.")
+    batch_size: int = _option(256, "Transitions per update.")
+    replay_capacity: int = _option(1_000_000, "Transitions the replay holds.")
+    pretraining_steps: int = _option(
+        10_000, "Updates that fit the actor to the prior on the demonstrations; 0 for none."
+    )
+    pretraining_batch_size: int = _option(256, "Demonstration states per pre-training update.")
+    eval_interval: int = _option(2000, "Environment steps between evaluations.")
+    eval_episodes: int = _option(50, "Episodes per evaluation.")
+    checkpoint_interval: int = _option(10_000, "Environment steps between checkpoints.")
+    seed: int = _option(0, "Seed of networks, environments, replay and exploration.")
+    xla: str = _option("auto", "Compile updates with XLA; auto: with a GPU.", XLA_MODES)
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        for name in (
+            "num_environments",
+            "steps_per_epoch",
+            "batch_size",
+            "replay_capacity",
+            "pretraining_batch_size",
+            "eval_interval",
+            "eval_episodes",
+            "checkpoint_interval",
+        ):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("num_env_steps", "pretraining_steps", "seed"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        _require(
+            self.updates_per_step > 0 and math.isfinite(self.updates_per_step),
+            "updates_per_step",
+            "positive",
+            self.updates_per_step,
+        )
+        for name in ("steps_per_epoch",):
+            _require(
+                getattr(self, name) % self.num_environments == 0,
+                name,
+                f"a multiple of num_environments ({self.num_environments})",
+                getattr(self, name),
+            )
+        for name in ("eval_interval", "checkpoint_interval"):
+            _require(
+                getattr(self, name) % self.steps_per_epoch == 0,
+                name,
+                f"a multiple of steps_per_epoch ({self.steps_per_epoch})",
+                getattr(self, name),
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything needed to repeat a run."""
+
+    task: str = _option("pen-binary", "pen-binary, door-binary, halfcheetah, or a Gymnasium id.")
+    reward: str = _option("binary", "Hand tasks: 0/1 (binary) or -1/0 (negative).", REWARDS)
+    demonstrations: str = _option(
+        "embedded:pen", "embedded:NAME, or a .npz, AWAC .npy or DAPG .pickle file."
+    )
+    prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
+    agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
+        """The inverse of `to_dict`; an unknown or missing field is a UserError."""
+        try:
+            agent = {k: tuple(v) if isinstance(v, list) else v for k, v in values["agent"].items()}
+            rest = {k: v for k, v in values.items() if k not in ("prior", "agent", "training")}
+            return cls(
+                prior=PriorConfig(**values["prior"]),
+                agent=AgentConfig(**agent),
+                training=TrainingConfig(**values["training"]),
+                **rest,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"not the configuration of a run of this version: {error}") from None

@@ -1,0 +1,334 @@
+"""The data set of expert demonstrations: state-action pairs in whole episodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nppac_tf.errors import UserError
+
+
+class TaskSpaces(Protocol):
+    """What `Demonstrations.conform` asks of a task."""
+
+    @property
+    def name(self) -> str:
+        """The task's name, for messages."""
+
+    @property
+    def observation_size(self) -> int:
+        """D."""
+
+    @property
+    def action_size(self) -> int:
+        """A."""
+
+    @property
+    def action_low(self) -> np.ndarray:
+        """[A], the least action."""
+
+    @property
+    def action_high(self) -> np.ndarray:
+        """[A], the greatest action."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Demonstrations:
+    """N state-action pairs of E episodes, checked on construction and read-only after it.
+
+    Attributes:
+        observations: [N, D] float32.
+        actions: [N, A] float32, in the environment's units.
+        episode_ends: [E] int64, the exclusive end index of each episode; the last is N.
+        name: A short name for messages and figures.
+        metadata: Provenance, a mapping that JSON can hold.
+        notices: What loading changed or found, one line each.
+
+    Raises:
+        UserError: The shapes do not match, a value is not finite, there is no episode or an empty
+            one, or `metadata` does not fit into JSON.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    episode_ends: np.ndarray
+    name: str = "demonstrations"
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        observations = _as_matrix(self.observations, "observations", "[N, D]")
+        steps = len(observations)
+        actions = _as_matrix(
+            self.actions, "actions", f"[N, A] to match observations {_shape(observations)}"
+        )
+        if len(actions) != steps:
+            raise UserError(
+                f"actions must be [N, A] to match observations {_shape(observations)}; "
+                f"got {_shape(actions)}"
+            )
+        ends = _as_episode_ends(self.episode_ends, steps)
+        _check_finite(observations, "observations", ends)
+        _check_finite(actions, "actions", ends)
+        for field, array in (
+            ("observations", observations),
+            ("actions", actions),
+            ("episode_ends", ends),
+        ):
+            array.setflags(write=False)
+            object.__setattr__(self, field, array)
+        object.__setattr__(self, "metadata", _as_json_object(self.metadata))
+        object.__setattr__(self, "notices", tuple(self.notices))
+
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]],
+        name: str = "demonstrations",
+        metadata: Mapping[str, Any] | None = None,
+        notices: Sequence[str] = (),
+    ) -> Demonstrations:
+        """Joins episodes of their own lengths.
+
+        Args:
+            episodes: Pairs of observations [T, D] and actions [T, A]. Observations may also be
+                [T + 1, D]; the last one, which no action follows, is dropped and a notice says so.
+            name: See the class.
+            metadata: See the class.
+            notices: Notices to keep; those of joining are added to them.
+
+        Raises:
+            UserError: There is no episode, an episode is empty, its observations and actions do
+                not match, or its widths differ from those of the first episode.
+        """
+        observations: list[np.ndarray] = []
+        actions: list[np.ndarray] = []
+        trimmed = 0
+        for index, (states, controls) in enumerate(episodes):
+            label = f"of episode {index}"
+            states = _as_matrix(states, f"observations {label}", "[T, D]")
+            controls = _as_matrix(
+                controls, f"actions {label}", f"[T, A] to match observations {_shape(states)}"
+            )
+            if len(states) == len(controls) + 1:
+                states = states[:-1]
+                trimmed += 1
+            if len(states) != len(controls):
+                raise UserError(
+                    f"actions {label} must be [T, A] to match observations {_shape(states)}; "
+                    f"got {_shape(controls)}"
+                )
+            if not len(states):
+                raise UserError(f"episode {index} must hold at least one step; got 0")
+            observations.append(states)
+            actions.append(controls)
+            for kind, arrays in (("observations", observations), ("actions", actions)):
+                if arrays[-1].shape[1] != arrays[0].shape[1]:
+                    raise UserError(
+                        f"{kind} {label} must be {arrays[0].shape[1]} wide as in episode 0; "
+                        f"got {arrays[-1].shape[1]}"
+                    )
+        if not observations:
+            raise UserError("demonstrations must hold at least one episode; got 0")
+        found = [*notices]
+        if trimmed:
+            found.append(
+                f"dropped the last observation of {trimmed} of {len(observations)} episodes: "
+                "no action follows it"
+            )
+        return cls(
+            np.concatenate(observations),
+            np.concatenate(actions),
+            np.cumsum([len(states) for states in observations]),
+            name,
+            {} if metadata is None else metadata,
+            tuple(found),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Demonstrations({self.name!r}: {self.num_episodes} episodes, {self.num_steps} steps, "
+            f"observation size {self.observation_size}, action size {self.action_size})"
+        )
+
+    @property
+    def num_steps(self) -> int:
+        """N, the state-action pairs of all episodes together."""
+        return len(self.observations)
+
+    @property
+    def num_episodes(self) -> int:
+        """E."""
+        return len(self.episode_ends)
+
+    @property
+    def observation_size(self) -> int:
+        """D."""
+        return self.observations.shape[1]
+
+    @property
+    def action_size(self) -> int:
+        """A."""
+        return self.actions.shape[1]
+
+    def episodes(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields observations [T, D] and actions [T, A] of each episode, as read-only views."""
+        start = 0
+        for end in self.episode_ends:
+            yield self.observations[start:end], self.actions[start:end]
+            start = end
+
+    def select(self, episode_indices: Sequence[int] | np.ndarray) -> Demonstrations:
+        """Returns the named episodes, in the order given; an index given twice counts twice.
+
+        Args:
+            episode_indices: At least one index, each in [0, E).
+
+        Raises:
+            UserError: The indices are not whole numbers in range, or there are none.
+        """
+        indices = np.asarray(episode_indices)
+        if indices.ndim != 1 or not indices.size or indices.dtype.kind not in "iu":
+            raise UserError(
+                "episode_indices must be a list of at least one whole number; "
+                f"got {episode_indices!r}"
+            )
+        outside = indices[(indices < 0) | (indices >= self.num_episodes)]
+        if outside.size:
+            raise UserError(
+                f"episode_indices must be in [0, {self.num_episodes}); got {outside[0]}"
+            )
+        episodes = list(self.episodes())
+        return Demonstrations.from_episodes(
+            (episodes[index] for index in indices), self.name, self.metadata, self.notices
+        )
+
+    def split(self, held_out_fraction: float, seed: int) -> tuple[Demonstrations, Demonstrations]:
+        """Holds out a random share of the whole episodes, at least one and not all.
+
+        Args:
+            held_out_fraction: Share of the episodes to hold out, in (0, 1), rounded to episodes.
+            seed: The same seed gives the same split.
+
+        Returns:
+            Training and held-out demonstrations, each in the original order of the episodes.
+
+        Raises:
+            UserError: The fraction is out of range or there are fewer than two episodes.
+        """
+        if not 0 < held_out_fraction < 1:
+            raise UserError(f"held_out_fraction must be in (0, 1); got {held_out_fraction}")
+        if self.num_episodes < 2:
+            raise UserError(f"split needs at least two episodes; got {self.num_episodes}")
+        count = round(held_out_fraction * self.num_episodes)
+        count = min(max(count, 1), self.num_episodes - 1)
+        order = np.random.default_rng(seed).permutation(self.num_episodes)
+        return self.select(np.sort(order[count:])), self.select(np.sort(order[:count]))
+
+    def conform(self, task: TaskSpaces) -> Demonstrations:
+        """Fits the demonstrations to a task: checks the sizes and clips actions into its bounds.
+
+        Args:
+            task: Its sizes and action bounds are read.
+
+        Returns:
+            These demonstrations if nothing had to be clipped, else clipped ones with a notice.
+
+        Raises:
+            UserError: The sizes are not the task's.
+        """
+        sizes = (self.observation_size, self.action_size)
+        if sizes != (task.observation_size, task.action_size):
+            raise UserError(
+                f"demonstrations {self.name} must have observation size {task.observation_size} "
+                f"and action size {task.action_size} for task {task.name}; "
+                f"got {sizes[0]} and {sizes[1]}"
+            )
+        low, high = (np.asarray(b, np.float32) for b in (task.action_low, task.action_high))
+        clipped = np.clip(self.actions, low, high)
+        excess = np.abs(self.actions - clipped)
+        if not excess.any():
+            return self
+        outside = excess > 0
+        notice = (
+            f"clipped {outside.sum():,} of {outside.size:,} action values "
+            f"(in {outside.any(axis=1).sum():,} of {self.num_steps:,} steps) "
+            f"into the bounds of {task.name}, by {excess.max():.3g} at most"
+        )
+        return dataclasses.replace(self, actions=clipped, notices=(*self.notices, notice))
+
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 (hex) of the three arrays, their shapes included."""
+        digest = hashlib.sha256()
+        for array, dtype in (
+            (self.observations, "<f4"),
+            (self.actions, "<f4"),
+            (self.episode_ends, "<i8"),
+        ):
+            digest.update(f"{dtype}{array.shape}".encode())
+            digest.update(array.astype(dtype, copy=False).tobytes())
+        return digest.hexdigest()
+
+
+def _shape(array: np.ndarray) -> str:
+    return str(list(array.shape))
+
+
+def _as_matrix(values: npt.ArrayLike, label: str, requirement: str) -> np.ndarray:
+    """Copies `values` to a float32 matrix [rows, columns] with at least one column."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{label} must be {requirement}; got {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{label} must be numbers; got {array.dtype}")
+    if array.ndim != 2 or not array.shape[1]:
+        raise UserError(f"{label} must be {requirement}; got {_shape(array)}")
+    with np.errstate(over="ignore"):
+        return np.array(array, dtype=np.float32, order="C")
+
+
+def _as_episode_ends(values: npt.ArrayLike, steps: int) -> np.ndarray:
+    ends = np.asarray(values)
+    if ends.ndim != 1 or (ends.size and ends.dtype.kind not in "iu"):
+        raise UserError(
+            f"episode_ends must be [E] whole numbers; got {_shape(ends)} of {ends.dtype}"
+        )
+    if not ends.size:
+        raise UserError("demonstrations must hold at least one episode; got 0")
+    ends = np.array(ends, dtype=np.int64)
+    lengths = np.diff(ends, prepend=0)
+    if (lengths <= 0).any():
+        first = int(np.argmax(lengths <= 0))
+        raise UserError(
+            "episode_ends must increase from above 0, so that no episode is empty; "
+            f"got {ends[first]} for episode {first}"
+        )
+    if ends[-1] != steps:
+        raise UserError(f"episode_ends must end in the number of steps {steps}; got {ends[-1]}")
+    return ends
+
+
+def _check_finite(array: np.ndarray, label: str, ends: np.ndarray) -> None:
+    bad = ~np.isfinite(array)
+    if bad.any():
+        step, dimension = np.argwhere(bad)[0]
+        episode = int(np.searchsorted(ends, step, side="right"))
+        raise UserError(
+            f"{label} must be finite in float32; got {bad.sum():,} values that are not, the first "
+            f"({array[step, dimension]}) at step {step} (episode {episode}), dimension {dimension}"
+        )
+
+
+def _as_json_object(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies `metadata` by way of JSON, so that it is what a saved file would give back."""
+    try:
+        return json.loads(json.dumps(dict(metadata), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"metadata must be a mapping that JSON can hold; got {error}") from error

@@ -1,0 +1,62 @@
+"""KL divergences between the online policy pi and the behavioral prior pi0.
+
+Notation: pi = N(location, diag(scale^2)) and pi0 = N(prior_location, diag(prior_scale^2)) over
+actions [..., A]. Scales are standard deviations, never variances.
+"""
+
+import math
+
+import tensorflow as tf
+
+_HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def gaussian_log_prob(actions: tf.Tensor, location: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """Log density of a diagonal Gaussian.
+
+    Args:
+        actions: [..., A].
+        location: [..., A].
+        scale: [..., A] standard deviations, positive.
+
+    Returns:
+        [...] nats, summed over the action's dimensions.
+    """
+    standardized = (actions - location) / scale
+    return -tf.reduce_sum(
+        0.5 * tf.square(standardized) + tf.math.log(scale) + _HALF_LOG_2PI, axis=-1
+    )
+
+
+def gaussian_entropy(scale: tf.Tensor) -> tf.Tensor:
+    """Differential entropy [...] in nats of a diagonal Gaussian with deviations `scale` [..., A]."""
+    return tf.reduce_sum(tf.math.log(scale) + 0.5 + _HALF_LOG_2PI, axis=-1)
+
+
+def gaussian_kl(
+    location: tf.Tensor, scale: tf.Tensor, prior_location: tf.Tensor, prior_scale: tf.Tensor
+) -> tf.Tensor:
+    """KL(pi || pi0) of two diagonal Gaussians, in closed form.
+
+    Args:
+        location: [..., A] of pi.
+        scale: [..., A] standard deviations of pi, positive.
+        prior_location: [..., A] of pi0.
+        prior_scale: [..., A] standard deviations of pi0, positive.
+
+    Returns:
+        [...] nats, at least 0, summed over the action's dimensions.
+    """
+    ratio = tf.square(scale / prior_scale)
+    distance = tf.square((location - prior_location) / prior_scale)
+    return 0.5 * tf.reduce_sum(ratio + distance - 1.0 - tf.math.log(ratio), axis=-1)
+
+
+def tanh_log_det_jacobian(pre_activations: tf.Tensor) -> tf.Tensor:
+    """Sum over the last axis of log d tanh(u)/du, stable for large |u|.
+
+    log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)).
+    """
+    return tf.reduce_sum(
+        2.0 * (math.log(2.0) - pre_activations - tf.nn.softplus(-2.0 * pre_activations)), axis=-1
+    )

@@ -1,0 +1,187 @@
+"""Actor and critic networks, as TF-Agents networks.
+
+Every layer draws its initial weights from a generator of its own, seeded by the network's seed, so
+twin critics with different seeds differ and equal seeds repeat a run.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tf_agents.networks import network
+
+LOG_SCALE_RANGE = (-10.0, 2.0)
+_FIRST_LOG_SCALE = -1.0
+
+
+class SquashedGaussian(tfp.distributions.TransformedDistribution):
+    """tanh of a diagonal Gaussian, mapped onto the action's bounds.
+
+    `mode` and `mean` are the image of the Gaussian's mean: the action that a deterministic policy takes.
+    """
+
+    def __init__(
+        self, location: tf.Tensor, scale: tf.Tensor, center: tf.Tensor, half_range: tf.Tensor
+    ) -> None:
+        parameters = dict(locals())
+        bijectors = tfp.bijectors
+        super().__init__(
+            tfp.distributions.MultivariateNormalDiag(location, scale),
+            bijectors.Chain(
+                [bijectors.Shift(center), bijectors.Scale(half_range), bijectors.Tanh()]
+            ),
+            parameters=parameters,
+            name="SquashedGaussian",
+        )
+
+    def _mode(self) -> tf.Tensor:
+        return self.bijector.forward(self.distribution.mode())
+
+    _mean = _mode
+
+    @classmethod
+    def _parameter_properties(cls, dtype: Any, num_classes: int | None = None) -> dict[str, Any]:
+        properties = tfp.util.ParameterProperties
+        return {
+            "location": properties(event_ndims=1),
+            "scale": properties(event_ndims=1),
+            "center": properties(event_ndims=1),
+            "half_range": properties(event_ndims=1),
+        }
+
+
+class ActorNetwork(network.Network):
+    """Observation [B, D] -> distribution over actions [B, A] within the spec's bounds.
+
+    Args:
+        observation_spec: Of one observation, [D] float32.
+        action_spec: Bounded, of one action, [A] float32.
+        layers: Units of the hidden ReLU layers.
+        squash: A tanh-squashed Gaussian, or (as the authors have it for the hand) a Gaussian with a
+            tanh mean, whose samples may leave the bounds.
+        seed: Of the initial weights.
+    """
+
+    def __init__(
+        self,
+        observation_spec: tf.TensorSpec,
+        action_spec: Any,
+        layers: Sequence[int] = (256, 256),
+        squash: bool = True,
+        seed: int = 0,
+        name: str = "ActorNetwork",
+    ) -> None:
+        super().__init__(input_tensor_spec=observation_spec, state_spec=(), name=name)
+        action_size = int(np.prod(action_spec.shape))
+        low = np.broadcast_to(action_spec.minimum, action_spec.shape).astype(np.float32)
+        high = np.broadcast_to(action_spec.maximum, action_spec.shape).astype(np.float32)
+        self._center = (high + low) / 2
+        self._half_range = (high - low) / 2
+        self._squash = squash
+        seeds = _layer_seeds(seed)
+        self._trunk = [_dense(units, next(seeds), activation="relu") for units in layers]
+        self._location_layer = _dense(action_size, next(seeds), gain=0.1)
+        self._log_scale_layer = _dense(action_size, next(seeds), gain=0.1, bias=_FIRST_LOG_SCALE)
+
+    def call(
+        self,
+        observation: tf.Tensor,
+        step_type: Any = None,
+        network_state: Any = (),
+        training: bool = False,
+    ) -> tuple[tfp.distributions.Distribution, Any]:
+        """The action's distribution, and the (empty) state."""
+        hidden = observation
+        for layer in self._trunk:
+            hidden = layer(hidden)
+        location = self._location_layer(hidden)
+        scale = tf.exp(tf.clip_by_value(self._log_scale_layer(hidden), *LOG_SCALE_RANGE))
+        if self._squash:
+            return (
+                SquashedGaussian(location, scale, self._center, self._half_range),
+                network_state,
+            )
+        mean = self._center + self._half_range * tf.tanh(location)
+        return tfp.distributions.MultivariateNormalDiag(mean, scale), network_state
+
+
+class CriticNetwork(network.Network):
+    """(Observation [B, D], action [B, A]) -> Q value [B].
+
+    Args:
+        input_spec: Specs of one observation and one action.
+        layers: Units of the hidden ReLU layers.
+        layer_norm: Layer normalization before each ReLU (RLPD, Ball et al. 2023): it bounds how far
+            Q extrapolates to actions that the replay does not hold.
+        seed: Of the initial weights.
+    """
+
+    def __init__(
+        self,
+        input_spec: tuple[tf.TensorSpec, Any],
+        layers: Sequence[int] = (256, 256),
+        layer_norm: bool = False,
+        seed: int = 0,
+        name: str = "CriticNetwork",
+    ) -> None:
+        super().__init__(input_tensor_spec=input_spec, state_spec=(), name=name)
+        seeds = _layer_seeds(seed)
+        self._trunk = [_dense(units, next(seeds)) for units in layers]
+        self._norms = [LayerNorm() for _ in layers] if layer_norm else None
+        self._value_layer = _dense(1, next(seeds))
+
+    def call(
+        self,
+        inputs: tuple[tf.Tensor, tf.Tensor],
+        step_type: Any = None,
+        network_state: Any = (),
+        training: bool = False,
+    ) -> tuple[tf.Tensor, Any]:
+        """Q [B], and the (empty) state."""
+        hidden = tf.concat(inputs, axis=-1)
+        for index, layer in enumerate(self._trunk):
+            hidden = layer(hidden)
+            if self._norms:
+                hidden = self._norms[index](hidden)
+            hidden = tf.nn.relu(hidden)
+        return tf.squeeze(self._value_layer(hidden), axis=-1), network_state
+
+
+class LayerNorm(tf.keras.layers.Layer):
+    """Layer normalization over the last axis, in plain operations.
+
+    Keras's own goes through the fused batch-normalization kernel with reshapes, which is slower on a
+    CPU at these sizes.
+    """
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Creates gain and offset, each [units]."""
+        units = int(input_shape[-1])
+        self.gain = self.add_weight("gain", shape=[units], initializer="ones")
+        self.offset = self.add_weight("offset", shape=[units], initializer="zeros")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Normalized inputs [..., units]."""
+        centered = inputs - tf.reduce_mean(inputs, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
+        return centered * tf.math.rsqrt(variance + 1e-6) * self.gain + self.offset
+
+
+def _layer_seeds(seed: int) -> Any:
+    return iter(int(child.generate_state(1)[0]) for child in np.random.SeedSequence(seed).spawn(64))
+
+
+def _dense(
+    units: int, seed: int, activation: str | None = None, gain: float = 1.0, bias: float = 0.0
+) -> tf.keras.layers.Dense:
+    """A layer with LeCun-uniform weights times `gain`."""
+    return tf.keras.layers.Dense(
+        units,
+        activation=activation,
+        kernel_initializer=tf.keras.initializers.VarianceScaling(
+            gain**2 / 3.0, mode="fan_in", distribution="uniform", seed=seed % (2**31)
+        ),
+        bias_initializer=tf.keras.initializers.Constant(bias),
+    )

@@ -1,0 +1,19 @@
+"""Behavioral priors pi0(a | s), fitted to demonstrations."""
+
+from nppac_tf.priors.base import BehavioralPrior, PriorStatistics, RescaledPrior, UniformPrior
+from nppac_tf.priors.files import default_cache, fit_prior, load_prior, save_prior
+from nppac_tf.priors.gaussian_process import ExactGPPrior, GaussianProcessPrior, SparseGPPrior
+
+__all__ = [
+    "BehavioralPrior",
+    "ExactGPPrior",
+    "GaussianProcessPrior",
+    "PriorStatistics",
+    "RescaledPrior",
+    "SparseGPPrior",
+    "UniformPrior",
+    "default_cache",
+    "fit_prior",
+    "load_prior",
+    "save_prior",
+]

@@ -1,0 +1,121 @@
+"""The behavioral prior pi0(a | s): what the agent is anchored to.
+
+Away from the agent a prior is a conditional Gaussian, `statistics(observations)`. Since pi0 never
+changes while the agent learns, its statistics are data: they are computed in bulk when a transition
+is stored, and the agent's losses take them as tensors (`PriorStatistics`).
+"""
+
+import abc
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from nppac_tf import divergences
+
+
+class PriorStatistics(NamedTuple):
+    """Location and standard deviation of pi0(. | s) for a batch, each [B, A] float32."""
+
+    location: tf.Tensor
+    scale: tf.Tensor
+
+
+class BehavioralPrior(tf.Module, abc.ABC):
+    """A fixed Gaussian pi0(a | s) = N(location(s), diag(scale(s)^2)) in the environment's units.
+
+    Subclasses give `statistics`; everything that the agent needs follows from it.
+    """
+
+    def __init__(self, observation_size: int, action_size: int, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.observation_size = observation_size
+        self.action_size = action_size
+
+    @abc.abstractmethod
+    def statistics(self, observations: tf.Tensor) -> PriorStatistics:
+        """Location and scale [B, A] for observations [B, D] (float32), inside compiled code."""
+
+    @abc.abstractmethod
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What `priors.save_prior` writes: JSON-able settings, and arrays."""
+
+    def distribution(self, observations: tf.Tensor) -> tfp.distributions.Distribution:
+        """pi0(. | s) for observations [B, D], with batch shape [B] and event shape [A]."""
+        location, scale = self.statistics(observations)
+        return tfp.distributions.MultivariateNormalDiag(location, scale)
+
+    def log_prob(self, statistics: PriorStatistics, actions: tf.Tensor) -> tf.Tensor:
+        """log pi0(a | s), [B] nats, for actions [B, A]."""
+        return divergences.gaussian_log_prob(actions, *statistics)
+
+    def kl_divergence(
+        self, statistics: PriorStatistics, location: tf.Tensor, scale: tf.Tensor
+    ) -> tf.Tensor:
+        """KL(N(location, diag(scale^2)) || pi0), [B] nats, in closed form."""
+        return divergences.gaussian_kl(location, scale, *statistics)
+
+
+class UniformPrior(BehavioralPrior):
+    """The prior that knows nothing: log pi0 is the same for every action.
+
+    Its density is taken with respect to itself, so log pi0 = 0 and KL(pi || pi0) is minus the
+    entropy of pi: with this prior N-PPAC is soft actor-critic, exactly. `statistics` gives
+    location 0 and scale 1, which no loss reads.
+    """
+
+    def statistics(self, observations: tf.Tensor) -> PriorStatistics:  # noqa: D102
+        zeros = tf.zeros([tf.shape(observations)[0], self.action_size], tf.float32)
+        return PriorStatistics(zeros, tf.ones_like(zeros))
+
+    def distribution(self, observations: tf.Tensor) -> tfp.distributions.Distribution:
+        """Not normalizable: raises NotImplementedError."""
+        raise NotImplementedError("a uniform prior over unbounded actions has no distribution")
+
+    def log_prob(self, statistics: PriorStatistics, actions: tf.Tensor) -> tf.Tensor:  # noqa: D102
+        return tf.zeros(tf.shape(actions)[:-1], actions.dtype)
+
+    def kl_divergence(  # noqa: D102
+        self, statistics: PriorStatistics, location: tf.Tensor, scale: tf.Tensor
+    ) -> tf.Tensor:
+        return -divergences.gaussian_entropy(scale)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:  # noqa: D102
+        return {"observation_size": self.observation_size, "action_size": self.action_size}, {}
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> "UniformPrior":
+        """The inverse of `state`."""
+        return cls(settings["observation_size"], settings["action_size"])
+
+
+class RescaledPrior(BehavioralPrior):
+    """A prior whose deviation is multiplied by `factor` and then kept at `floor` or above.
+
+    The deviation sets both how much the pre-trained actor explores and how hard the KL term
+    pulls (its gradient grows as 1 / scale^2, Proposition 1 of the paper); this bounds the latter.
+
+    Args:
+        prior: The prior whose location is kept.
+        factor: Positive multiplier of the deviation.
+        floor: Smallest deviation, in units of the action, at least 0.
+    """
+
+    def __init__(self, prior: BehavioralPrior, factor: float = 1.0, floor: float = 0.0) -> None:
+        super().__init__(prior.observation_size, prior.action_size)
+        if factor <= 0 or floor < 0:
+            raise ValueError(
+                f"factor must be positive and floor at least 0; got {factor} and {floor}"
+            )
+        self.prior = prior
+        self.factor = factor
+        self.floor = floor
+
+    def statistics(self, observations: tf.Tensor) -> PriorStatistics:  # noqa: D102
+        location, scale = self.prior.statistics(observations)
+        return PriorStatistics(location, tf.maximum(self.factor * scale, self.floor))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Not for files: save the wrapped prior, and wrap again after loading."""
+        raise NotImplementedError("save the wrapped prior: rescaling is part of the configuration")

@@ -1,0 +1,124 @@
+"""Fitting by configuration, files of fitted priors, and the cache that spares a second fit.
+
+A file is an `.npz` of arrays and one JSON string: reading one runs no code.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+
+import numpy as np
+
+from nppac_tf.config import PriorConfig
+from nppac_tf.demonstrations import Demonstrations
+from nppac_tf.errors import UserError
+from nppac_tf.priors.base import BehavioralPrior, RescaledPrior, UniformPrior
+from nppac_tf.priors.gaussian_process import ExactGPPrior, SparseGPPrior
+
+_VERSION = 1
+_CLASSES = {"sparse_gp": SparseGPPrior, "exact_gp": ExactGPPrior, "uniform": UniformPrior}
+_NAMES = {cls: name for name, cls in _CLASSES.items()}
+
+
+def fit_prior(
+    demonstrations: Demonstrations,
+    config: PriorConfig | None = None,
+    cache: pathlib.Path | None = None,
+) -> BehavioralPrior:
+    """The prior that a configuration asks for, fitted, or read from the cache.
+
+    Args:
+        demonstrations: To fit to; a uniform prior takes only their sizes.
+        config: Which prior, and how.
+        cache: Folder of fitted priors, keyed by a hash of data and configuration; None for none.
+    """
+    config = config or PriorConfig()
+    prior = _fit_or_load(demonstrations, config, cache)
+    if config.scale_factor != 1.0 or config.scale_floor > 0.0:
+        return RescaledPrior(prior, config.scale_factor, config.scale_floor)
+    return prior
+
+
+def _fit_or_load(
+    demonstrations: Demonstrations, config: PriorConfig, cache: pathlib.Path | None
+) -> BehavioralPrior:
+    if config.prior == "uniform":
+        return UniformPrior(demonstrations.observation_size, demonstrations.action_size)
+    fit = _CLASSES[config.prior].fit
+    if cache is None:
+        return fit(demonstrations, config)
+    path = cache / f"{config.prior}-{_key(demonstrations, config)}.npz"
+    if path.is_file():
+        try:
+            return load_prior(path)
+        except UserError:
+            path.unlink()
+    prior = fit(demonstrations, config)
+    save_prior(prior, path)
+    return prior
+
+
+def default_cache() -> pathlib.Path:
+    """`nppac_tf` in the user's cache folder (`XDG_CACHE_HOME`, or `~/.cache`)."""
+    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(root) / "nppac_tf"
+
+
+def save_prior(prior: BehavioralPrior, path: str | os.PathLike[str]) -> None:
+    """Writes a fitted prior to `path` (.npz), whole or not at all.
+
+    Raises:
+        UserError: for a prior of another class than can be loaded again.
+    """
+    if type(prior) not in _NAMES:
+        raise UserError(f"prior must be one of {', '.join(_CLASSES)}; got {type(prior).__name__}")
+    settings, arrays = prior.state()
+    header = {"version": _VERSION, "class": _NAMES[type(prior)], "settings": settings}
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+        try:
+            np.savez(file, header=np.array(json.dumps(header)), **arrays)
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def load_prior(path: str | os.PathLike[str]) -> BehavioralPrior:
+    """Reads what `save_prior` wrote.
+
+    Raises:
+        UserError: if the file is missing, damaged, or not a prior of this version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            arrays = {name: file[name] for name in file.files if name != "header"}
+        if header["version"] != _VERSION:
+            raise UserError(
+                f"{path} was written by version {header['version']} of the format; "
+                f"this program reads version {_VERSION}: fit the prior again"
+            )
+        return _CLASSES[header["class"]].from_state(header["settings"], arrays)
+    except FileNotFoundError:
+        raise UserError(f"no prior at {path}; fit one with launch/fit_prior.py") from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is not a prior written by save_prior: {error}") from None
+
+
+def _key(demonstrations: Demonstrations, config: PriorConfig) -> str:
+    fitted = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in ("scale_factor", "scale_floor")
+    }
+    content = json.dumps([_VERSION, demonstrations.fingerprint(), fitted], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,0 +1,324 @@
+"""Gaussian-process behavioral priors: the posterior of actions given demonstrations (GPflow).
+
+With observations S [N, D], actions A [N, P], kernel k, constant mean m per action and noise variance
+v, all actions sharing one kernel after each is standardized (the diagonal coregionalization of
+the paper), the exact posterior at a state s is
+
+    mu0(s)    = m + k(s, S) K^-1 (A - m),            K = k(S, S) + v I,
+    Sigma0(s) = k(s, s) - k(s, S) K^-1 k(S, s),
+
+and the sparse variational one with q(u) = N(q_mu, q_cov) at inducing points Z
+
+    mu0(s)    = m + k(s, Z) Kzz^-1 q_mu,
+    Sigma0(s) = k(s, s) - k(s, Z) (Kzz^-1 - Kzz^-1 q_cov Kzz^-1) k(Z, s).
+
+Both are mu0 = m + k(s, C) W and Sigma0 = k(s, s) - k(s, C) Q k(C, s) with fixed centers C, weights
+W and matrix Q: what prediction costs is one kernel matrix and two products. Sigma0 falls near the
+demonstrations and grows back to k(s, s) away from them. The deviation returned is that of an
+action, sqrt(Sigma0 + v), or of the mean action, sqrt(Sigma0), without the observation noise.
+
+This module is the border between float64 (fitting, factors, prediction) and float32 (what leaves).
+"""
+
+import abc
+from typing import Any, Self
+
+import gpflow
+import numpy as np
+import tensorflow as tf
+
+from nppac_tf.config import PriorConfig
+from nppac_tf.demonstrations import Demonstrations
+from nppac_tf.errors import UserError
+from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
+
+JITTER = 1e-6
+_SMALLEST_VARIANCE = 1e-10
+
+_KERNELS = {
+    "rbf": gpflow.kernels.SquaredExponential,
+    "matern12": gpflow.kernels.Matern12,
+    "matern32": gpflow.kernels.Matern32,
+    "matern52": gpflow.kernels.Matern52,
+}
+
+
+class _Standardization:
+    """Shift and scale per dimension that give data zero mean and unit deviation.
+
+    A dimension that does not vary keeps its scale: a constant says nothing about units.
+    """
+
+    def __init__(self, shift: np.ndarray, scale: np.ndarray) -> None:
+        self.shift = shift
+        self.scale = scale
+
+    @classmethod
+    def of(cls, data: np.ndarray) -> Self:
+        deviation = data.std(axis=0)
+        return cls(data.mean(axis=0), np.where(deviation > 1e-8, deviation, 1.0))
+
+    def __call__(self, data: np.ndarray) -> np.ndarray:
+        return (data - self.shift) / self.scale
+
+
+class GaussianProcessPrior(BehavioralPrior):
+    """What exact and sparse Gaussian-process priors share: kernel, units, prediction.
+
+    Args:
+        settings: `kernel` (a name of `config.KERNELS`) and `observation_noise` (whether the
+            deviation includes the noise).
+        arrays: float64 arrays: `kernel_variance` [], `lengthscales` [D], `noise_variance` [],
+            `mean` [P] (of standardized actions), shift and scale of observations [D] and actions
+            [P], `centers` [M, D] (standardized), and what the subclass adds.
+    """
+
+    def __init__(self, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        super().__init__(arrays["centers"].shape[1], arrays["mean"].shape[0])
+        self._settings = dict(settings)
+        self._arrays = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
+        self._kernel = _KERNELS[settings["kernel"]](
+            variance=float(arrays["kernel_variance"]), lengthscales=arrays["lengthscales"]
+        )
+        gpflow.set_trainable(self._kernel, False)
+        weights, precision = self._factors()
+        self._centers = self._constant("centers")
+        self._weights = tf.Variable(weights, trainable=False, name="weights")
+        self._precision = tf.Variable(precision, trainable=False, name="precision")
+        self._mean = self._constant("mean")
+        self._noise_variance = self._constant("noise_variance")
+        self._observation_shift = self._constant("observation_shift")
+        self._observation_scale = self._constant("observation_scale")
+        self._action_shift = self._constant("action_shift")
+        self._action_scale = self._constant("action_scale")
+
+    def _constant(self, name: str) -> tf.Variable:
+        return tf.Variable(self._arrays[name], trainable=False, name=name)
+
+    @abc.abstractmethod
+    def _factors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """W [M, P] and Q [M, M] of the module's formulas, float64."""
+
+    @classmethod
+    @abc.abstractmethod
+    def fit(cls, demonstrations: Demonstrations, config: PriorConfig | None = None) -> Self:
+        """Fits hyper-parameters and posterior to demonstrations.
+
+        Args:
+            demonstrations: N state-action pairs.
+            config: Kernel, sizes and seed; defaults where None.
+
+        Raises:
+            UserError: if the optimization ends in a value that is not finite.
+        """
+
+    def statistics(self, observations: tf.Tensor) -> PriorStatistics:
+        """Location and deviation [B, P] (float32) at observations [B, D], in units of the action."""
+        states = (tf.cast(observations, tf.float64) - self._observation_shift) / (
+            self._observation_scale
+        )
+        mean, variance = self._posterior(states)
+        if self._settings["observation_noise"]:
+            variance += self._noise_variance
+        location = self._action_shift + self._action_scale * (self._mean + mean)
+        scale = self._action_scale * tf.sqrt(variance)[:, tf.newaxis]
+        return PriorStatistics(tf.cast(location, tf.float32), tf.cast(scale, tf.float32))
+
+    def _posterior(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean less the constant [B, P] and variance [B] of the standardized process."""
+        cross = self._kernel(states, self._centers)
+        variance = self._kernel(states, full_cov=False) - tf.reduce_sum(
+            tf.matmul(cross, self._precision) * cross, axis=-1
+        )
+        return tf.matmul(cross, self._weights), tf.maximum(variance, _SMALLEST_VARIANCE)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:  # noqa: D102
+        return dict(self._settings), dict(self._arrays)
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        """The inverse of `state`."""
+        return cls(settings, arrays)
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Hyper-parameters in a few numbers: noise and kernel deviation, median lengthscale."""
+        return {
+            "noise_deviation": float(np.sqrt(self._arrays["noise_variance"])),
+            "kernel_deviation": float(np.sqrt(self._arrays["kernel_variance"])),
+            "median_lengthscale": float(np.median(self._arrays["lengthscales"])),
+        }
+
+
+class ExactGPPrior(GaussianProcessPrior):
+    """The exact posterior given all demonstrations.
+
+    Hyper-parameters maximize the marginal likelihood of a random subset (`GPR`, cost cubic in its
+    size); the posterior then conditions on every point, with one factorization.
+    """
+
+    @classmethod
+    def fit(cls, demonstrations: Demonstrations, config: PriorConfig | None = None) -> Self:  # noqa: D102
+        config = config or PriorConfig()
+        with gpflow.config.as_context(_float64()):
+            data = _Data(demonstrations)
+            subset = data.subset(config.num_hyperparameter_points, config.prior_seed)
+            model = gpflow.models.GPR(
+                subset,
+                _initial_kernel(config.kernel, data.num_inputs),
+                mean_function=gpflow.functions.Constant(np.zeros(data.num_outputs)),
+                noise_variance=_INITIAL_NOISE,
+            )
+            _maximize(model, config.max_fit_iterations)
+            return cls(
+                _settings(config),
+                {**_hyperparameters(model, data), "centers": data.states, "actions": data.actions},
+            )
+
+    def _factors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """W = K^-1 (A - m) and Q = K^-1."""
+        states = tf.constant(self._arrays["centers"])
+        errors = tf.constant(self._arrays["actions"] - self._arrays["mean"])
+        diagonal = float(self._arrays["noise_variance"]) + JITTER
+        covariance = self._kernel(states)
+        covariance = tf.linalg.set_diag(covariance, tf.linalg.diag_part(covariance) + diagonal)
+        factor = tf.linalg.cholesky(covariance)
+        identity = tf.eye(tf.shape(factor)[0], dtype=tf.float64)
+        return tf.linalg.cholesky_solve(factor, errors), tf.linalg.cholesky_solve(factor, identity)
+
+
+class SparseGPPrior(GaussianProcessPrior):
+    """A sparse variational posterior (SVGP) with the optimal q(u) at M inducing points.
+
+    For a Gaussian likelihood the best q(u) is known in closed form (Titsias 2009). Maximizing that
+    collapsed bound (`SGPR`) gives in minutes what stochastic optimization of the same SVGP
+    reaches in hours; `compute_qu` then carries q(u) over.
+    """
+
+    @classmethod
+    def fit(cls, demonstrations: Demonstrations, config: PriorConfig | None = None) -> Self:  # noqa: D102
+        config = config or PriorConfig()
+        with gpflow.config.as_context(_float64()):
+            data = _Data(demonstrations)
+            kernel = _initial_kernel(config.kernel, data.num_inputs)
+            inducing_points = data.inducing_points(kernel, config.num_inducing_points)
+            model = gpflow.models.SGPR(
+                (data.states, data.actions),
+                kernel,
+                inducing_variable=inducing_points,
+                mean_function=gpflow.functions.Constant(np.zeros(data.num_outputs)),
+                noise_variance=_INITIAL_NOISE,
+            )
+            gpflow.set_trainable(model.inducing_variable, False)
+            _maximize(model, config.max_fit_iterations)
+            q_mean, q_covariance = model.compute_qu()
+            return cls(
+                _settings(config),
+                {
+                    **_hyperparameters(model, data),
+                    "centers": inducing_points,
+                    "q_mean": q_mean.numpy(),
+                    "q_covariance": q_covariance.numpy(),
+                },
+            )
+
+    def _factors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """W = Kzz^-1 q_mu and Q = Kzz^-1 - Kzz^-1 q_cov Kzz^-1 = L^-T (I - L^-1 q_cov L^-T) L^-1."""
+        inducing_points = tf.constant(self._arrays["centers"])
+        covariance = self._kernel(inducing_points)
+        covariance = tf.linalg.set_diag(covariance, tf.linalg.diag_part(covariance) + JITTER)
+        factor = tf.linalg.cholesky(covariance)
+        identity = tf.eye(tf.shape(factor)[0], dtype=tf.float64)
+        inverse = tf.linalg.triangular_solve(factor, identity)
+        whitened = tf.matmul(
+            inverse, tf.matmul(self._arrays["q_covariance"], inverse, transpose_b=True)
+        )
+        weights = tf.linalg.cholesky_solve(factor, tf.constant(self._arrays["q_mean"]))
+        return weights, tf.matmul(
+            inverse, tf.matmul(identity - whitened, inverse), transpose_a=True
+        )
+
+
+_INITIAL_NOISE = 0.01
+
+
+class _Data:
+    """Standardized demonstrations in float64: `states` [N, D] and `actions` [N, P]."""
+
+    def __init__(self, demonstrations: Demonstrations) -> None:
+        observations = demonstrations.observations.astype(np.float64)
+        actions = demonstrations.actions.astype(np.float64)
+        self.observation_units = _Standardization.of(observations)
+        self.action_units = _Standardization.of(actions)
+        self.states = self.observation_units(observations)
+        self.actions = self.action_units(actions)
+        self.num_inputs = self.states.shape[1]
+        self.num_outputs = self.actions.shape[1]
+
+    def subset(self, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """At most `size` random points, in the order of the demonstrations."""
+        if size >= len(self.states):
+            return self.states, self.actions
+        chosen = np.sort(np.random.default_rng(seed).choice(len(self.states), size, replace=False))
+        return self.states[chosen], self.actions[chosen]
+
+    def inducing_points(self, kernel: gpflow.kernels.Kernel, size: int) -> np.ndarray:
+        """At most `size` states, each the one of largest variance given those before it.
+
+        The greedy choice of Burt et al. (2020), a pivoted Cholesky factorization: it spreads points
+        where the process varies and never takes a duplicate (demonstrations often share their
+        first state), which would make Kzz singular. Cost N size^2.
+        """
+        variance = kernel(self.states, full_cov=False).numpy()
+        rows = np.zeros((min(size, len(self.states)), len(self.states)))
+        chosen: list[int] = []
+        for index in range(len(rows)):
+            pivot = int(np.argmax(variance))
+            if variance[pivot] <= 10 * JITTER:
+                break
+            row = kernel(self.states[pivot : pivot + 1], self.states).numpy()[0]
+            row -= rows[:index, pivot] @ rows[:index]
+            rows[index] = row / np.sqrt(variance[pivot])
+            variance = np.maximum(variance - rows[index] ** 2, 0.0)
+            chosen.append(pivot)
+        return self.states[chosen]
+
+
+def _initial_kernel(name: str, num_inputs: int) -> gpflow.kernels.Kernel:
+    # For standardized inputs the distance of two random points grows as the root of the dimension.
+    return _KERNELS[name](variance=1.0, lengthscales=np.full(num_inputs, np.sqrt(num_inputs)))
+
+
+def _settings(config: PriorConfig) -> dict[str, Any]:
+    return {"kernel": config.kernel, "observation_noise": config.observation_noise}
+
+
+def _hyperparameters(model: Any, data: _Data) -> dict[str, np.ndarray]:
+    return {
+        "kernel_variance": model.kernel.variance.numpy(),
+        "lengthscales": model.kernel.lengthscales.numpy(),
+        "noise_variance": model.likelihood.variance.numpy(),
+        "mean": np.asarray(model.mean_function.c),
+        "observation_shift": data.observation_units.shift,
+        "observation_scale": data.observation_units.scale,
+        "action_shift": data.action_units.shift,
+        "action_scale": data.action_units.scale,
+    }
+
+
+def _float64() -> gpflow.config.Config:
+    return gpflow.config.Config(float=np.float64, jitter=JITTER)
+
+
+def _maximize(model: Any, max_iterations: int) -> None:
+    """L-BFGS on the (bound of the) marginal likelihood; a NaN loss would otherwise pass silently."""
+    result = gpflow.optimizers.Scipy().minimize(
+        model.training_loss,
+        model.trainable_variables,
+        options={"maxiter": max_iterations},
+    )
+    if not np.isfinite(result.fun) or not np.all(np.isfinite(result.x)):
+        raise UserError(
+            "the Gaussian process could not be fitted: its marginal likelihood is not finite "
+            f"({result.message}); look for duplicated or badly scaled demonstrations"
+        )
