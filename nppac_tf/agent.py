@@ -346,7 +346,9 @@ class NppacAgent(sac_agent.SacAgent):
         self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Actions a ~ pi [B, A], d(s) [B], and log pi(a | s) [B]."""
-        distribution, _ = self._actor_network(observations, training=training)
+        distribution, _ = self._actor_network(
+            observations, step_type=(), network_state=(), training=training
+        )
         actions, log_prob = distribution.experimental_sample_and_log_prob(seed=seed)
         if self._divergence == "sampled":
             return actions, log_prob - self._prior.log_prob(statistics, actions), log_prob

@@ -161,6 +161,7 @@ class LayerNorm(tf.keras.layers.Layer):
         units = int(input_shape[-1])
         self.gain = self.add_weight("gain", shape=[units], initializer="ones")
         self.offset = self.add_weight("offset", shape=[units], initializer="zeros")
+        super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalized inputs [..., units]."""

@@ -162,7 +162,7 @@ class Collector:
 
         @tf.function
         def sample(observations: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            return actor(observations)[0].sample(seed=seed)
+            return actor(observations, step_type=(), network_state=())[0].sample(seed=seed)
 
         self._sample = sample
 

@@ -20,10 +20,11 @@ import pathlib
 import pickle
 import re
 import secrets
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources.abc import Traversable
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -195,7 +196,7 @@ def _read_records(file: BinaryIO, file_name: str, format_name: str) -> Demonstra
     observations, and have other lengths.
     """
     try:
-        records = _RestrictedUnpickler(file, encoding="latin1").load()
+        records = _RestrictedUnpickler(file.read()).load()
     except UserError:
         raise
     except Exception as error:
@@ -252,7 +253,7 @@ def _as_numbers(value: Any, label: str, depth: int = 2) -> np.ndarray:
         return value.to_array(label)
     if isinstance(value, int | float):
         try:
-            return np.float64(value)
+            return np.array(value, np.float64)
         except OverflowError as error:
             raise UserError(f"{label} must fit into float64; got a greater number") from error
     if items is None or not depth:
@@ -376,8 +377,28 @@ _ADMITTED: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
 )
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Rebuilds arrays and plain containers, and refuses every other name."""
+class _RestrictedUnpickler(pickle._Unpickler):
+    """Rebuilds arrays and plain containers, and refuses every other name.
+
+    It is the pickle module's implementation in Python: the one in C lets ten bytes of a damaged
+    file fill 64 GB, since it keeps the numbered objects in an array as long as the greatest number.
+    For the same reason the content is read at once, and byte arrays are not set up at the size that
+    they announce but at that of what there is.
+    """
+
+    read: Callable[[int], bytes]
+    append: Callable[[Any], None]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="latin1")
+
+    def load_bytearray8(self) -> None:
+        """Reads a byte array of pickle protocol 5."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(size)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         try:

@@ -7,10 +7,10 @@ the paper), the exact posterior at a state s is
     mu0(s)    = m + k(s, S) K^-1 (A - m),            K = k(S, S) + v I,
     Sigma0(s) = k(s, s) - k(s, S) K^-1 k(S, s),
 
-and the sparse variational one with q(u) = N(q_mu, q_cov) at inducing points Z
+and the sparse variational one with inducing points Z, L L' = k(Z, Z) and whitened q(L^-1 u) = N(q_mu, q_cov)
 
-    mu0(s)    = m + k(s, Z) Kzz^-1 q_mu,
-    Sigma0(s) = k(s, s) - k(s, Z) (Kzz^-1 - Kzz^-1 q_cov Kzz^-1) k(Z, s).
+    mu0(s)    = m + k(s, Z) L^-T q_mu,
+    Sigma0(s) = k(s, s) - k(s, Z) L^-T (I - q_cov) L^-1 k(Z, s).
 
 Both are mu0 = m + k(s, C) W and Sigma0 = k(s, s) - k(s, C) Q k(C, s) with fixed centers C, weights
 W and matrix Q: what prediction costs is one kernel matrix and two products. Sigma0 falls near the
@@ -82,6 +82,11 @@ class GaussianProcessPrior(BehavioralPrior):
         )
         gpflow.set_trainable(self._kernel, False)
         weights, precision = self._factors()
+        if not (np.isfinite(weights).all() and np.isfinite(precision).all()):
+            raise UserError(
+                "the Gaussian process has no finite posterior: its covariance is singular; "
+                "look for duplicated or badly scaled demonstrations"
+            )
         self._centers = self._constant("centers")
         self._weights = tf.Variable(weights, trainable=False, name="weights")
         self._precision = tf.Variable(precision, trainable=False, name="precision")
@@ -192,7 +197,8 @@ class SparseGPPrior(GaussianProcessPrior):
 
     For a Gaussian likelihood the best q(u) is known in closed form (Titsias 2009). Maximizing that
     collapsed bound (`SGPR`) gives in minutes what stochastic optimization of the same SVGP
-    reaches in hours; `compute_qu` then carries q(u) over.
+    reaches in hours. q is kept whitened, where its precision is at least the identity, so that its
+    factorization does not depend on how near to singular Kzz is.
     """
 
     @classmethod
@@ -211,7 +217,7 @@ class SparseGPPrior(GaussianProcessPrior):
             )
             gpflow.set_trainable(model.inducing_variable, False)
             _maximize(model, config.max_fit_iterations)
-            q_mean, q_covariance = model.compute_qu()
+            q_mean, q_covariance = _optimal_whitened_q(model)
             return cls(
                 _settings(config),
                 {
@@ -223,19 +229,14 @@ class SparseGPPrior(GaussianProcessPrior):
             )
 
     def _factors(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """W = Kzz^-1 q_mu and Q = Kzz^-1 - Kzz^-1 q_cov Kzz^-1 = L^-T (I - L^-1 q_cov L^-T) L^-1."""
-        inducing_points = tf.constant(self._arrays["centers"])
-        covariance = self._kernel(inducing_points)
-        covariance = tf.linalg.set_diag(covariance, tf.linalg.diag_part(covariance) + JITTER)
-        factor = tf.linalg.cholesky(covariance)
+        """W = L^-T q_mu and Q = L^-T (I - q_cov) L^-1."""
+        factor = _inducing_factor(self._kernel, tf.constant(self._arrays["centers"]))
         identity = tf.eye(tf.shape(factor)[0], dtype=tf.float64)
         inverse = tf.linalg.triangular_solve(factor, identity)
-        whitened = tf.matmul(
-            inverse, tf.matmul(self._arrays["q_covariance"], inverse, transpose_b=True)
-        )
-        weights = tf.linalg.cholesky_solve(factor, tf.constant(self._arrays["q_mean"]))
-        return weights, tf.matmul(
-            inverse, tf.matmul(identity - whitened, inverse), transpose_a=True
+        explained = identity - self._arrays["q_covariance"]
+        return (
+            tf.matmul(inverse, self._arrays["q_mean"], transpose_a=True),
+            tf.matmul(inverse, tf.matmul(explained, inverse), transpose_a=True),
         )
 
 
@@ -282,6 +283,32 @@ class _Data:
             variance = np.maximum(variance - rows[index] ** 2, 0.0)
             chosen.append(pivot)
         return self.states[chosen]
+
+
+def _inducing_factor(kernel: gpflow.kernels.Kernel, inducing_points: tf.Tensor) -> tf.Tensor:
+    covariance = kernel(inducing_points)
+    return tf.linalg.cholesky(
+        tf.linalg.set_diag(covariance, tf.linalg.diag_part(covariance) + JITTER)
+    )
+
+
+def _optimal_whitened_q(model: gpflow.models.SGPR) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean [M, P] and covariance [M, M] of the optimal q(L^-1 u) (Titsias 2009, eq. 10).
+
+    With F = L^-1 k(Z, S) / sqrt(v) and B = I + F F': q_cov = B^-1, q_mu = B^-1 F (A - m) / sqrt(v).
+    """
+    states, actions = model.data
+    inducing_points = model.inducing_variable.Z
+    noise = tf.sqrt(model.likelihood.variance)
+    factor = _inducing_factor(model.kernel, inducing_points)
+    features = tf.linalg.triangular_solve(factor, model.kernel(inducing_points, states)) / noise
+    identity = tf.eye(tf.shape(factor)[0], dtype=tf.float64)
+    precision = tf.linalg.cholesky(identity + tf.matmul(features, features, transpose_b=True))
+    errors = (actions - model.mean_function(states)) / noise
+    return (
+        tf.linalg.cholesky_solve(precision, tf.matmul(features, errors)),
+        tf.linalg.cholesky_solve(precision, identity),
+    )
 
 
 def _initial_kernel(name: str, num_inputs: int) -> gpflow.kernels.Kernel:

@@ -7,6 +7,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import tracemalloc
 import types
 
 import numpy as np
@@ -413,6 +414,29 @@ def test_refuses_arrays_with_less_content_than_shape(tmp_path):
     path.write_bytes(content.replace(shape, b"K\x09K\x03\x86"))
     with pytest.raises(UserError, match=r"observations of episode 0 .* as much content as shape"):
         load_demonstrations(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x02]r" + (2**31).to_bytes(4, "little") + b".", "at least one episode; got 0"),
+        (b"\x80\x05\x96" + (2**32).to_bytes(8, "little") + b"abc.", "whole and undamaged"),
+        (b"\x80\x05\x95" + (2**32).to_bytes(8, "little") + b"].", "at least one episode; got 0"),
+    ],
+    ids=["memo", "bytearray", "frame"],
+)
+def test_great_sizes_in_a_small_file_cost_no_memory(tmp_path, content, message):
+    """In C, unpickling the first fills 32 GB: an array of pointers up to twice the index."""
+    path = tmp_path / "x.pkl"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=message):
+            load_demonstrations(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * 2**20
 
 
 def small_files():

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from nppac_tf import divergences
+
+SIZE = 3
+locations = hnp.arrays(np.float64, SIZE, elements=st.floats(-3, 3))
+scales = hnp.arrays(np.float64, SIZE, elements=st.floats(0.05, 4))
+quick = settings(max_examples=50, deadline=None)
+
+
+@quick
+@given(locations, locations, scales)
+def test_the_log_density_is_the_oracles(x, location, scale):
+    expected = reference.gaussian_log_density(x, location, scale)
+    actual = divergences.gaussian_log_prob(*map(tf.constant, (x, location, scale)))
+    np.testing.assert_allclose(actual, expected, rtol=1e-10)
+
+
+@quick
+@given(locations, scales, locations, scales)
+def test_the_kl_is_the_oracles_and_not_negative(location, scale, prior_location, prior_scale):
+    arguments = (location, scale, prior_location, prior_scale)
+    actual = divergences.gaussian_kl(*map(tf.constant, arguments))
+    np.testing.assert_allclose(actual, reference.gaussian_kl(*arguments), rtol=1e-9, atol=1e-9)
+    assert actual >= -1e-12
+
+
+@quick
+@given(locations, scales)
+def test_the_kl_of_equals_is_zero(location, scale):
+    location, scale = tf.constant(location), tf.constant(scale)
+    assert divergences.gaussian_kl(location, scale, location, scale) == 0
+
+
+@quick
+@given(locations, scales, st.integers(0, SIZE - 1), st.sampled_from([-0.1, 0.1]), st.booleans())
+def test_the_kl_of_unequals_is_not_zero(location, scale, index, change, of_location):
+    other_location, other_scale = location.copy(), scale.copy()
+    if of_location:
+        other_location[index] += change
+    else:
+        other_scale[index] *= 1 + change
+    arguments = map(tf.constant, (location, scale, other_location, other_scale))
+    assert divergences.gaussian_kl(*arguments) > 1e-5
+
+
+def test_the_kl_is_the_mean_of_the_log_ratio():
+    arguments = [np.array(a) for a in ([0.5, -1.0], [0.4, 1.2], [0.0, -0.7], [0.6, 0.8])]
+    estimate, error = reference.monte_carlo_kl(*arguments, num_samples=200_000, seed=0)
+    actual = divergences.gaussian_kl(*map(tf.constant, arguments))
+    assert abs(actual - estimate) < 4 * error
+    assert error < 0.01
+
+
+def test_the_kl_is_taken_from_the_first_to_the_second():
+    one, two = tf.constant([1.0]), tf.constant([2.0])
+    zero = tf.constant([0.0])
+    # KL(N(0, 1) || N(0, 4)) = log 2 + 1/8 - 1/2, and the other way 2 - log 2 - 1/2.
+    narrow_to_wide = float(divergences.gaussian_kl(zero, one, zero, two))
+    wide_to_narrow = float(divergences.gaussian_kl(zero, two, zero, one))
+    assert narrow_to_wide == pytest.approx(np.log(2) - 0.375, rel=1e-5)
+    assert wide_to_narrow == pytest.approx(1.5 - np.log(2), rel=1e-5)
+
+
+@quick
+@given(scales)
+def test_the_entropy_is_minus_the_mean_log_density(scale):
+    # E[(x - m)^2 / s^2] = 1, so the entropy is minus the log density one deviation away.
+    scale = tf.constant(scale)
+    expected = -divergences.gaussian_log_prob(scale, tf.zeros_like(scale), scale)
+    np.testing.assert_allclose(divergences.gaussian_entropy(scale), expected, rtol=1e-12)
+
+
+def test_sums_run_over_the_last_axis_alone():
+    shape = [4, 5, SIZE]
+    ones = tf.ones(shape)
+    assert divergences.gaussian_log_prob(ones, ones, ones).shape == [4, 5]
+    assert divergences.gaussian_kl(ones, ones, ones, ones).shape == [4, 5]
+    assert divergences.gaussian_entropy(ones).shape == [4, 5]
+    assert divergences.tanh_log_det_jacobian(ones).shape == [4, 5]
+
+
+@quick
+@given(hnp.arrays(np.float64, SIZE, elements=st.floats(-5, 5)))
+def test_the_log_slope_of_tanh_is_the_naive_one_where_that_is_accurate(u):
+    expected = np.log(1 - np.tanh(u) ** 2).sum()
+    np.testing.assert_allclose(
+        divergences.tanh_log_det_jacobian(tf.constant(u)), expected, rtol=1e-6, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("u", [-20.0, 20.0])
+def test_the_log_slope_of_tanh_is_stable(u):
+    # 1 - tanh(u)^2 tends to 4 exp(-2 |u|), which float32 rounds to 0 if it is taken literally.
+    u = tf.Variable([u])
+    with tf.GradientTape() as tape:
+        log_slope = divergences.tanh_log_det_jacobian(u)
+    assert log_slope.numpy() == pytest.approx(2 * np.log(2) - 40, rel=1e-6)
+    np.testing.assert_allclose(tape.gradient(log_slope, u), -2 * np.sign(u), rtol=1e-6)
