@@ -31,8 +31,7 @@ from nppac_tf.config import AgentConfig
 from nppac_tf.networks import ActorNetwork, CriticNetwork
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
 from nppac_tf.replay import Batch
-
-_CRITIC_DRAW, _ACTOR_DRAW, _TEMPERATURE_DRAW = range(3)
+from nppac_tf.seeding import derive_seed
 
 NppacLossInfo = collections.namedtuple(
     "NppacLossInfo",
@@ -145,7 +144,7 @@ class NppacAgent(sac_agent.SacAgent):
                 (observation_spec, action_spec),
                 config.critic_layers,
                 config.critic_layer_norm,
-                seed=3 * seed + index,
+                seed=derive_seed(seed, f"initial critic {index}"),
                 name=f"CriticNetwork{index}",
             )
 
@@ -158,7 +157,11 @@ class NppacAgent(sac_agent.SacAgent):
             critic_network=critic(1),
             critic_network_2=critic(2),
             actor_network=ActorNetwork(
-                observation_spec, action_spec, config.actor_layers, config.squash, seed=3 * seed
+                observation_spec,
+                action_spec,
+                config.actor_layers,
+                config.squash,
+                seed=derive_seed(seed, "initial actor"),
             ),
             actor_optimizer=adam(),
             critic_optimizer=adam(),
@@ -286,7 +289,10 @@ class NppacAgent(sac_agent.SacAgent):
         if reward_scale_factor is not None:
             reward_scale = reward_scale_factor
         next_actions, divergence, _ = self._act(
-            batch.next_observations, batch.next_prior, self._sample_seed(_CRITIC_DRAW), training=False
+            batch.next_observations,
+            batch.next_prior,
+            self._sample_seed("critic"),
+            training=False,
         )
         next_q = self._min_q(
             self._target_critic_network_1,
@@ -314,7 +320,9 @@ class NppacAgent(sac_agent.SacAgent):
         training: bool = True,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """The loss, and for the record the mean KL, the mean Q and the policy's entropy."""
-        actions, divergence, log_prob = self._act(observations, statistics, self._sample_seed(_ACTOR_DRAW), training)
+        actions, divergence, log_prob = self._act(
+            observations, statistics, self._sample_seed("actor"), training
+        )
         q = self._min_q(self._critic_network_1, self._critic_network_2, observations, actions)
         loss = _aggregate(
             tf.exp(self._log_alpha) * divergence - q, weights, self._actor_network.losses
@@ -324,7 +332,9 @@ class NppacAgent(sac_agent.SacAgent):
     def _temperature_objective(
         self, observations: tf.Tensor, statistics: PriorStatistics, weights: tf.Tensor | None
     ) -> tf.Tensor:
-        _, divergence, _ = self._act(observations, statistics, self._sample_seed(_TEMPERATURE_DRAW), training=False)
+        _, divergence, _ = self._act(
+            observations, statistics, self._sample_seed("temperature"), training=False
+        )
         alpha = self._log_alpha if self._use_log_alpha_in_alpha_loss else tf.exp(self._log_alpha)
         return _aggregate(
             alpha * tf.stop_gradient(-divergence - self._target_entropy), weights, None
@@ -357,9 +367,10 @@ class NppacAgent(sac_agent.SacAgent):
         )
         return actions, divergence, log_prob
 
-    def _sample_seed(self, draw: int) -> tf.Tensor:
+    def _sample_seed(self, loss: str) -> tf.Tensor:
         """Of this step's sample for one of the losses; stateless, so that a resumed run repeats."""
-        return tf.stack([3 * self._seed + draw, tf.cast(self.train_step_counter, tf.int32)])
+        step = tf.cast(self.train_step_counter, tf.int32)
+        return tf.stack([derive_seed(self._seed, loss), step])
 
     def _min_q(
         self, critic_1: Any, critic_2: Any, observations: tf.Tensor, actions: tf.Tensor

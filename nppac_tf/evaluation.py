@@ -42,7 +42,8 @@ def as_policy_function(policy: Any) -> PolicyFunction:
         raise UserError(f"policy must have no state; got {policy.policy_state_spec}")
     greedy = greedy_policy.GreedyPolicy(policy)
 
-    @tf.function
+    # AutoGraph has nothing to do here, and warns where a function closes over local imports.
+    @tf.function(autograph=False)
     def greedy_actions(observations: tf.Tensor) -> tf.Tensor:
         return greedy.action(ts.restart(observations, batch_size=observations.shape[0])).action
 

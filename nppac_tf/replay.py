@@ -46,8 +46,9 @@ class Replay(tf.Module):
         self.capacity = capacity
         d, a = observation_size, action_size
         self._widths = [d, a, 1, 1, d, a, a, a, a]
+        width = sum(self._widths)
         self._rows = tf.Variable(
-            tf.zeros([capacity, sum(self._widths)]), trainable=False, name="rows"
+            tf.zeros([capacity, width]), trainable=False, name="rows", shape=[None, width]
         )
         self._added = tf.Variable(0, dtype=tf.int64, trainable=False, name="added")
 
@@ -71,6 +72,19 @@ class Replay(tf.Module):
         indices = tf.math.floormod(self._added + tf.range(size), self.capacity)
         self._rows.scatter_update(tf.IndexedSlices(rows, indices))
         self._added.assign_add(size)
+
+    def reserve(self) -> None:
+        """Makes room up to the capacity, after a checkpoint with a smaller one was restored.
+
+        Raises:
+            ValueError: if that ring was larger, or had begun to overwrite itself.
+        """
+        saved = int(tf.shape(self._rows.read_value())[0])
+        if saved != self.capacity and not int(self._added) <= saved < self.capacity:
+            raise ValueError(
+                f"capacity must be {saved}, that of the checkpoint; got {self.capacity}"
+            )
+        self._rows.assign(tf.pad(self._rows, [[0, self.capacity - saved], [0, 0]]))
 
     def sample(self, batch_size: int, seed: tf.Tensor) -> Batch:
         """`batch_size` transitions drawn uniformly with replacement, inside compiled code.

@@ -20,6 +20,7 @@ from nppac_tf.environments import Task, VectorEnvironment
 from nppac_tf.errors import UserError
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
 from nppac_tf.replay import Batch, Replay
+from nppac_tf.seeding import derive_seed
 
 Metrics = dict[str, float]
 
@@ -111,6 +112,7 @@ def train(
 
     restored = saved.restore() if saved else None
     if restored:
+        replay.reserve()
         env_steps, rows = restored["env_steps"], restored["rows"]
         started -= restored["wall_seconds"]
         environments.load_state_dict(restored["environments"])
@@ -155,7 +157,7 @@ class Collector:
 
     def __init__(self, agent: NppacAgent, environments: VectorEnvironment, seed: int) -> None:
         self._environments = environments
-        self._seed = seed
+        self._seed = derive_seed(seed, "collection")
         self._returns = np.zeros(environments.num_environments)
         self._finished: list[float] = []
         actor = agent.actor_network
@@ -201,6 +203,8 @@ class Learner:
         self._prior: BehavioralPrior = agent.prior
         self._replay = replay
         self._config = config
+        self._replay_seed = derive_seed(config.seed, "replay")
+        self._pretraining_seed = derive_seed(config.seed, "pretraining")
         jit_compile = use_xla(config.xla)
         self._statistics = tf.function(
             self._prior.statistics,
@@ -217,9 +221,21 @@ class Learner:
         discounts: np.ndarray,
         next_observations: np.ndarray,
     ) -> Batch:
-        """Transitions with the prior's statistics at both ends."""
-        prior = self._statistics(observations)
-        next_prior = self._statistics(next_observations)
+        """Transitions, in the order of collection, with the prior's statistics at both ends.
+
+        A state that ends one transition and begins the next one of its environment is evaluated once.
+        """
+        size, stride = len(observations), self._config.num_environments
+        later = np.arange(size) + stride
+        repeated = later < size
+        repeated[repeated] = (next_observations[repeated] == observations[later[repeated]]).all(
+            axis=1
+        )
+        rows = np.where(repeated, later, size + np.cumsum(~repeated) - 1)
+        states = np.concatenate([observations, next_observations[~repeated]])
+        statistics = self._statistics(states)
+        prior = PriorStatistics(*(values[:size] for values in statistics))
+        next_prior = PriorStatistics(*(tf.gather(values, rows) for values in statistics))
         return Batch(
             observations, actions, rewards, discounts, next_observations, prior, next_prior
         )
@@ -245,7 +261,7 @@ class Learner:
     def _updates(self, num_updates: tf.Tensor) -> tf.Tensor:
         sums = tf.zeros([len(NppacLossInfo._fields)])
         for _ in tf.range(num_updates):
-            seed = [self._config.seed, tf.cast(self._agent.train_step_counter, tf.int32)]
+            seed = [self._replay_seed, tf.cast(self._agent.train_step_counter, tf.int32)]
             batch = self._replay.sample(self._config.batch_size, tf.stack(seed))
             sums += tf.stack(self._agent.update(batch).extra)
         return sums
@@ -271,7 +287,7 @@ class Learner:
         total = tf.zeros([])
         size = tf.shape(states, out_type=tf.int64)[0]
         for step in tf.range(first, last):
-            seed = tf.stack([self._config.seed, step])
+            seed = tf.stack([self._pretraining_seed, step])
             indices = tf.random.stateless_uniform(
                 [self._config.pretraining_batch_size], seed, 0, size, tf.int64
             )

@@ -99,7 +99,7 @@ class ConstantActor(network.Network):
 
     def __init__(self, observation_spec: Any, location: list[float], scale: list[float]) -> None:
         super().__init__(input_tensor_spec=observation_spec, state_spec=(), name="ConstantActor")
-        self.location = tf.Variable(location)
+        self.location = tf.Variable(location, dtype=tf.float32)
         self.log_scale = tf.Variable(np.log(scale).astype(np.float32))
 
     def call(self, observation: tf.Tensor, *args: Any, network_state: Any = (), **_: Any) -> Any:

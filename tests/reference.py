@@ -67,6 +67,21 @@ def sparse_posterior(
     return regression.T @ q_mean, conditional + np.diag(regression.T @ q_covariance @ regression)
 
 
+def unwhiten(
+    kernel: str,
+    inducing_points: np.ndarray,
+    v_mean: np.ndarray,
+    v_covariance: np.ndarray,
+    variance: float,
+    lengthscales: np.ndarray,
+    jitter: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [M, P] and covariance [M, M] of u = L v, where L L^T = k(Z, Z) + jitter I."""
+    prior = kernel_matrix(kernel, inducing_points, inducing_points, variance, lengthscales)
+    root = linalg.cholesky(prior + jitter * np.eye(len(inducing_points)), lower=True)
+    return root @ v_mean, root @ v_covariance @ root.T
+
+
 def gaussian_log_density(x: np.ndarray, location: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Log density [...] of a diagonal Gaussian at x [..., A]."""
     return stats.norm.logpdf(x, location, scale).sum(axis=-1)

@@ -27,11 +27,11 @@ PACKAGE = "nppac_tf"
 # as no cycle comes of it. A package (demonstrations, priors, baselines) stands for all its modules.
 # The launchers in launch/ lie above all: they may import any of these, and none imports a launcher.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "config", "divergences"}),
+    frozenset({"errors", "config", "divergences", "seeding"}),
     frozenset({"demonstrations", "priors", "networks"}),
     frozenset({"replay", "environments", "evaluation", "agent"}),
     frozenset({"baselines", "checkpoints", "diagnostics", "export", "plotting", "progress"})
-    | frozenset({"training"}),
+    | frozenset({"rundir", "training"}),
 )
 
 # The only modules that may import a dependency, at any depth of the code.

@@ -125,7 +125,7 @@ def test_adding_batches_of_many_sizes_does_not_retrace():
 
 
 def test_a_checkpoint_holds_rows_and_position(tmp_path):
-    replay = filled(4, 6)
+    replay = filled(4, 3, 3)
     path = tf.train.Checkpoint(replay=replay).write(str(tmp_path / "replay"))
     other = Replay(D, A, 4)
     tf.train.Checkpoint(replay=other).read(path).assert_consumed()

@@ -1,0 +1,98 @@
+"""Records episodes of a trained policy as demonstrations.
+
+python launch/collect_demonstrations.py --run=runs/... --output=demonstrations.npz
+
+The mean action is taken, and episodes that reach the goal are kept. The file says which policy
+acted, with which seeds, and how each episode went.
+"""
+
+import math
+
+import common
+from absl import flags
+
+from nppac_tf.errors import UserError
+
+_MAX_ROUNDS = 20
+
+common.define_policy_source()
+_OUTPUT = flags.DEFINE_string("output", None, "The file to write (.npz).")
+_NUM_EPISODES = flags.DEFINE_integer("num_episodes", 25, "Episodes to keep.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 1, "Of the episodes.", lower_bound=0)
+_ONLY_SUCCESSFUL = flags.DEFINE_boolean(
+    "only_successful", True, "Keep only episodes that reach the goal."
+)
+_MIN_TIME_AT_GOAL = flags.DEFINE_float(
+    "min_time_at_goal",
+    0.0,
+    "Keep only episodes at the goal for at least this share of the horizon.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+
+
+def main() -> None:
+    common.require_one("run", "saved_model")
+    output = _OUTPUT.value
+    if output is None or not output.endswith(".npz"):
+        raise UserError(f"--output must be a file name that ends in .npz; got {output!r}")
+    from nppac_tf import demonstrations, evaluation, rundir
+
+    name, policy, task, provenance = common.load_policy_source()
+    kept: list[tuple] = []
+    outcomes: list[dict[str, float | None]] = []
+    num_tried = 0
+    for seed in range(_SEED.value, _SEED.value + _MAX_ROUNDS):
+        episodes = evaluation.evaluate(policy, task, _NUM_EPISODES.value, seed, record=True)
+        if math.isnan(episodes.any_success[0]) and (
+            _ONLY_SUCCESSFUL.value or _MIN_TIME_AT_GOAL.value
+        ):
+            raise UserError(f"task {task.name} knows no success: pass --noonly_successful")
+        for index in range(_NUM_EPISODES.value):
+            if len(kept) == _NUM_EPISODES.value:
+                break
+            num_tried += 1
+            if _wanted(episodes, index):
+                kept.append((episodes.observations[index], episodes.actions[index]))
+                outcomes.append({"seed": seed, "index": index, **_outcome(episodes, index)})
+        if len(kept) == _NUM_EPISODES.value:
+            break
+    else:
+        raise UserError(
+            f"{_NUM_EPISODES.value} episodes are wanted; {len(kept)} of {num_tried} were good "
+            "enough: ask for fewer, or use a better policy"
+        )
+    recorded = demonstrations.Demonstrations.from_episodes(
+        kept,
+        name=task.name,
+        metadata={
+            "task": task.name,
+            "policy": provenance,
+            "episodes": outcomes,
+            "episodes_tried": num_tried,
+            "versions": rundir.versions(),
+        },
+    )
+    demonstrations.save_demonstrations(recorded, output)
+    print(f"{name} on {task.name}: kept {len(kept)} of {num_tried} episodes")
+    print(f"{output}: {recorded.num_steps:,} steps")
+
+
+def _wanted(episodes, index: int) -> bool:
+    reached = bool(episodes.any_success[index] > 0) or not _ONLY_SUCCESSFUL.value
+    long_enough = not episodes.time_at_goal[index] < _MIN_TIME_AT_GOAL.value
+    return reached and long_enough
+
+
+def _outcome(episodes, index: int) -> dict[str, float | None]:
+    values = {
+        "any_success": float(episodes.any_success[index]),
+        "time_at_goal": float(episodes.time_at_goal[index]),
+        "final_success": float(episodes.final_success[index]),
+        "return": float(episodes.returns[index]),
+    }
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,107 @@
+"""Fits a behavioral prior alone, says how good it is, and saves it.
+
+python launch/fit_prior.py --demonstrations=embedded:pen --output=prior.npz
+
+Fitted to most episodes, the prior is judged on those held out; fitted to all, its mean acts in the
+simulator, and it is saved. --scale_factor and --scale_floor count in the report, but are no part of
+the file: they belong to a run's configuration.
+"""
+
+import math
+import time
+
+import common
+from absl import flags
+
+from nppac_tf.config import PriorConfig, RunConfig
+from nppac_tf.errors import UserError
+
+_LEVELS = (0.5, 0.9, 0.99)
+
+common.define(RunConfig, only=("task", "reward", "demonstrations"))
+common.define(PriorConfig)
+_OUTPUT = flags.DEFINE_string("output", None, "The file to write (.npz); none if not given.")
+_HELD_OUT = flags.DEFINE_float("held_out_fraction", 0.2, "Share of the episodes held out.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the split and of the episodes.", lower_bound=0)
+_NUM_EPISODES = flags.DEFINE_integer(
+    "num_episodes", 50, "Episodes in which the mean acts; 0 for none.", lower_bound=0
+)
+
+
+def main() -> None:
+    config = common.configuration(PriorConfig)
+    if config.prior == "uniform":
+        raise UserError("--prior must be one that is fitted; got 'uniform'")
+    if _OUTPUT.value is not None and not _OUTPUT.value.endswith(".npz"):
+        raise UserError(f"--output must end in .npz; got {_OUTPUT.value!r}")
+    import numpy as np
+    import tensorflow as tf
+
+    from nppac_tf import demonstrations, environments, evaluation, priors, progress
+    from nppac_tf.priors import calibration
+
+    task = environments.make_task(common.FLAGS.task, common.FLAGS.reward)
+    data = demonstrations.load_demonstrations(common.FLAGS.demonstrations, task)
+    print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
+    for notice in data.notices:
+        print(notice)
+
+    training, held_out = data.split(_HELD_OUT.value, _SEED.value)
+    started = time.monotonic()
+    statistics = tf.function(priors.fit_prior(training, config).statistics, reduce_retracing=True)
+    fit_seconds = time.monotonic() - started
+    location, scale = calibration.predict(statistics, held_out.observations)
+    far = calibration.far_observations(held_out.observations, _SEED.value)
+    covered = calibration.coverage(held_out.actions, location, scale, _LEVELS)
+
+    def median_deviation(observations: np.ndarray) -> str:
+        return f"{np.median(calibration.predict(statistics, observations)[1]):.4g}"
+
+    log_likelihood = calibration.log_likelihood(held_out.actions, location, scale).mean()
+    error = calibration.root_mean_squared_error(held_out.actions, location)
+    progress.print_table(
+        f"{config.prior} on {task.name}, {training.num_episodes} episodes fitted, "
+        f"{held_out.num_episodes} held out",
+        ("", "value"),
+        [
+            ("time to fit (s)", f"{fit_seconds:.1f}"),
+            ("held-out log likelihood (nats per action)", f"{log_likelihood:.4g}"),
+            ("held-out root mean squared error", f"{error:.4g}"),
+            *(
+                (f"held-out coverage of the {level:.0%} interval", f"{share:.1%}")
+                for level, share in zip(_LEVELS, covered, strict=True)
+            ),
+            ("median deviation on fitted states", median_deviation(training.observations)),
+            ("median deviation on held-out states", median_deviation(held_out.observations)),
+            ("median deviation far from all", median_deviation(far)),
+        ],
+    )
+
+    if not _NUM_EPISODES.value and _OUTPUT.value is None:
+        return
+    prior = priors.fit_prior(data, config)
+    if _NUM_EPISODES.value:
+        act = tf.function(prior.statistics)
+        episodes = evaluation.evaluate(
+            lambda observations: act(observations).location.numpy(),
+            task,
+            _NUM_EPISODES.value,
+            _SEED.value,
+        )
+        progress.print_table(
+            f"mean of the prior fitted to all, {_NUM_EPISODES.value} episodes",
+            ("", "value"),
+            [
+                (name, f"{value:,.4g}")
+                for name, value in episodes.summary().items()
+                if not math.isnan(value)
+            ],
+        )
+    if _OUTPUT.value is not None:
+        fitted = prior.prior if isinstance(prior, priors.RescaledPrior) else prior
+        priors.save_prior(fitted, _OUTPUT.value)
+        print(_OUTPUT.value)
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,96 @@
+"""Trains N-PPAC on a task: fits the prior, pre-trains the actor to it, learns online.
+
+python launch/train.py --flagfile=configs/pen.flags --seed=1
+python launch/train.py --resume --output_dir=runs/...
+"""
+
+import datetime
+import pathlib
+
+import common
+from absl import flags
+
+from nppac_tf.config import RunConfig
+from nppac_tf.errors import UserError
+
+common.define(RunConfig)
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Folder of the run; by default a new one below runs/."
+)
+_RESUME = flags.DEFINE_boolean(
+    "resume", False, "Go on with the run in --output_dir, with its own configuration."
+)
+_PRIOR_CACHE = flags.DEFINE_string(
+    "prior_cache",
+    None,
+    "Folder of fitted priors, fitted anew only if data or settings differ; by default in the "
+    "user's cache. 'none' for no cache.",
+)
+
+
+def main() -> None:
+    from nppac_tf import agent, demonstrations, environments, priors, progress, rundir, training
+
+    if _RESUME.value:
+        if not _OUTPUT_DIR.value:
+            raise UserError("--resume needs the run's --output_dir")
+        directory = rundir.RunDirectory(_OUTPUT_DIR.value)
+        config = common.configuration(RunConfig, base=directory.config())
+        directory.require_same(config)
+    else:
+        config = common.configuration(RunConfig)
+        directory = rundir.RunDirectory(_OUTPUT_DIR.value or _default_output_dir(config))
+        directory.require_new()
+
+    task = environments.make_task(config.task, config.reward)
+    data = demonstrations.load_demonstrations(config.demonstrations, task)
+    with progress.ProgressDisplay() as display:
+        display.say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
+        for notice in data.notices:
+            display.say(notice)
+        with display.busy("Fitting the prior"):
+            prior = priors.fit_prior(data, config.prior, _cache(priors.default_cache()))
+        learner = agent.NppacAgent.for_task(task, prior, config.agent, config.training.seed)
+        directory.describe(config, prior, data)
+        display.say(f"Writing to {directory.path}")
+        try:
+            rows = training.train(
+                learner,
+                task,
+                data,
+                config=config.training,
+                observers=[display, directory.observer(config.training)],
+                checkpoint=directory.checkpoint,
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted; go on with --resume --output_dir={directory.path}"
+            ) from None
+        with display.busy("Exporting the policy"):
+            title = f"{config.task}, {config.prior.prior}, seed {config.training.seed}"
+            directory.conclude(learner, task, rows, title)
+
+    names = [name for name in training.EVALUATION_COLUMNS if rows[0][name] == rows[0][name]]
+    progress.print_table(
+        title,
+        ("", "first", "last"),
+        [(name, f"{rows[0][name]:,.4g}", f"{rows[-1][name]:,.4g}") for name in names],
+    )
+    for path in (directory.metrics, directory.learning_curve, directory.policy):
+        print(path)
+
+
+def _default_output_dir(config: RunConfig) -> pathlib.Path:
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{config.prior.prior}-seed{config.training.seed}-{now}"
+    return pathlib.Path("runs") / config.task.replace("/", "-") / name
+
+
+def _cache(default: pathlib.Path) -> pathlib.Path | None:
+    if _PRIOR_CACHE.value == "none":
+        return None
+    return pathlib.Path(_PRIOR_CACHE.value) if _PRIOR_CACHE.value else default
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,174 @@
+"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
+
+import contextlib
+import datetime
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich import box, console, progress, table, text
+
+# Metric, its label, its format.
+_SHOWN = (
+    ("eval/any_success", "A", ".2f"),
+    ("eval/time_at_goal", "B", ".2f"),
+    ("eval/final_success", "final", ".2f"),
+    ("eval/return", "return", ",.1f"),
+    ("train/kl", "KL", ",.1f"),
+    ("train/q_value", "Q", ",.1f"),
+    ("train/prior_scale", "prior deviation", ".3g"),
+    ("train/updates_per_second", "updates/s", ",.0f"),
+)
+_STAGES = {"pretraining": "Pre-training the actor", "training": "Training"}
+_SPEED_WINDOW_SECONDS = 300.0
+
+
+class ProgressDisplay:
+    """An observer of `training.train` for the person who waits for it.
+
+    On a terminal a bar shows the stage, how far it is and the time left, with the latest metrics
+    below; evaluations stay above it, a line each. Elsewhere (a pipe, a file) there are plain lines
+    alone: one when a stage begins, and one per evaluation. Metrics that are absent or nan, as the
+    successes of a task without a goal, are left out.
+
+    Args:
+        output: Where to write; standard output where None.
+    """
+
+    def __init__(self, output: console.Console | None = None) -> None:
+        self._console = output or console.Console()
+        self._stage = ""
+        self._latest: dict[str, float] = {}
+        live = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._bar = _Bar(self._console) if live else None
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.clear()
+            self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """Writes a line that stays."""
+        self._console.print(text.Text(line), soft_wrap=True)
+
+    @contextlib.contextmanager
+    def busy(self, description: str) -> Iterator[None]:
+        """Shows that something of unknown length goes on, and at its end how long it took."""
+        started = time.monotonic()
+        if self._bar:
+            self._bar.begin(description, 0, None)
+        yield
+        if self._bar:
+            self._bar.clear()
+        self.say(f"{description}: {time.monotonic() - started:.1f} s")
+
+    def on_progress(self, stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """Moves the bar; see `training.Observer`."""
+        begins = stage != self._stage
+        self._stage = stage
+        self._latest |= metrics
+        description = _STAGES.get(stage, stage)
+        if self._bar is None:
+            if begins:
+                self.say(f"{description}: {total:,} {_unit(stage)}")
+            return
+        if begins:
+            self._bar.begin(description, done, total)
+        self._bar.move(done, describe(self._latest))
+
+    def on_evaluation(self, row: Mapping[str, float]) -> None:
+        """Writes a line; see `training.Observer`."""
+        self._latest |= row
+        wall_time = datetime.timedelta(seconds=round(row["wall_seconds"]))
+        self.say(f"{int(row['env_steps']):>9,} steps  {describe(row)}  {wall_time}")
+
+
+def describe(metrics: Mapping[str, float]) -> str:
+    """The metrics that a person follows, in one line, such as "A 0.84  B 0.61  KL 12.3"."""
+    return "  ".join(
+        f"{label} {metrics[name]:{spec}}"
+        for name, label, spec in _SHOWN
+        if name in metrics and not math.isnan(metrics[name])
+    )
+
+
+def print_table(
+    title: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    output: console.Console | None = None,
+) -> None:
+    """Prints a table: the first column to the left, the others to the right.
+
+    Args:
+        title: Above the table.
+        header: Names of the columns.
+        rows: Each as long as the header.
+        output: Where to write; standard output where None.
+    """
+    output = output or console.Console()
+    output.print(text.Text(title), soft_wrap=True)
+    lines = table.Table(box=box.SIMPLE_HEAD)
+    for index, name in enumerate(header):
+        lines.add_column(name, justify="right" if index else "left", no_wrap=index > 0)
+    for row in rows:
+        lines.add_row(*(text.Text(cell) for cell in row))
+    output.print(lines)
+
+
+class _Bar(progress.Progress):
+    """One bar at a time, and a line of metrics below it."""
+
+    def __init__(self, output: console.Console) -> None:
+        self._metrics = text.Text()
+        super().__init__(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            _CountColumn(),
+            progress.TimeRemainingColumn(),
+            console=output,
+            refresh_per_second=2,
+            speed_estimate_period=_SPEED_WINDOW_SECONDS,
+        )
+
+    def begin(self, description: str, done: int, total: int | None) -> None:
+        self.clear()
+        # What was done before counts as done, not as speed.
+        self.add_task(description, completed=done, total=total)
+
+    def move(self, done: int, metrics: str) -> None:
+        self._metrics = text.Text(f"  {metrics}", style="dim")
+        for task in self.tasks:
+            self.update(task.id, completed=done)
+
+    def clear(self) -> None:
+        self._metrics = text.Text()
+        for task in self.tasks:
+            self.remove_task(task.id)
+
+    def get_renderables(self) -> Iterator[console.RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self._metrics:
+            yield self._metrics
+
+
+class _CountColumn(progress.ProgressColumn):
+    def render(self, task: progress.Task) -> text.Text:
+        return text.Text(f"{task.completed:,.0f} / {task.total:,.0f}" if task.total else "")
+
+
+def _unit(stage: str) -> str:
+    return "updates" if stage == "pretraining" else "environment steps"
