@@ -10,9 +10,9 @@ which changes one quantity in each loss, the log ratio (or the closed-form KL) d
     actor loss        E[ alpha d(s) - min_i Q_i(s, a) ],                                   a ~ pi
     temperature loss  log(alpha) (target KL - d(s))
 
-with d(s) = log pi(a | s) - log pi0(a | s), a single-sample estimate of the KL, or the KL itself where
-both are Gaussian in the same space. pi0 gets no gradients. With `UniformPrior` log pi0 = 0, and
-this is `SacAgent`, to rounding.
+with d(s) = log pi(a | s) - log pi0(a | s), a single-sample estimate of the KL, or the KL itself
+where both are Gaussian in the same space. pi0 gets no gradients. With `UniformPrior` log pi0 = 0,
+and this is `SacAgent`, to rounding.
 """
 
 import collections
@@ -53,8 +53,9 @@ class NppacAgent(sac_agent.SacAgent):
     """`SacAgent` with a behavioral prior.
 
     It takes SacAgent's arguments and trains from the same experience: in a plain TF-Agents program
-    (driver, replay buffer, `agent.train(trajectories)`) it evaluates the prior itself. `update` takes a
-    `Batch` that holds the prior's statistics already, and is what the project's own loop compiles.
+    (driver, replay buffer, `agent.train(trajectories)`) it evaluates the prior itself. `update`
+    takes a `Batch` that holds the prior's statistics already, and is what the project's own loop
+    compiles.
 
     Args:
         time_step_spec: Of the environment; observations [D] float32.

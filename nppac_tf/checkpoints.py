@@ -60,8 +60,9 @@ class RunCheckpoint:
         if latest is None:
             return None
         try:
-            self._checkpoint.restore(latest).assert_existing_objects_matched()
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            status = self._checkpoint.restore(latest)
+            status.assert_existing_objects_matched().expect_partial()
+        except (AssertionError, IndexError, ValueError, tf.errors.OpError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"checkpoint {latest} does not fit this run: {reason}") from None
         return self._state.value

@@ -164,13 +164,18 @@ class TrainingConfig:
             "positive",
             self.updates_per_step,
         )
-        for name in ("steps_per_epoch",):
-            _require(
-                getattr(self, name) % self.num_environments == 0,
-                name,
-                f"a multiple of num_environments ({self.num_environments})",
-                getattr(self, name),
-            )
+        _require(
+            self.steps_per_epoch % self.num_environments == 0,
+            "steps_per_epoch",
+            f"a multiple of num_environments ({self.num_environments})",
+            self.steps_per_epoch,
+        )
+        _require(
+            self.replay_capacity >= self.steps_per_epoch,
+            "replay_capacity",
+            f"at least steps_per_epoch ({self.steps_per_epoch})",
+            self.replay_capacity,
+        )
         for name in ("eval_interval", "checkpoint_interval"):
             _require(
                 getattr(self, name) % self.steps_per_epoch == 0,

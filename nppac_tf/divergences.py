@@ -29,7 +29,7 @@ def gaussian_log_prob(actions: tf.Tensor, location: tf.Tensor, scale: tf.Tensor)
 
 
 def gaussian_entropy(scale: tf.Tensor) -> tf.Tensor:
-    """Differential entropy [...] in nats of a diagonal Gaussian with deviations `scale` [..., A]."""
+    """Entropy [...] in nats of a diagonal Gaussian with standard deviations `scale` [..., A]."""
     return tf.reduce_sum(tf.math.log(scale) + 0.5 + _HALF_LOG_2PI, axis=-1)
 
 

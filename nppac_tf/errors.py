@@ -2,4 +2,4 @@
 
 
 class UserError(ValueError):
-    """A mistake in a flag, a file or an argument; launchers print it as one line, without a traceback."""
+    """A mistake in a flag, a file or an argument; launchers print it as one line."""

@@ -109,6 +109,8 @@ class _PolicyModule(tf.Module):
     """Plain tensors in and out; holds variables, and no object that TensorFlow cannot name."""
 
     def __init__(self, agent: NppacAgent) -> None:
+        from nppac_tf.networks import SquashedGaussian
+
         super().__init__(name="policy")
         # What the functions read must be an attribute to be saved; the objects stay outside.
         self._policy_variables = list(agent.actor_network.variables)
@@ -131,7 +133,7 @@ class _PolicyModule(tf.Module):
         @tf.function(input_signature=[observation], autograph=False)
         def distribution_params(observation: tf.Tensor) -> dict[str, tf.Tensor]:
             policy = actor(observation)[0]
-            gaussian = getattr(policy, "distribution", policy)
+            gaussian = policy.distribution if isinstance(policy, SquashedGaussian) else policy
             statistics = prior.statistics(observation)
             return {
                 "location": gaussian.mean(),

@@ -19,7 +19,7 @@ _FIRST_LOG_SCALE = -1.0
 class SquashedGaussian(tfp.distributions.TransformedDistribution):
     """tanh of a diagonal Gaussian, mapped onto the action's bounds.
 
-    `mode` and `mean` are the image of the Gaussian's mean: the action that a deterministic policy takes.
+    `mode` and `mean` are the image of the Gaussian's mean: what a deterministic policy does.
     """
 
     def __init__(
@@ -152,8 +152,7 @@ class CriticNetwork(network.Network):
 class LayerNorm(tf.keras.layers.Layer):
     """Layer normalization over the last axis, in plain operations.
 
-    Keras's own goes through the fused batch-normalization kernel with reshapes, which is slower on a
-    CPU at these sizes.
+    Keras's own goes through the fused batch-normalization kernel with reshapes.
     """
 
     def build(self, input_shape: tf.TensorShape) -> None:

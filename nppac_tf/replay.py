@@ -1,7 +1,7 @@
 """Uniform replay held in TensorFlow variables, with the prior's statistics beside each transition.
 
-pi0 never changes, so its location and scale at s and s' are computed once, in bulk, when transitions
-are stored; an update then costs what soft actor-critic costs (DESIGN: pi0's statistics are data).
+pi0 never changes, so its statistics are data: its location and scale at s and s' are computed once,
+in bulk, when transitions are stored; an update then costs what soft actor-critic costs.
 """
 
 from typing import NamedTuple

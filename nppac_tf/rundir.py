@@ -99,10 +99,9 @@ class RunDirectory:
             longer = name == _MAY_GROW and value >= had[name]
             if value != had[name] and not longer:
                 flag = name.rpartition(".")[2]
+                or_more = " or more" if name == _MAY_GROW else ""
                 raise UserError(
-                    f"{flag} must be {had[name]!r} to resume {self.path}, or more; got {value!r}"
-                    if name == _MAY_GROW
-                    else f"{flag} must be {had[name]!r} to resume {self.path}; got {value!r}"
+                    f"{flag} must be {had[name]!r}{or_more} to resume {self.path}; got {value!r}"
                 )
 
     def config(self) -> RunConfig:

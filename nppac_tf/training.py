@@ -37,7 +37,7 @@ TRAINING_COLUMNS = tuple(
     f"train/{name}" for name in ("return", *NppacLossInfo._fields, "updates_per_second")
 )
 
-# Updates per compiled call: about a second of work, so that signals and progress are not kept waiting.
+# Updates per compiled call: about a second of work, so that signals and progress do not wait.
 _CHUNK = 50
 _PRETRAINING_LEARNING_RATE = 1e-3
 
@@ -49,7 +49,7 @@ class Observer(Protocol):
         """`stage` is "pretraining" (of updates) or "training" (of environment steps)."""
 
     def on_evaluation(self, row: Metrics) -> None:
-        """`row` has the keys `EVALUATION_COLUMNS` and, after the first update, `TRAINING_COLUMNS`."""
+        """`row` has `EVALUATION_COLUMNS` and, after the first update, `TRAINING_COLUMNS`."""
 
 
 def train(
@@ -83,15 +83,15 @@ def train(
     """
     config = config or TrainingConfig()
     total = config.num_env_steps if num_env_steps is None else num_env_steps
-    replay = Replay(
-        task.observation_size, task.action_size, min(config.replay_capacity, max(total, 1))
-    )
+    capacity = min(config.replay_capacity, max(total, config.steps_per_epoch))
+    replay = Replay(task.observation_size, task.action_size, capacity)
     learner = Learner(agent, replay, config)
     environments = VectorEnvironment(task, config.num_environments, config.seed)
     policy = evaluation.as_policy_function(agent.policy)
     saved = checkpoint(agent, replay) if checkpoint else None
     rows: list[Metrics] = []
-    env_steps, started, losses = 0, time.monotonic(), Metrics()
+    env_steps, started = 0, time.monotonic()
+    losses: Metrics = {}
 
     def progress(stage: str, done: int, of: int, metrics: Metrics) -> None:
         for observer in observers:
@@ -223,7 +223,7 @@ class Learner:
     ) -> Batch:
         """Transitions, in the order of collection, with the prior's statistics at both ends.
 
-        A state that ends one transition and begins the next one of its environment is evaluated once.
+        A state that ends one transition and begins its environment's next is evaluated once.
         """
         size, stride = len(observations), self._config.num_environments
         later = np.arange(size) + stride
@@ -291,8 +291,10 @@ class Learner:
             indices = tf.random.stateless_uniform(
                 [self._config.pretraining_batch_size], seed, 0, size, tf.int64
             )
-            batch = tf.nest.map_structure(lambda x: tf.gather(x, indices), (states, statistics))  # noqa: B023
-            total += self._agent.pretrain(*batch, self._pretraining_optimizer, seed)
+            targets = PriorStatistics(*(tf.gather(values, indices) for values in statistics))
+            total += self._agent.pretrain(
+                tf.gather(states, indices), targets, self._pretraining_optimizer, seed
+            )
         return total
 
 

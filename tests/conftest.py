@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def demos_path() -> pathlib.Path:
-    """The folder of human demonstrations; skips where the variable NPPAC_DEMOS does not name one."""
+    """The folder of human demonstrations; skips where NPPAC_DEMOS does not name one."""
     folder = os.environ.get("NPPAC_DEMOS")
     if not folder or not pathlib.Path(folder).is_dir():
         pytest.skip("needs human demonstrations: set NPPAC_DEMOS to their folder")

@@ -1,4 +1,4 @@
-"""Small stand-ins: a task, a prior, actors and critics whose outputs are known, a toy environment."""
+"""Small stand-ins: a task, a prior, networks of known outputs, a toy environment."""
 
 import contextlib
 from collections.abc import Iterator

@@ -122,7 +122,7 @@ def monte_carlo_kl(
 def squashed_log_density(
     actions: np.ndarray, location: np.ndarray, scale: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray:
-    """Log density [B] at actions [B, A] of tanh(N(location, scale^2)) stretched over [low, high]."""
+    """Log density [B] at actions [B, A] of tanh(N(location, scale^2)) mapped onto [low, high]."""
     unit = 2 * (actions - low) / (high - low) - 1
     density = stats.norm.pdf(np.arctanh(unit), location, scale)
     slope = (1 - unit**2) * (high - low) / 2
@@ -149,9 +149,7 @@ def sac_critic_loss(
     return total / len(rewards)
 
 
-def sac_actor_loss(
-    q_1: np.ndarray, q_2: np.ndarray, divergence: np.ndarray, alpha: float
-) -> float:
+def sac_actor_loss(q_1: np.ndarray, q_2: np.ndarray, divergence: np.ndarray, alpha: float) -> float:
     """Mean over [B] of alpha d - min Q."""
     return float(np.mean(alpha * divergence - np.minimum(q_1, q_2)))
 

@@ -47,7 +47,7 @@ class BehavioralPrior(tf.Module, abc.ABC):
         return tfp.distributions.MultivariateNormalDiag(location, scale)
 
     def log_prob(self, statistics: PriorStatistics, actions: tf.Tensor) -> tf.Tensor:
-        """log pi0(a | s), [B] nats, for actions [B, A]."""
+        """Log density log pi0(a | s), [B] nats, for actions [B, A]."""
         return divergences.gaussian_log_prob(actions, *statistics)
 
     def kl_divergence(

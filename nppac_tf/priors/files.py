@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import tempfile
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,11 @@ from nppac_tf.priors.base import BehavioralPrior, RescaledPrior, UniformPrior
 from nppac_tf.priors.gaussian_process import ExactGPPrior, SparseGPPrior
 
 _VERSION = 1
-_CLASSES = {"sparse_gp": SparseGPPrior, "exact_gp": ExactGPPrior, "uniform": UniformPrior}
+_CLASSES: dict[str, Any] = {
+    "sparse_gp": SparseGPPrior,
+    "exact_gp": ExactGPPrior,
+    "uniform": UniformPrior,
+}
 _NAMES = {cls: name for name, cls in _CLASSES.items()}
 
 

@@ -1,13 +1,14 @@
 """Gaussian-process behavioral priors: the posterior of actions given demonstrations (GPflow).
 
-With observations S [N, D], actions A [N, P], kernel k, constant mean m per action and noise variance
-v, all actions sharing one kernel after each is standardized (the diagonal coregionalization of
-the paper), the exact posterior at a state s is
+With observations S [N, D], actions A [N, P], kernel k, constant mean m per action and noise
+variance v, all actions sharing one kernel after each is standardized (the diagonal coregionalization
+of the paper), the exact posterior at a state s is
 
     mu0(s)    = m + k(s, S) K^-1 (A - m),            K = k(S, S) + v I,
     Sigma0(s) = k(s, s) - k(s, S) K^-1 k(S, s),
 
-and the sparse variational one with inducing points Z, L L' = k(Z, Z) and whitened q(L^-1 u) = N(q_mu, q_cov)
+and the sparse variational one with inducing points Z, L L' = k(Z, Z) and whitened
+q(L^-1 u) = N(q_mu, q_cov)
 
     mu0(s)    = m + k(s, Z) L^-T q_mu,
     Sigma0(s) = k(s, s) - k(s, Z) L^-T (I - q_cov) L^-1 k(Z, s).
@@ -118,7 +119,7 @@ class GaussianProcessPrior(BehavioralPrior):
         """
 
     def statistics(self, observations: tf.Tensor) -> PriorStatistics:
-        """Location and deviation [B, P] (float32) at observations [B, D], in units of the action."""
+        """Location and deviation [B, P] (float32) at observations [B, D], in units of actions."""
         states = (tf.cast(observations, tf.float64) - self._observation_shift) / (
             self._observation_scale
         )
@@ -338,7 +339,7 @@ def _float64() -> gpflow.config.Config:
 
 
 def _maximize(model: Any, max_iterations: int) -> None:
-    """L-BFGS on the (bound of the) marginal likelihood; a NaN loss would otherwise pass silently."""
+    """L-BFGS on the (bound of the) marginal likelihood; a NaN loss would else pass silently."""
     result = gpflow.optimizers.Scipy().minimize(
         model.training_loss,
         model.trainable_variables,

@@ -314,9 +314,7 @@ def test_an_update_with_kept_statistics_is_training_on_experience(squash, diverg
         from_batch = one.update(batch_of(experience, prior))
         from_experience = other.train(experience)
         assert isinstance(from_experience.extra, NppacLossInfo)
-        for a, b in zip(
-            tf.nest.flatten(from_batch), tf.nest.flatten(from_experience), strict=True
-        ):
+        for a, b in zip(tf.nest.flatten(from_batch), tf.nest.flatten(from_experience), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert_same_values(one, other, rtol=1e-3, atol=1e-5)
     assert all((value != start).any() for value, start in zip(values_of(one), before, strict=True))
@@ -331,7 +329,9 @@ def test_the_prior_is_not_among_what_is_learned():
     learned = set()
     for part in agent.learned.values():
         variables = getattr(part, "variables", part)
-        learned |= {id(v) for v in tf.nest.flatten(variables() if callable(variables) else variables)}
+        learned |= {
+            id(v) for v in tf.nest.flatten(variables() if callable(variables) else variables)
+        }
     assert all(id(v) in learned for network in networks_of(agent) for v in network.variables)
     assert id(agent._log_alpha) in learned
     assert not any(id(v) in learned for v in prior.variables)

@@ -30,7 +30,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "config", "divergences", "seeding"}),
     frozenset({"demonstrations", "priors", "networks"}),
     frozenset({"replay", "environments", "evaluation", "agent"}),
-    frozenset({"baselines", "checkpoints", "diagnostics", "export", "plotting", "progress"})
+    frozenset(
+        {"baselines", "checkpoints", "diagnostics", "export", "plotting", "progress", "reports"}
+    )
     | frozenset({"rundir", "training"}),
 )
 

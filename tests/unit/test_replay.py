@@ -133,6 +133,28 @@ def test_a_checkpoint_holds_rows_and_position(tmp_path):
     assert held(other) == {3, 4, 5, 6}
 
 
+def restored(folder, replay, capacity):
+    path = tf.train.Checkpoint(replay=replay).write(str(folder / "replay"))
+    other = Replay(D, A, capacity)
+    tf.train.Checkpoint(replay=other).read(path).assert_consumed()
+    return other
+
+
+def test_a_larger_capacity_can_be_reserved_after_a_checkpoint(tmp_path):
+    replay = restored(tmp_path, filled(4, 3), capacity=8)
+    replay.reserve()
+    replay.add(batch_of(range(3, 10)))
+    assert len(replay) == 8
+    assert held(replay) == set(range(2, 10))
+
+
+@pytest.mark.parametrize(("sizes", "capacity"), [((3, 3), 8), ((3,), 2)])
+def test_a_ring_that_has_gone_round_keeps_its_capacity(tmp_path, sizes, capacity):
+    replay = restored(tmp_path, filled(4, *sizes), capacity)
+    with pytest.raises(ValueError, match=f"capacity must be 4, .*; got {capacity}"):
+        replay.reserve()
+
+
 def test_a_capacity_below_one_is_refused():
     with pytest.raises(ValueError, match="capacity must be at least 1; got 0"):
         Replay(D, A, 0)

@@ -1,0 +1,101 @@
+"""The agent in a program that knows TF-Agents and nothing of this project's own loop."""
+
+import fakes
+import numpy as np
+import pytest
+import tensorflow as tf
+from tf_agents.agents.ddpg import critic_network
+from tf_agents.drivers import dynamic_episode_driver, dynamic_step_driver
+from tf_agents.environments import tf_py_environment
+from tf_agents.networks import actor_distribution_network
+from tf_agents.policies import greedy_policy
+from tf_agents.replay_buffers import tf_uniform_replay_buffer
+
+from nppac_tf.agent import NppacAgent, NppacLossInfo
+from nppac_tf.config import AgentConfig
+from nppac_tf.environments import GymnasiumPyEnvironment
+from nppac_tf.networks import ActorNetwork, CriticNetwork
+
+HORIZON = 8
+
+
+@pytest.fixture
+def environment():
+    with fakes.point_task(HORIZON) as task:
+        yield tf_py_environment.TFPyEnvironment(GymnasiumPyEnvironment(task, seed=0))
+
+
+def networks_of(kind, environment):
+    specs = environment.observation_spec(), environment.action_spec()
+    if kind == "TF-Agents'":
+        return (
+            actor_distribution_network.ActorDistributionNetwork(*specs, fc_layer_params=(8,)),
+            critic_network.CriticNetwork(specs, joint_fc_layer_params=(8,)),
+        )
+    actor = ActorNetwork(*specs, layers=(8,), squash=kind == "squashed")
+    return actor, CriticNetwork(specs, layers=(8,))
+
+
+def trained(agent, environment, driver_class, **driver_arguments):
+    """Collects, trains five times, and returns the losses."""
+    buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(
+        agent.collect_data_spec, environment.batch_size, max_length=100
+    )
+    driver = driver_class(environment, agent.collect_policy, [buffer.add_batch], **driver_arguments)
+    driver.run()
+    dataset = iter(buffer.as_dataset(sample_batch_size=16, num_steps=2))
+    return [agent.train(next(dataset)[0]) for _ in range(5)]
+
+
+@pytest.mark.parametrize("kind", ["squashed", "Gaussian", "TF-Agents'"])
+def test_collect_and_train(environment, kind):
+    actor, critic = networks_of(kind, environment)
+
+    def adam():
+        return tf.keras.optimizers.Adam(1e-2)
+
+    agent = NppacAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        critic,
+        actor,
+        adam(),
+        adam(),
+        adam(),
+        prior=fakes.LinearPrior(2, 2),
+        target_kl=1.0,
+        train_step_counter=tf.Variable(0, dtype=tf.int64),
+    )
+    agent.initialize()
+    variables = [
+        *actor.trainable_variables,
+        *critic.trainable_variables,
+        *agent._critic_network_2.trainable_variables,
+        *agent._target_critic_network_1.variables,
+        agent._log_alpha,
+    ]
+    before = [variable.numpy() for variable in variables]
+    losses = trained(agent, environment, dynamic_step_driver.DynamicStepDriver, num_steps=30)
+    for loss in losses:
+        assert isinstance(loss.extra, NppacLossInfo)
+        assert np.isfinite(loss.loss)
+        assert np.isfinite(loss.extra).all()
+    assert int(agent.train_step_counter) == 5
+    for variable, value in zip(variables, before, strict=True):
+        assert (variable.numpy() != value).any()
+
+    greedy = greedy_policy.GreedyPolicy(agent.policy)
+    actions = [greedy.action(environment.current_time_step()).action for _ in range(2)]
+    np.testing.assert_array_equal(*actions)
+
+
+def test_an_agent_made_for_a_task_is_one_too(environment):
+    with fakes.point_task(HORIZON + 1) as task:
+        agent = NppacAgent.for_task(
+            task, fakes.LinearPrior(2, 2), AgentConfig(actor_layers=(8,), critic_layers=(8,))
+        )
+    losses = trained(
+        agent, environment, dynamic_episode_driver.DynamicEpisodeDriver, num_episodes=3
+    )
+    assert np.isfinite([loss.loss for loss in losses]).all()
+    assert losses[0].extra.alpha == losses[-1].extra.alpha

@@ -1,0 +1,81 @@
+import dataclasses
+import json
+
+import pytest
+
+from nppac_tf.config import AgentConfig, PriorConfig, RunConfig, TrainingConfig
+from nppac_tf.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PriorConfig(prior="neural"), "prior must be one of sparse_gp, exact_gp, uniform"),
+        (lambda: PriorConfig(kernel="cosine"), "kernel must be one of rbf, .*; got 'cosine'"),
+        (lambda: PriorConfig(num_inducing_points=0), "num_inducing_points must be at least 1"),
+        (lambda: PriorConfig(scale_factor=0.0), "scale_factor must be positive; got 0.0"),
+        (lambda: PriorConfig(scale_floor=-1.0), "scale_floor must be at least 0; got -1.0"),
+        (lambda: AgentConfig(actor_layers=()), "actor_layers must be one or more positive"),
+        (lambda: AgentConfig(critic_layers=(8, 0)), r"critic_layers must be .*; got \(8, 0\)"),
+        (lambda: AgentConfig(divergence="closed_form", squash=True), "needs --nosquash"),
+        (lambda: AgentConfig(temperature=0.0), "temperature must be positive; got 0.0"),
+        (lambda: AgentConfig(target_kl=-1.0), "target_kl must be positive; got -1.0"),
+        (lambda: AgentConfig(discount=1.0), r"discount must be in \[0, 1\); got 1.0"),
+        (lambda: AgentConfig(target_update_rate=0.0), r"must be in \(0, 1\]; got 0.0"),
+        (lambda: TrainingConfig(batch_size=0), "batch_size must be at least 1; got 0"),
+        (lambda: TrainingConfig(seed=-1), "seed must be at least 0; got -1"),
+        (
+            lambda: TrainingConfig(updates_per_step=float("nan")),
+            "updates_per_step must be positive",
+        ),
+        (lambda: TrainingConfig(num_environments=7), r"multiple of num_environments \(7\)"),
+        (lambda: TrainingConfig(eval_interval=1500), r"multiple of steps_per_epoch \(1000\)"),
+        (lambda: TrainingConfig(checkpoint_interval=1500), r"multiple of steps_per_epoch \(1000\)"),
+        (
+            lambda: TrainingConfig(replay_capacity=999),
+            r"at least steps_per_epoch \(1000\); got 999",
+        ),
+        (lambda: TrainingConfig(xla="maybe"), "xla must be one of auto, on, off; got 'maybe'"),
+        (lambda: RunConfig(reward="dense"), "reward must be one of binary, negative; got 'dense'"),
+    ],
+)
+def test_values_out_of_range_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_a_run_survives_json():
+    config = RunConfig(
+        task="door-binary",
+        prior=PriorConfig(kernel="rbf", scale_floor=0.1),
+        agent=AgentConfig(actor_layers=(32, 16), squash=False, divergence="closed_form"),
+        training=TrainingConfig(seed=4),
+    )
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"prior": {}, "agent": {}},
+        {"prior": {"colour": "red"}, "agent": {}, "training": {}},
+        {"prior": {}, "agent": {}, "training": {}, "more": 1},
+        {"prior": None, "agent": None, "training": None},
+        {"prior": {}, "agent": [], "training": {}},
+    ],
+)
+def test_the_configuration_of_something_else_is_refused(values):
+    with pytest.raises(UserError, match="not the configuration of a run"):
+        RunConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("config", [PriorConfig, AgentConfig, TrainingConfig, RunConfig])
+def test_every_value_has_a_help_and_cannot_be_changed(config):
+    instance = config()
+    for field in dataclasses.fields(config):
+        if not dataclasses.is_dataclass(getattr(instance, field.name)):
+            assert field.metadata["help"].endswith(".")
+    name = dataclasses.fields(config)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(instance, name, None)

@@ -1,0 +1,158 @@
+import json
+import subprocess
+import sys
+
+import fakes
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nppac_tf import evaluation
+from nppac_tf.agent import NppacAgent
+from nppac_tf.config import AgentConfig, PriorConfig
+from nppac_tf.demonstrations import Demonstrations
+from nppac_tf.errors import UserError
+from nppac_tf.export import export_policy, load_metadata, load_policy
+from nppac_tf.priors import RescaledPrior, SparseGPPrior
+
+D, A = 3, 2
+LOW, HIGH = np.array([-1.0, -2.0]), np.array([1.0, 3.0])
+OBSERVATIONS = np.random.default_rng(0).normal(size=(7, D)).astype(np.float32)
+
+# A server that has TensorFlow and NumPy, and nothing of this project.
+READER = """
+import sys
+import numpy as np
+import tensorflow as tf
+path, observations, output = sys.argv[1:]
+module = tf.saved_model.load(path)
+observation = tf.constant(np.load(observations))
+serve = module.signatures["serving_default"]
+np.savez(
+    output,
+    mean=module.mean_action(observation),
+    served=serve(observation=observation)["action"],
+    sampled=module.sample_action(observation, [1, 2]),
+    **module.signatures["distribution_params"](observation=observation),
+)
+heavy = {"tf_agents", "tensorflow_probability", "gpflow", "nppac_tf", "gymnasium"}
+print(*sorted(heavy & {name.split(".")[0] for name in sys.modules}))
+"""
+
+
+def agent_with(squash=True, prior=None):
+    config = AgentConfig(actor_layers=(8, 8), critic_layers=(8,), squash=squash)
+    prior = prior or fakes.LinearPrior(D, A)
+    return NppacAgent.for_task(fakes.FakeTask.of(D), prior, config, seed=3)
+
+
+@pytest.fixture(scope="module")
+def gaussian_process():
+    rng = np.random.default_rng(1)
+    states = rng.normal(size=(20, D))
+    data = Demonstrations(states, np.tanh(states[:, :A]), [20])
+    return SparseGPPrior.fit(data, PriorConfig(num_inducing_points=6, max_fit_iterations=2))
+
+
+@pytest.mark.parametrize("squash", [True, False])
+def test_the_export_is_the_policy(tmp_path, squash):
+    agent = agent_with(squash)
+    export_policy(agent, tmp_path / "policy")
+    expected = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
+    actions = load_policy(tmp_path / "policy")(OBSERVATIONS)
+    assert actions.dtype == np.float32
+    np.testing.assert_array_equal(actions, expected)
+
+
+def test_it_serves_with_tensorflow_alone(tmp_path, gaussian_process):
+    agent = agent_with(prior=RescaledPrior(gaussian_process, 1.0, 0.1))
+    export_policy(agent, tmp_path / "policy")
+    np.save(tmp_path / "observations.npy", OBSERVATIONS)
+    paths = [str(tmp_path / name) for name in ("policy", "observations.npy", "output.npz")]
+    result = subprocess.run(
+        [sys.executable, "-c", READER, *paths], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == ""
+    expected = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
+    statistics = agent.prior.statistics(tf.constant(OBSERVATIONS))
+    with np.load(tmp_path / "output.npz") as output:
+        np.testing.assert_array_equal(output["mean"], expected)
+        np.testing.assert_array_equal(output["served"], expected)
+        assert output["sampled"].shape == (len(OBSERVATIONS), A)
+        np.testing.assert_allclose(output["prior_location"], statistics.location, rtol=1e-6)
+        np.testing.assert_allclose(output["prior_scale"], statistics.scale, rtol=1e-6)
+        # Of the Gaussian before tanh and bounds, which give the mean action.
+        squashed = (HIGH + LOW) / 2 + (HIGH - LOW) / 2 * np.tanh(output["location"])
+        np.testing.assert_allclose(squashed, expected, rtol=1e-5)
+        assert (output["scale"] > 0).all()
+
+
+def test_samples_are_those_of_the_policy(tmp_path):
+    agent = agent_with(squash=False)
+    export_policy(agent, tmp_path / "policy")
+    module = tf.saved_model.load(str(tmp_path / "policy"))
+    observation = tf.zeros([2000, D])
+    parameters = module.distribution_params(observation)
+    samples = module.sample_action(observation, [1, 2]).numpy()
+    np.testing.assert_array_equal(samples, module.sample_action(observation, [1, 2]))
+    assert (samples != module.sample_action(observation, [1, 3]).numpy()).any()
+    assert (samples >= LOW).all()
+    assert (samples <= HIGH).all()
+    inside = (samples > LOW).all(axis=1) & (samples < HIGH).all(axis=1)
+    standardized = ((samples - parameters["location"]) / parameters["scale"]).numpy()[inside]
+    assert np.abs(standardized.mean(axis=0)).max() < 0.15
+    np.testing.assert_allclose(standardized.std(axis=0), 1.0, atol=0.15)
+
+
+def test_an_unsquashed_sample_is_clipped(tmp_path):
+    agent = agent_with(squash=False)
+    agent.actor_network._log_scale_layer.bias.assign([2.0, 2.0])
+    export_policy(agent, tmp_path / "policy")
+    module = tf.saved_model.load(str(tmp_path / "policy"))
+    samples = module.sample_action(tf.zeros([100, D]), [1, 2]).numpy()
+    assert (samples == LOW.astype(np.float32)).any()
+    assert samples.max(axis=0) == pytest.approx(HIGH)
+
+
+def test_an_export_does_not_change_with_the_agent(tmp_path):
+    agent = agent_with()
+    export_policy(agent, tmp_path / "policy")
+    policy = load_policy(tmp_path / "policy")
+    before = policy(OBSERVATIONS)
+    for variable in agent.actor_network.variables:
+        variable.assign_add(tf.ones_like(variable))
+    np.testing.assert_array_equal(policy(OBSERVATIONS), before)
+    export_policy(agent, tmp_path / "policy")
+    assert (load_policy(tmp_path / "policy")(OBSERVATIONS) != before).any()
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
+
+
+def test_metadata(tmp_path):
+    export_policy(agent_with(), tmp_path / "policy")
+    metadata = load_metadata(tmp_path / "policy")
+    assert metadata["action_low"] == LOW.tolist()
+    assert metadata["action_high"] == HIGH.tolist()
+    assert (metadata["observation_size"], metadata["action_size"]) == (D, A)
+    assert metadata["prior"] == "LinearPrior"
+    assert metadata["task"] is None
+    assert metadata["updates"] == 0
+
+
+def test_something_else_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="path must be new or an exported policy"):
+        export_policy(agent_with(), tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_what_is_no_export_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no exported policy at .*nowhere"):
+        load_policy(tmp_path / "nowhere")
+    metadata = tmp_path / "assets.extra" / "metadata.json"
+    metadata.parent.mkdir()
+    metadata.write_text(json.dumps({"version": 0}))
+    with pytest.raises(UserError, match="version 0 of the format"):
+        load_policy(tmp_path)
+    metadata.write_text(json.dumps({"version": 1}))
+    with pytest.raises(UserError, match="not a whole exported policy"):
+        load_policy(tmp_path)

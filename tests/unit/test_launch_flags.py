@@ -1,0 +1,151 @@
+"""Flags made of the configuration, and what the launchers make of bad ones."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from launch import common
+from nppac_tf.config import AgentConfig, RunConfig
+
+ROOT = pathlib.Path(__file__).parents[2]
+LAUNCHERS = ("train", "fit_prior", "evaluate", "collect_demonstrations")
+
+
+@pytest.fixture(scope="module")
+def defined():
+    """Defines the flags of a run, for this module alone."""
+    before = set(flags.FLAGS)
+    common.define(RunConfig)
+    yield
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+
+
+@pytest.fixture
+def parse(defined):
+    """Parses arguments; what they set is forgotten afterwards."""
+    with flagsaver.flagsaver():
+        yield lambda *arguments: flags.FLAGS(["launcher", *arguments])
+
+
+def launch(name, *arguments):
+    started = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, f"launch/{name}.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    return result, time.monotonic() - started
+
+
+def leaves(config_class):
+    for field in dataclasses.fields(config_class):
+        if dataclasses.is_dataclass(field.type):
+            yield from leaves(field.type)
+        else:
+            yield field
+
+
+def test_the_defaults_are_those_of_the_configuration(parse):
+    parse()
+    assert common.configuration(RunConfig) == RunConfig()
+
+
+def test_each_field_has_a_flag_with_its_help(parse):
+    for field in leaves(RunConfig):
+        assert field.metadata["help"] in flags.FLAGS[field.name].help
+
+
+def test_values_of_each_type(parse):
+    parse(
+        "--actor_layers=8,4",
+        "--nosquash",
+        "--divergence=closed_form",
+        "--target_kl=12.5",
+        "--learning_rate=1e-3",
+        "--num_env_steps=7",
+        "--task=Pendulum-v1",
+    )
+    config = common.configuration(RunConfig)
+    assert config.agent == AgentConfig(
+        actor_layers=(8, 4),
+        squash=False,
+        divergence="closed_form",
+        target_kl=12.5,
+        learning_rate=1e-3,
+    )
+    assert config.training.num_env_steps == 7
+    assert config.task == "Pendulum-v1"
+
+
+def test_a_later_flag_takes_a_number_back(parse):
+    parse("--target_kl=3", "--target_kl=none")
+    assert common.configuration(RunConfig).agent.target_kl is None
+
+
+def test_flags_on_the_command_line_change_a_base(parse):
+    base = RunConfig(task="Hopper-v5", agent=AgentConfig(actor_layers=(5,), temperature=0.5))
+    parse("--temperature=0.1")  # The default, but asked for.
+    expected = dataclasses.replace(base, agent=dataclasses.replace(base.agent, temperature=0.1))
+    assert common.configuration(RunConfig, base) == expected
+
+
+def test_flags_survive_a_flagfile(parse, tmp_path):
+    parse("--actor_layers=3,2,1", "--target_kl=4.5", "--nosquash", "--seed=9")
+    config = common.configuration(RunConfig)
+    path = tmp_path / "run.flags"
+    path.write_text("\n".join(flags.FLAGS[f.name].serialize() for f in leaves(RunConfig)) + "\n")
+    flags.FLAGS.unparse_flags()
+    parse(f"--flagfile={path}")
+    assert common.configuration(RunConfig) == config
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.flags")), ids=lambda p: p.name)
+def test_a_configuration_that_ships_is_valid(parse, path):
+    assert parse(f"--flagfile={path}") == ["launcher"]
+    assert common.configuration(RunConfig) != RunConfig()
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_help_is_quick_and_of_this_launcher(name):
+    result, seconds = launch(name, "--help")
+    assert result.returncode == 0
+    assert seconds < 2
+    assert result.stderr == ""
+    assert f"python launch/{name}.py" in result.stdout
+    assert f"\nlaunch/{name}.py:\n" in result.stdout
+    assert "--num_episodes" in result.stdout or "--num_env_steps" in result.stdout
+    assert "log_dir" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "complaint"),
+    [
+        ("train", ["--sede=1"], "Unknown command line flag 'sede'. Did you mean: seed"),
+        ("train", ["--seed=x"], "--seed=x"),
+        ("train", ["--seed=1 # first"], "--seed=1 # first"),
+        ("train", ["--task=pen-binary # easy"], "comment in a flagfile needs a line of its own"),
+        ("train", ["pen-binary"], "unexpected argument 'pen-binary'"),
+        ("train", ["--prior=gp"], "<sparse_gp|exact_gp|uniform>"),
+        ("train", ["--actor_layers=8,x"], "comma-separated whole numbers; got '8,x'"),
+        ("train", ["--target_kl=low"], "must be a number or none; got 'low'"),
+        ("train", ["--flagfile=nowhere.flags"], "Unable to open flagfile"),
+        ("evaluate", ["--num_episodes=0"], "--num_episodes=0"),
+        ("evaluate", [], "exactly one of --run or --saved_model or --prior_file must be given"),
+        ("evaluate", ["--run=a", "--saved_model=b"], "got --run and --saved_model"),
+        ("collect_demonstrations", ["--run=a"], "--output must be"),
+        ("fit_prior", ["--prior=uniform"], "--prior must be one that is fitted"),
+        ("fit_prior", ["--output=prior.pkl"], "--output must end in .npz"),
+    ],
+)
+def test_a_mistake_is_one_line(name, arguments, complaint):
+    result, _ = launch(name, *arguments)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line

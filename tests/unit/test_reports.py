@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from nppac_tf import reports
+from nppac_tf.errors import UserError
+
+HEADER = "env_steps,updates," + ",".join(reports.METRICS)
+
+
+def write(path, times, steps=None):
+    steps = steps or range(0, 1000 * len(times), 1000)
+    lines = [
+        f"{step},{step},0.9,{time},0.8,{100 * time}"
+        for step, time in zip(steps, times, strict=True)
+    ]
+    path.write_text("\n".join([HEADER, *lines]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("times", "dip"),
+    [
+        ([0.5, 0.5, 0.6], 0),
+        ([0.5, 0.44, 0.6], 1000),
+        ([0.5, 0.44, 0.43, 0.42, 0.5, 0.44, 0.6], 3000),
+        ([0.5, 0.6, 0.4, 0.4, 0.4], 2000),
+        ([0.5, 0.45, 0.6], 0),
+    ],
+)
+def test_longest_dip(tmp_path, times, dip):
+    summary = reports.summarize(reports.read_metrics(write(tmp_path / "metrics.csv", times)))
+    assert summary.longest_dip == dip
+    assert summary.first["eval/time_at_goal"] == times[0]
+    assert summary.last["eval/return"] == pytest.approx(100 * times[-1])
+    assert summary.env_steps == 1000 * (len(times) - 1)
+
+
+def test_a_folder_stands_for_its_table(tmp_path):
+    write(tmp_path / "metrics.csv", [0.5, 0.6])
+    np.testing.assert_array_equal(reports.read_metrics(tmp_path)["env_steps"], [0, 1000])
+
+
+def test_an_empty_cell_is_nan(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("env_steps,train/kl\n0,\n")
+    assert np.isnan(reports.read_metrics(path)["train/kl"][0])
+
+
+@pytest.mark.parametrize("content", ["", "env_steps\n", "a,b\n1,2\n", "env_steps\nx\n"])
+def test_refuses_what_is_not_a_table(tmp_path, content):
+    path = tmp_path / "metrics.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match="not a run's table"):
+        reports.read_metrics(path)
+
+
+def test_refuses_a_missing_table(tmp_path):
+    with pytest.raises(UserError, match="not a run's table"):
+        reports.read_metrics(tmp_path / "absent.csv")
+
+
+def test_interquartile_mean():
+    assert reports.interquartile_mean([1, 2, 6]) == 3
+    assert reports.interquartile_mean([0, 2, 4, 100]) == 3
+
+
+def test_runs_are_put_together_at_common_steps(tmp_path):
+    long = reports.read_metrics(write(tmp_path / "a.csv", [0.1, 0.2, 0.3]))
+    short = reports.read_metrics(write(tmp_path / "b.csv", [0.4, 0.6], steps=[0, 2000]))
+    steps, values = reports.together([long, short], "eval/time_at_goal")
+    np.testing.assert_array_equal(steps, [0, 2000])
+    np.testing.assert_allclose(values, [[0.1, 0.3], [0.4, 0.6]])

@@ -1,0 +1,208 @@
+import csv
+import dataclasses
+import json
+
+import fakes
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nppac_tf import evaluation
+from nppac_tf.agent import NppacAgent
+from nppac_tf.config import AgentConfig, RunConfig, TrainingConfig
+from nppac_tf.demonstrations import Demonstrations
+from nppac_tf.environments import make_task
+from nppac_tf.errors import UserError
+from nppac_tf.priors import RescaledPrior, UniformPrior
+from nppac_tf.replay import Replay
+from nppac_tf.rundir import MetricsWriter, RunDirectory
+from nppac_tf.training import EVALUATION_COLUMNS, TRAINING_COLUMNS
+
+NAN = float("nan")
+AGENT = AgentConfig(actor_layers=(8,), critic_layers=(8,))
+CONFIG = RunConfig(
+    task="Pendulum-v1", demonstrations="folder/expert.npz", agent=AGENT, training=TrainingConfig()
+)
+OBSERVATIONS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+
+
+def row(steps, **more):
+    values = dict.fromkeys(EVALUATION_COLUMNS, 0.5)
+    return {**values, "env_steps": steps, **more}
+
+
+def with_training(steps):
+    return row(steps, **dict.fromkeys(TRAINING_COLUMNS, 1.5))
+
+
+@pytest.fixture
+def demonstrations():
+    return Demonstrations(OBSERVATIONS, OBSERVATIONS[:, :1], [2, 5], name="expert")
+
+
+@pytest.fixture
+def directory(tmp_path, demonstrations):
+    """Holds a run."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.describe(CONFIG, RescaledPrior(UniformPrior(3, 1), 2.0), demonstrations)
+    return directory
+
+
+@pytest.fixture
+def task():
+    return make_task("Pendulum-v1")
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def scalars(folder):
+    """(tag, step) -> value over all event files."""
+    found = {}
+    for file in folder.glob("events.out.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    return found
+
+
+def test_a_configuration_comes_back(directory):
+    assert directory.config() == CONFIG
+
+
+def test_what_is_written_of_a_run(directory, demonstrations):
+    content = json.loads((directory.path / "config.json").read_text())
+    assert content["prior"] == {"class": "UniformPrior"}
+    assert content["demonstrations"] == {
+        "name": "expert",
+        "episodes": 2,
+        "steps": 5,
+        "fingerprint": demonstrations.fingerprint(),
+    }
+    assert content["versions"]["python"].startswith("3.11")
+    assert content["versions"]["tensorflow"] == tf.__version__
+
+
+def test_a_run_is_not_written_over(tmp_path, directory):
+    RunDirectory(tmp_path / "another").require_new()
+    with pytest.raises(UserError, match=r"already holds a run: pass --resume .* --output_dir"):
+        directory.require_new()
+
+
+def test_a_run_is_resumed_as_it_was(directory):
+    directory.require_same(CONFIG)
+    longer = dataclasses.replace(CONFIG.training, num_env_steps=CONFIG.training.num_env_steps + 1)
+    directory.require_same(dataclasses.replace(CONFIG, training=longer))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"task": "Hopper-v5"}, "task must be 'Pendulum-v1' to resume .*run; got 'Hopper-v5'"),
+        (
+            {"agent": dataclasses.replace(AGENT, actor_layers=(8, 9))},
+            r"actor_layers must be \(8,\) to resume .*; got \(8, 9\)",
+        ),
+        (
+            {"training": TrainingConfig(num_env_steps=10)},
+            "num_env_steps must be 50000 or more to resume .*; got 10",
+        ),
+        (
+            {"training": TrainingConfig(seed=1), "reward": "negative"},
+            "reward must be 'binary' to resume",
+        ),
+    ],
+)
+def test_the_first_difference_is_named(directory, change, complaint):
+    with pytest.raises(UserError, match=complaint):
+        directory.require_same(dataclasses.replace(CONFIG, **change))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": {}}', '{"config": {"task": 1}}'])
+def test_what_is_no_configuration_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="not the configuration of a run"):
+        RunDirectory(tmp_path).config()
+
+
+def test_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no run at .*nowhere"):
+        RunDirectory(tmp_path / "nowhere").config()
+
+
+def test_the_table_is_whole_after_each_row(directory):
+    writer = directory.observer(CONFIG.training)
+    writer.on_evaluation(row(0))
+    header, first = table(directory.metrics)
+    assert header == [*EVALUATION_COLUMNS, *TRAINING_COLUMNS]
+    assert first == ["0", *["0.5"] * 6, *[""] * len(TRAINING_COLUMNS)]
+    writer.on_evaluation(with_training(2000))
+    assert directory.rows() == [row(0), with_training(2000)]
+
+
+def test_a_resumed_run_begins_the_table_anew(directory):
+    writer = directory.observer(CONFIG.training)
+    for steps in (0, 2000, 4000):
+        writer.on_evaluation(with_training(steps))
+    # The checkpoint was of 2000 steps; the loop tells of its rows, and goes on.
+    again = directory.observer(CONFIG.training)
+    assert len(directory.rows()) == 3
+    for steps in (0, 2000):
+        again.on_evaluation(with_training(steps))
+    again.on_evaluation({**with_training(4000), "eval/return": 7.0})
+    assert [r["eval/return"] for r in directory.rows()] == [0.5, 0.5, 7.0]
+    written = scalars(directory.path / "tensorboard")
+    assert written["eval/return", 4000] == 7.0
+    assert written["eval/return", 2000] == 0.5
+
+
+def test_scalars_of_evaluations_and_of_every_epoch(tmp_path):
+    writer = MetricsWriter(tmp_path / "metrics.csv", tmp_path / "tensorboard", steps_per_epoch=100)
+    writer.on_progress("pretraining", 100, 1000, {"train/kl": 9.0})
+    writer.on_evaluation(row(0, **{"eval/any_success": NAN}))
+    for done in (50, 100, 150, 200):
+        writer.on_progress("training", done, 1000, {"train/kl": done / 10})
+    written = scalars(tmp_path / "tensorboard")
+    assert {key: v for key, v in written.items() if key[0] == "train/kl"} == {
+        ("train/kl", 100): 10.0,
+        ("train/kl", 200): 20.0,
+    }
+    assert written["eval/return", 0] == 0.5
+    assert ("eval/any_success", 0) not in written
+    assert tf.summary.experimental.get_step() is None
+
+
+def test_provenance_names_no_folder(directory):
+    writer = directory.observer(CONFIG.training)
+    writer.on_evaluation(row(0, **{"eval/any_success": NAN, "eval/return": 3.0}))
+    provenance = directory.provenance()
+    assert provenance["config"]["demonstrations"] == "expert.npz"
+    assert provenance["metrics"]["eval/return"] == 3.0
+    json.dumps(provenance, allow_nan=False)
+    assert "folder" not in json.dumps(provenance)
+
+
+def test_the_end_of_a_run(directory, task):
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(3, 1), AGENT)
+    directory.conclude(agent, task, [row(0), with_training(100)], "a run")
+    assert directory.learning_curve.read_bytes().startswith(b"\x89PNG")
+    policy, updates = directory.load_policy(task)
+    assert updates == 0
+    expected = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
+    np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
+
+
+def test_a_checkpoint_newer_than_the_policy_is_loaded(directory, task):
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(3, 1), AGENT)
+    with pytest.raises(UserError, match="neither a checkpoint nor a policy"):
+        directory.load_policy(task)
+    directory.conclude(agent, task, [row(0)], "a run")
+    agent.train_step_counter.assign(5)
+    agent.actor_network.variables[0].assign_add(tf.ones_like(agent.actor_network.variables[0]))
+    directory.checkpoint(agent, Replay(3, 1, 10)).save({"env_steps": 5})
+    policy, updates = directory.load_policy(task)
+    assert updates == 5
+    expected = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
+    np.testing.assert_array_equal(policy(OBSERVATIONS), expected)

@@ -1,0 +1,271 @@
+import math
+
+import fakes
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nppac_tf import training
+from nppac_tf.agent import NppacAgent
+from nppac_tf.checkpoints import RunCheckpoint
+from nppac_tf.config import AgentConfig, TrainingConfig
+from nppac_tf.environments import VectorEnvironment
+from nppac_tf.errors import UserError
+from nppac_tf.priors import PriorStatistics, UniformPrior
+
+HORIZON = 5
+# Two environments, five steps each per epoch: every epoch ends with an episode.
+CONFIG = TrainingConfig(
+    num_env_steps=60,
+    num_environments=2,
+    steps_per_epoch=10,
+    updates_per_step=0.5,
+    batch_size=8,
+    pretraining_steps=20,
+    pretraining_batch_size=8,
+    eval_interval=20,
+    eval_episodes=2,
+    checkpoint_interval=20,
+    seed=3,
+)
+TINY = AgentConfig(actor_layers=(4,), critic_layers=(4,), target_kl=1.0)
+CLOCKS = ("wall_seconds", "train/updates_per_second")
+
+
+@pytest.fixture(scope="module")
+def task():
+    with fakes.point_task(HORIZON) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def demonstrations(task):
+    return fakes.point_demonstrations(task, num_episodes=3, speed=0.5, noise=0.1)[0]
+
+
+class Recorder:
+    """Keeps what it is told; raises after a number of evaluations."""
+
+    def __init__(self, raise_at=None):
+        self.progress, self.rows, self._raise_at = [], [], raise_at
+
+    def on_progress(self, stage, done, total, metrics):
+        self.progress.append((stage, done, total, dict(metrics)))
+
+    def on_evaluation(self, row):
+        self.rows.append(row)
+        if len(self.rows) == self._raise_at:
+            raise KeyboardInterrupt
+
+
+def run(task, demonstrations, config=CONFIG, agent_config=TINY, prior=None, **kwargs):
+    agent = NppacAgent.for_task(task, prior or fakes.LinearPrior(2, 2), agent_config, seed=3)
+    rows = training.train(agent, task, demonstrations, config=config, **kwargs)
+    return agent, rows
+
+
+def saving_in(folder):
+    return lambda agent, replay: RunCheckpoint(folder, {**agent.learned, "replay": replay})
+
+
+def weights_of(agent):
+    networks = [
+        agent._actor_network,
+        agent._critic_network_1,
+        agent._critic_network_2,
+        agent._target_critic_network_1,
+        agent._target_critic_network_2,
+    ]
+    return [v.numpy() for n in networks for v in n.variables] + [agent._log_alpha.numpy()]
+
+
+def assert_same_run(one, other):
+    for a, b in zip(weights_of(one[0]), weights_of(other[0]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(one[1], other[1], strict=True):
+        assert a.keys() == b.keys()
+        for name in a.keys() - set(CLOCKS):
+            np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def recorder():
+    return Recorder()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(task, demonstrations, recorder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return run(task, demonstrations, observers=[recorder], checkpoint=saving_in(folder))
+
+
+def test_rows_are_evaluations(uninterrupted, recorder):
+    _, rows = uninterrupted
+    assert [row["env_steps"] for row in rows] == [0, 20, 40, 60]
+    assert tuple(rows[0]) == training.EVALUATION_COLUMNS
+    for row in rows[1:]:
+        assert set(row) == {*training.EVALUATION_COLUMNS, *training.TRAINING_COLUMNS}
+        assert all(math.isfinite(value) for value in row.values())
+    assert rows == recorder.rows
+    seconds = [row["wall_seconds"] for row in rows]
+    assert seconds == sorted(seconds)
+
+
+def test_updates_follow_updates_per_step(uninterrupted):
+    agent, rows = uninterrupted
+    assert [row["updates"] for row in rows] == [0, 10, 20, 30]
+    assert int(agent.train_step_counter) == 30
+
+
+def test_progress_is_told(uninterrupted, recorder):
+    pretraining = [(done, total) for stage, done, total, _ in recorder.progress if stage[0] == "p"]
+    assert pretraining == [(20, 20)]
+    online = [(done, total) for stage, done, total, _ in recorder.progress if stage == "training"]
+    assert online == [(steps, 60) for steps in (10, 20, 30, 40, 50, 60)]
+    assert all(math.isfinite(metrics["train/kl"]) for *_, metrics in recorder.progress)
+
+
+def test_the_same_seed_is_the_same_run(uninterrupted, task, demonstrations):
+    assert_same_run(uninterrupted, run(task, demonstrations))
+
+
+def test_an_interrupted_run_that_goes_on_is_the_uninterrupted_one(
+    uninterrupted, task, demonstrations, tmp_path
+):
+    # The third evaluation, at 40 steps, comes before its checkpoint: the run goes on from step 20.
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            task,
+            demonstrations,
+            observers=[Recorder(raise_at=3)],
+            checkpoint=saving_in(tmp_path),
+        )
+    recorder = Recorder()
+    resumed = run(task, demonstrations, observers=[recorder], checkpoint=saving_in(tmp_path))
+    assert_same_run(uninterrupted, resumed)
+    assert recorder.rows == resumed[1]  # those from before the interruption, too
+    assert all(stage == "training" for stage, *_ in recorder.progress)
+    assert recorder.progress[0][1] == 30
+    # A finished run is trained further only if more steps are asked for.
+    again = run(task, demonstrations, checkpoint=saving_in(tmp_path))
+    assert_same_run(uninterrupted, again)
+    _, rows = run(task, demonstrations, num_env_steps=80, checkpoint=saving_in(tmp_path))
+    assert [row["env_steps"] for row in rows] == [0, 20, 40, 60, 80]
+
+
+def test_without_demonstrations_there_is_no_pretraining(task):
+    recorder = Recorder()
+    agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY, seed=3)
+    before = weights_of(agent)
+    rows = training.train(agent, task, num_env_steps=0, config=CONFIG, observers=[recorder])
+    assert recorder.progress == []
+    assert [row["env_steps"] for row in rows] == [0]
+    for a, b in zip(weights_of(agent), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_fewer_steps_than_an_epoch_make_one_epoch(task):
+    agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY)
+    rows = training.train(agent, task, num_env_steps=4, config=CONFIG)
+    assert [row["env_steps"] for row in rows] == [0, 10]
+
+
+class BrokenPrior(fakes.LinearPrior):
+    def statistics(self, observations):
+        location, scale = super().statistics(observations)
+        return PriorStatistics(location + np.nan, scale)
+
+
+def test_a_pretraining_that_is_not_finite_is_a_users_error(task, demonstrations):
+    with pytest.raises(UserError, match="train/kl stopped being finite before update 20"):
+        run(task, demonstrations, prior=BrokenPrior(2, 2))
+
+
+def test_a_loss_that_is_not_finite_is_a_users_error(task):
+    config = AgentConfig(actor_layers=(4,), critic_layers=(4,))
+    with pytest.raises(UserError, match=r"train/critic_loss.* stopped being finite") as error:
+        run(task, None, agent_config=config, prior=BrokenPrior(2, 2))
+    assert "--learning_rate" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "devices", "expected"),
+    [
+        ("on", [], True),
+        ("off", ["GPU:0"], False),
+        ("auto", [], False),
+        ("auto", ["GPU:0"], True),
+    ],
+)
+def test_xla_is_for_a_gpu(monkeypatch, mode, devices, expected):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices)
+    assert training.use_xla(mode) is expected
+
+
+# The parts.
+
+
+def test_collected_transitions_are_the_environments(task):
+    agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY)
+    environments = VectorEnvironment(task, 2, seed=0)
+    collector = training.Collector(agent, environments, seed=0)
+    first, mean_return = collector.collect(6, 0)
+    assert math.isnan(mean_return)  # no episode has ended yet
+    observations, actions, rewards, discounts, next_observations = first
+    assert observations.shape == next_observations.shape == (6, 2)
+    assert actions.shape == (6, 2)
+    assert rewards.shape == discounts.shape == (6,)
+    # Rows 0, 2, 4 are of one environment, and 1, 3, 5 of the other.
+    np.testing.assert_array_equal(observations[2:], next_observations[:-2])
+    np.testing.assert_allclose(
+        next_observations, observations + 0.1 * np.clip(actions, -1, 1), atol=1e-6
+    )
+    # Episodes are cut off by the horizon, and none terminates: discount 1 throughout.
+    second, mean_return = collector.collect(6, 6)
+    np.testing.assert_array_equal(np.concatenate([discounts, second[3]]), np.ones(12))
+    assert mean_return == np.concatenate([rewards, second[2]])[: 2 * HORIZON].sum() / 2
+    np.testing.assert_allclose(second[4][2:4], second[0][2:4] + 0.1 * second[1][2:4], atol=1e-6)
+    assert np.abs(second[0][4:] - second[4][2:4]).max() > 0.1  # a new episode
+    environments.close()
+
+
+def test_exploration_is_a_function_of_seed_and_step(task):
+    def collected(seed, first_step):
+        agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY)
+        environments = VectorEnvironment(task, 2, seed=0)
+        collector = training.Collector(agent, environments, seed)
+        (_, actions, *_), _ = collector.collect(2, first_step)
+        return actions
+
+    np.testing.assert_array_equal(collected(0, 0), collected(0, 0))
+    assert (collected(0, 0) != collected(1, 0)).all()
+    assert (collected(0, 0) != collected(0, 2)).all()
+
+
+def test_statistics_are_stored_of_both_ends_and_evaluated_once(task):
+    evaluated = []
+
+    class CountingPrior(fakes.LinearPrior):
+        def statistics(self, observations):
+            tf.py_function(
+                lambda size: evaluated.append(int(size)), [tf.shape(observations)[0]], []
+            )
+            return super().statistics(observations)
+
+    prior = CountingPrior(2, 2)
+    agent = NppacAgent.for_task(task, prior, TINY)
+    learner = training.Learner(agent, None, CONFIG)
+    environments = VectorEnvironment(task, 2, seed=0)
+    transitions, _ = training.Collector(agent, environments, seed=0).collect(14, 0)
+    batch = learner.with_statistics(*transitions)
+    # 14 states, and the successors of the last two, and of the two that end an episode.
+    assert evaluated == [18]
+    ends = ((batch.prior, transitions[0]), (batch.next_prior, transitions[4]))
+    for statistics, states in ends:
+        expected = fakes.LinearPrior(2, 2).statistics(tf.constant(states))
+        for a, b in zip(statistics, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+    for column, array in zip(batch[:5], transitions, strict=True):
+        np.testing.assert_array_equal(column, array)
+    environments.close()
