@@ -7,10 +7,17 @@ actions [..., A]. Scales are standard deviations, never variances.
 import math
 
 import tensorflow as tf
+from check_shapes import check_shapes
 
 _HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
+@check_shapes(
+    "actions: [batch..., A]",
+    "location: [batch..., A]",
+    "scale: [batch..., A]",
+    "return: [batch...]",
+)
 def gaussian_log_prob(actions: tf.Tensor, location: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """Log density of a diagonal Gaussian.
 
@@ -28,11 +35,19 @@ def gaussian_log_prob(actions: tf.Tensor, location: tf.Tensor, scale: tf.Tensor)
     )
 
 
+@check_shapes("scale: [batch..., A]", "return: [batch...]")
 def gaussian_entropy(scale: tf.Tensor) -> tf.Tensor:
     """Entropy [...] in nats of a diagonal Gaussian with standard deviations `scale` [..., A]."""
     return tf.reduce_sum(tf.math.log(scale) + 0.5 + _HALF_LOG_2PI, axis=-1)
 
 
+@check_shapes(
+    "location: [batch..., A]",
+    "scale: [batch..., A]",
+    "prior_location: [batch..., A]",
+    "prior_scale: [batch..., A]",
+    "return: [batch...]",
+)
 def gaussian_kl(
     location: tf.Tensor, scale: tf.Tensor, prior_location: tf.Tensor, prior_scale: tf.Tensor
 ) -> tf.Tensor:
@@ -50,13 +65,3 @@ def gaussian_kl(
     ratio = tf.square(scale / prior_scale)
     distance = tf.square((location - prior_location) / prior_scale)
     return 0.5 * tf.reduce_sum(ratio + distance - 1.0 - tf.math.log(ratio), axis=-1)
-
-
-def tanh_log_det_jacobian(pre_activations: tf.Tensor) -> tf.Tensor:
-    """Sum over the last axis of log d tanh(u)/du, stable for large |u|.
-
-    log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)).
-    """
-    return tf.reduce_sum(
-        2.0 * (math.log(2.0) - pre_activations - tf.nn.softplus(-2.0 * pre_activations)), axis=-1
-    )

@@ -1,8 +1,8 @@
 """Gaussian-process behavioral priors: the posterior of actions given demonstrations (GPflow).
 
 With observations S [N, D], actions A [N, P], kernel k, constant mean m per action and noise
-variance v, all actions sharing one kernel after each is standardized (the diagonal coregionalization
-of the paper), the exact posterior at a state s is
+variance v, all actions sharing one kernel after each is standardized (the paper's diagonal
+coregionalization), the exact posterior at a state s is
 
     mu0(s)    = m + k(s, S) K^-1 (A - m),            K = k(S, S) + v I,
     Sigma0(s) = k(s, s) - k(s, S) K^-1 k(S, s),

@@ -83,23 +83,3 @@ def test_sums_run_over_the_last_axis_alone():
     assert divergences.gaussian_log_prob(ones, ones, ones).shape == [4, 5]
     assert divergences.gaussian_kl(ones, ones, ones, ones).shape == [4, 5]
     assert divergences.gaussian_entropy(ones).shape == [4, 5]
-    assert divergences.tanh_log_det_jacobian(ones).shape == [4, 5]
-
-
-@quick
-@given(hnp.arrays(np.float64, SIZE, elements=st.floats(-5, 5)))
-def test_the_log_slope_of_tanh_is_the_naive_one_where_that_is_accurate(u):
-    expected = np.log(1 - np.tanh(u) ** 2).sum()
-    np.testing.assert_allclose(
-        divergences.tanh_log_det_jacobian(tf.constant(u)), expected, rtol=1e-6, atol=1e-12
-    )
-
-
-@pytest.mark.parametrize("u", [-20.0, 20.0])
-def test_the_log_slope_of_tanh_is_stable(u):
-    # 1 - tanh(u)^2 tends to 4 exp(-2 |u|), which float32 rounds to 0 if it is taken literally.
-    u = tf.Variable([u])
-    with tf.GradientTape() as tape:
-        log_slope = divergences.tanh_log_det_jacobian(u)
-    assert log_slope.numpy() == pytest.approx(2 * np.log(2) - 40, rel=1e-6)
-    np.testing.assert_allclose(tape.gradient(log_slope, u), -2 * np.sign(u), rtol=1e-6)

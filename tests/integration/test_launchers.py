@@ -1,0 +1,223 @@
+"""The launchers as a user runs them, on a small task: train, resume, evaluate, collect, fit."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
+from nppac_tf.priors import SparseGPPrior, load_prior
+from nppac_tf.rundir import RunDirectory
+
+ROOT = pathlib.Path(__file__).parents[2]
+PRIOR = ("--num_inducing_points=20", "--max_fit_iterations=3")
+SMALL = (
+    "--task=Pendulum-v1",
+    *PRIOR,
+    "--scale_floor=0.1",
+    "--actor_layers=16",
+    "--critic_layers=16",
+    "--num_environments=2",
+    "--steps_per_epoch=100",
+    "--eval_interval=100",
+    "--eval_episodes=2",
+    "--checkpoint_interval=100",
+    "--pretraining_steps=50",
+    "--batch_size=16",
+    "--prior_cache=none",
+)
+
+
+def command(name, *arguments):
+    return [sys.executable, str(ROOT / "launch" / f"{name}.py"), *map(str, arguments)]
+
+
+def launch(name, *arguments, code=0):
+    """Runs a launcher; returns its output and errors, after checking for traces of neither."""
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    result = subprocess.run(
+        command(name, *arguments), cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "\x1b" not in result.stdout
+    return result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("launchers")
+
+
+@pytest.fixture(scope="module")
+def expert(folder):
+    """A file of four episodes of a controller; some of its actions leave the bounds."""
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(4):
+        angle, speed = rng.uniform(-3, 3, 30), rng.uniform(-8, 8, 30)
+        states = np.stack([np.cos(angle), np.sin(angle), speed], axis=1)
+        actions = -2 * states[:, 1:2] - 0.3 * states[:, 2:] + 0.05 * rng.normal(size=(30, 1))
+        episodes.append((states, np.clip(actions, -2.5, 2.5)))
+    path = folder / "expert.npz"
+    save_demonstrations(Demonstrations.from_episodes(episodes, name="expert"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(folder, expert):
+    """A run of two epochs, and what it said."""
+    path = folder / "run"
+    output, errors = launch(
+        "train",
+        *SMALL,
+        f"--demonstrations={expert}",
+        "--num_env_steps=200",
+        f"--output_dir={path}",
+    )
+    assert errors == ""
+    return path, output
+
+
+def test_training_says_how_it_goes_and_where_the_results_are(run):
+    path, output = run
+    lines = output.splitlines()
+    assert "expert: 4 episodes, 120 steps" in lines
+    assert any(line.startswith("clipped") for line in lines)
+    assert sum(" steps  return " in line for line in lines) == 3
+    assert len(lines) < 30
+    for name in ("metrics.csv", "figures/learning_curve.png", "policy"):
+        assert str(path / name) in lines
+        assert (path / name).exists()
+    assert list((path / "tensorboard").iterdir())
+
+
+def test_training_learned_and_wrote_it_down(run):
+    path, _ = run
+    rows = RunDirectory(path).rows()
+    assert [(row["env_steps"], row["updates"]) for row in rows] == [(0, 0), (100, 100), (200, 200)]
+    assert rows[0]["eval/return"] != rows[-1]["eval/return"]
+    assert rows[-1]["train/prior_scale"] >= 0.1
+    content = json.loads((path / "config.json").read_text())
+    assert content["prior"]["class"] == "SparseGPPrior"
+    assert content["prior"]["noise_deviation"] > 0
+
+
+def test_a_run_is_neither_written_over_nor_changed(run):
+    path, _ = run
+    before = (path / "metrics.csv").read_text()
+    for arguments, complaint in (
+        (("--task=Pendulum-v1",), "already holds a run"),
+        (("--resume", "--batch_size=8"), "batch_size must be 16 to resume"),
+        (("--resume", "--num_env_steps=100"), "num_env_steps must be 200 or more to resume"),
+    ):
+        _, errors = launch("train", *arguments, f"--output_dir={path}", code=1)
+        (line,) = errors.splitlines()
+        assert complaint in line
+    assert (path / "metrics.csv").read_text() == before
+
+
+def test_a_run_is_evaluated(run):
+    path, _ = run
+    output, _ = launch("evaluate", f"--run={path}", "--num_episodes=3")
+    assert output.startswith("run on Pendulum-v1, 3 episodes, seed 0\n")
+    (line,) = (line for line in output.splitlines() if "eval/return" in line)
+    mean, low, high = (float(word.strip("[],").replace(",", "")) for word in line.split()[1:])
+    assert low <= mean <= high < 0
+    assert "any_success" not in output
+
+
+def test_demonstrations_are_collected_from_an_exported_policy(run, folder):
+    path, _ = run
+    output = folder / "collected.npz"
+    arguments = (f"--saved_model={path / 'policy'}", f"--output={output}", "--num_episodes=2")
+    _, errors = launch("collect_demonstrations", *arguments, code=1)
+    assert "Pendulum-v1 knows no success" in errors
+    launch("collect_demonstrations", *arguments, "--noonly_successful")
+    recorded = load_demonstrations(output)
+    assert (recorded.num_episodes, recorded.num_steps) == (2, 400)
+    policy = tf.saved_model.load(str(path / "policy"))
+    np.testing.assert_allclose(
+        policy.mean_action(recorded.observations), recorded.actions, rtol=1e-4, atol=1e-5
+    )
+    assert recorded.metadata["task"] == "Pendulum-v1"
+    assert recorded.metadata["policy"]["updates"] == 200
+    assert [episode["seed"] for episode in recorded.metadata["episodes"]] == [1, 1]
+    assert str(folder) not in json.dumps(recorded.metadata)
+
+
+def test_a_prior_is_fitted_judged_saved_and_evaluated(folder, expert):
+    path = folder / "prior.npz"
+    output, _ = launch(
+        "fit_prior",
+        "--task=Pendulum-v1",
+        f"--demonstrations={expert}",
+        *PRIOR,
+        "--scale_floor=0.5",
+        "--num_episodes=2",
+        f"--output={path}",
+    )
+    for line in ("held-out log likelihood", "coverage of the 99% interval", "eval/return"):
+        assert line in output
+    assert "3 episodes fitted, 1 held out" in output
+    assert isinstance(load_prior(path), SparseGPPrior)
+    output, _ = launch("evaluate", f"--prior_file={path}", "--task=Pendulum-v1", "--num_episodes=2")
+    assert output.startswith("prior mean on Pendulum-v1, 2 episodes")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "complaint"),
+    [
+        ("train", ["--task=Pendulum"], "task must be one of"),
+        ("train", ["--temperature=-1"], "temperature must be positive; got -1.0"),
+        ("train", ["--demonstrations=nowhere.npz"], "nowhere.npz: cannot be read"),
+        ("evaluate", ["--run=nowhere"], "no run at nowhere"),
+        ("evaluate", ["--saved_model=nowhere"], "no exported policy at nowhere"),
+    ],
+)
+def test_a_mistake_found_later_is_one_line(name, arguments, complaint):
+    output, errors = launch(name, *arguments, code=1)
+    assert output == ""
+    (line,) = errors.splitlines()
+    assert line.startswith("error: ")
+    assert complaint in line
+
+
+def test_an_interrupted_run_goes_on(folder, expert):
+    path = folder / "interrupted"
+    arguments = (*SMALL, f"--demonstrations={expert}", f"--output_dir={path}")
+    process = subprocess.Popen(
+        command("train", *arguments, "--num_env_steps=1000000"),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background ignores interrupts, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not (path / "checkpoints" / "checkpoint").exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == f"error: interrupted; go on with --resume --output_dir={path}\n"
+
+    # So that going on comes to an end: as if it had been asked for less.
+    config = json.loads((path / "config.json").read_text())
+    steps = int(RunDirectory(path).rows()[-1]["env_steps"])
+    config["config"]["training"]["num_env_steps"] = steps
+    (path / "config.json").write_text(json.dumps(config))
+    launch("train", "--resume", f"--output_dir={path}", f"--num_env_steps={steps + 100}")
+    rows = RunDirectory(path).rows()
+    assert [row["env_steps"] for row in rows] == list(range(0, steps + 101, 100))
+    assert (path / "policy" / "saved_model.pb").exists()
