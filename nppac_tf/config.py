@@ -137,6 +137,11 @@ class TrainingConfig:
         10_000, "Updates that fit the actor to the prior on the demonstrations; 0 for none."
     )
     pretraining_batch_size: int = _option(256, "Demonstration states per pre-training update.")
+    pretraining_noise: float = _option(
+        0.0,
+        "Noise on pre-training states, as a share of each dimension's deviation in the "
+        "demonstrations; it makes the actor forgive states beside them.",
+    )
     eval_interval: int = _option(2000, "Environment steps between evaluations.")
     eval_episodes: int = _option(50, "Episodes per evaluation.")
     checkpoint_interval: int = _option(10_000, "Environment steps between checkpoints.")
@@ -158,6 +163,12 @@ class TrainingConfig:
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("num_env_steps", "pretraining_steps", "seed"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        _require(
+            0 <= self.pretraining_noise < math.inf,
+            "pretraining_noise",
+            "finite and at least 0",
+            self.pretraining_noise,
+        )
         _require(
             self.updates_per_step > 0 and math.isfinite(self.updates_per_step),
             "updates_per_step",

@@ -205,6 +205,7 @@ class Learner:
         self._config = config
         self._replay_seed = derive_seed(config.seed, "replay")
         self._pretraining_seed = derive_seed(config.seed, "pretraining")
+        self._noise_seed = derive_seed(config.seed, "pretraining noise")
         jit_compile = use_xla(config.xla)
         self._statistics = tf.function(
             self._prior.statistics,
@@ -267,7 +268,11 @@ class Learner:
         return sums
 
     def pretrain(self, observations: np.ndarray, progress: Callable[..., None]) -> None:
-        """Fits the actor to the prior on demonstration states [N, D], by KL."""
+        """Fits the actor to the prior on demonstration states [N, D], by KL.
+
+        With `pretraining_noise` the actor sees the states with Gaussian noise, and the prior
+        without: a penalty on the policy's slope (Bishop 1995).
+        """
         total = self._config.pretraining_steps
         rate = tf.keras.optimizers.schedules.CosineDecay(_PRETRAINING_LEARNING_RATE, total)
         self._pretraining_optimizer = tf.keras.optimizers.legacy.Adam(rate)
@@ -286,15 +291,18 @@ class Learner:
     ) -> tf.Tensor:
         total = tf.zeros([])
         size = tf.shape(states, out_type=tf.int64)[0]
+        noise_scale = self._config.pretraining_noise * tf.math.reduce_std(states, axis=0)
         for step in tf.range(first, last):
             seed = tf.stack([self._pretraining_seed, step])
             indices = tf.random.stateless_uniform(
                 [self._config.pretraining_batch_size], seed, 0, size, tf.int64
             )
-            targets = PriorStatistics(*(tf.gather(values, indices) for values in statistics))
-            total += self._agent.pretrain(
-                tf.gather(states, indices), targets, self._pretraining_optimizer, seed
+            batch = tf.gather(states, indices) + noise_scale * tf.random.stateless_normal(
+                [self._config.pretraining_batch_size, states.shape[1]],
+                tf.stack([self._noise_seed, step]),
             )
+            targets = PriorStatistics(*(tf.gather(values, indices) for values in statistics))
+            total += self._agent.pretrain(batch, targets, self._pretraining_optimizer, seed)
         return total
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
+from nppac_tf.export import load_metadata
 from nppac_tf.priors import SparseGPPrior, load_prior
 from nppac_tf.rundir import RunDirectory
 
@@ -110,17 +112,11 @@ def test_training_learned_and_wrote_it_down(run):
     assert content["prior"]["noise_deviation"] > 0
 
 
-def test_a_run_is_neither_written_over_nor_changed(run):
+def test_a_refused_run_is_left_alone(run):
     path, _ = run
     before = (path / "metrics.csv").read_text()
-    for arguments, complaint in (
-        (("--task=Pendulum-v1",), "already holds a run"),
-        (("--resume", "--batch_size=8"), "batch_size must be 16 to resume"),
-        (("--resume", "--num_env_steps=100"), "num_env_steps must be 200 or more to resume"),
-    ):
-        _, errors = launch("train", *arguments, f"--output_dir={path}", code=1)
-        (line,) = errors.splitlines()
-        assert complaint in line
+    _, errors = launch("train", "--resume", "--batch_size=8", f"--output_dir={path}", code=1)
+    assert errors == f"error: batch_size must be 16 to resume {path}; got 8\n"
     assert (path / "metrics.csv").read_text() == before
 
 
@@ -138,8 +134,6 @@ def test_demonstrations_are_collected_from_an_exported_policy(run, folder):
     path, _ = run
     output = folder / "collected.npz"
     arguments = (f"--saved_model={path / 'policy'}", f"--output={output}", "--num_episodes=2")
-    _, errors = launch("collect_demonstrations", *arguments, code=1)
-    assert "Pendulum-v1 knows no success" in errors
     launch("collect_demonstrations", *arguments, "--noonly_successful")
     recorded = load_demonstrations(output)
     assert (recorded.num_episodes, recorded.num_steps) == (2, 400)
@@ -175,10 +169,7 @@ def test_a_prior_is_fitted_judged_saved_and_evaluated(folder, expert):
 @pytest.mark.parametrize(
     ("name", "arguments", "complaint"),
     [
-        ("train", ["--task=Pendulum"], "task must be one of"),
-        ("train", ["--temperature=-1"], "temperature must be positive; got -1.0"),
-        ("train", ["--demonstrations=nowhere.npz"], "nowhere.npz: cannot be read"),
-        ("evaluate", ["--run=nowhere"], "no run at nowhere"),
+        ("train", ["--task=Pendulm-v1"], "close to it: Pendulum-v1"),
         ("evaluate", ["--saved_model=nowhere"], "no exported policy at nowhere"),
     ],
 )
@@ -190,7 +181,7 @@ def test_a_mistake_found_later_is_one_line(name, arguments, complaint):
     assert complaint in line
 
 
-def test_an_interrupted_run_goes_on(folder, expert):
+def test_an_interrupt_is_one_line(folder, expert):
     path = folder / "interrupted"
     arguments = (*SMALL, f"--demonstrations={expert}", f"--output_dir={path}")
     process = subprocess.Popen(
@@ -211,13 +202,18 @@ def test_an_interrupted_run_goes_on(folder, expert):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == f"error: interrupted; go on with --resume --output_dir={path}\n"
+    assert RunDirectory(path).rows()
 
-    # So that going on comes to an end: as if it had been asked for less.
-    config = json.loads((path / "config.json").read_text())
-    steps = int(RunDirectory(path).rows()[-1]["env_steps"])
-    config["config"]["training"]["num_env_steps"] = steps
-    (path / "config.json").write_text(json.dumps(config))
-    launch("train", "--resume", f"--output_dir={path}", f"--num_env_steps={steps + 100}")
-    rows = RunDirectory(path).rows()
-    assert [row["env_steps"] for row in rows] == list(range(0, steps + 101, 100))
-    assert (path / "policy" / "saved_model.pb").exists()
+
+def test_a_run_is_made_longer(run, folder):
+    path, _ = run
+    longer = folder / "longer"
+    shutil.copytree(path, longer)
+    output, errors = launch("train", "--resume", f"--output_dir={longer}", "--num_env_steps=300")
+    assert errors == ""
+    assert "Pre-training" not in output
+    rows = RunDirectory(longer).rows()
+    assert rows[:-1] == RunDirectory(path).rows()
+    assert (rows[-1]["env_steps"], rows[-1]["updates"]) == (300, 300)
+    assert RunDirectory(longer).config().training.num_env_steps == 300
+    assert load_metadata(longer / "policy")["updates"] == 300
