@@ -88,9 +88,9 @@ def load_policy_source() -> PolicySource:
     Raises:
         UserError: if there is none, or it does not fit the task.
     """
-    from nppac_tf import environments, export, rundir
-
     if FLAGS.run:
+        from nppac_tf import environments, rundir
+
         directory = rundir.RunDirectory(FLAGS.run)
         trained = directory.config()
         task = make_task(trained.task, trained.reward)
@@ -99,6 +99,8 @@ def load_policy_source() -> PolicySource:
         policy, updates = directory.load_policy(home)
         provenance = {**directory.provenance(), "updates": updates}
         return PolicySource(directory.path.name, policy, task, provenance)
+    from nppac_tf import export
+
     metadata = export.load_metadata(FLAGS.saved_model)
     task = make_task(metadata["task"], metadata["reward"])
     sizes = (metadata["observation_size"], metadata["action_size"])

@@ -208,12 +208,15 @@ class NppacAgent(sac_agent.SacAgent):
             parts["alpha_optimizer"] = self._alpha_optimizer
         return parts
 
-    def update(self, batch: Batch, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
+    def update(
+        self, batch: Batch, weights: tf.Tensor | None = None, learn_policy: bool = True
+    ) -> tf_agent.LossInfo:
         """One update of critics, actor, temperature and target critics.
 
         Args:
             batch: B transitions with pi0's statistics.
             weights: Optional importance weights, scalar or [B].
+            learn_policy: False leaves actor and temperature as they are.
         """
         critic_variables = (
             self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
@@ -233,9 +236,10 @@ class NppacAgent(sac_agent.SacAgent):
             )
             actor_loss = self._actor_loss_weight * loss
         gradients = tape.gradient(actor_loss, actor_variables)
-        self._apply_gradients(gradients, actor_variables, self._actor_optimizer)
-
-        alpha_loss = self._update_temperature(batch, weights)
+        alpha_loss = tf.constant(0.0)
+        if learn_policy:
+            self._apply_gradients(gradients, actor_variables, self._actor_optimizer)
+            alpha_loss = self._update_temperature(batch, weights)
         self.train_step_counter.assign_add(1)
         self._update_target()
         return tf_agent.LossInfo(

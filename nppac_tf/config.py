@@ -142,6 +142,11 @@ class TrainingConfig:
         "Noise on pre-training states, as a share of each dimension's deviation in the "
         "demonstrations; it makes the actor forgive states beside them.",
     )
+    critic_warmup_steps: int = _option(
+        0,
+        "Environment steps at the start in which the critics learn and the actor does not: "
+        "untrained critics would make it forget what it was pre-trained to do.",
+    )
     eval_interval: int = _option(2000, "Environment steps between evaluations.")
     eval_episodes: int = _option(50, "Episodes per evaluation.")
     checkpoint_interval: int = _option(10_000, "Environment steps between checkpoints.")
@@ -161,7 +166,7 @@ class TrainingConfig:
             "checkpoint_interval",
         ):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("num_env_steps", "pretraining_steps", "seed"):
+        for name in ("num_env_steps", "pretraining_steps", "critic_warmup_steps", "seed"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         _require(
             0 <= self.pretraining_noise < math.inf,

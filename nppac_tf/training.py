@@ -5,8 +5,8 @@ that holds the prior's statistics. What happens is told to observers, which prin
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -132,7 +132,8 @@ def train(
 
         num_updates = round(env_steps * config.updates_per_step) - int(agent.train_step_counter)
         epoch_started = time.monotonic()
-        for done, losses in learner.update(num_updates):
+        learn_policy = env_steps > config.critic_warmup_steps
+        for done, losses in learner.update(num_updates, learn_policy):
             losses["train/return"] = mean_return
             losses["train/updates_per_second"] = done / (time.monotonic() - epoch_started)
             fresh = config.steps_per_epoch * (1 - done / num_updates)
@@ -241,7 +242,7 @@ class Learner:
             observations, actions, rewards, discounts, next_observations, prior, next_prior
         )
 
-    def update(self, num_updates: int) -> Any:
+    def update(self, num_updates: int, learn_policy: bool) -> Iterator[tuple[int, Metrics]]:
         """Runs updates in compiled chunks; yields how many are done, and their mean losses.
 
         Raises:
@@ -250,7 +251,7 @@ class Learner:
         done = 0
         while done < num_updates:
             chunk = min(_CHUNK, num_updates - done)
-            means = self._update_loop(tf.constant(chunk)).numpy() / chunk
+            means = self._update_loop(tf.constant(chunk), learn_policy).numpy() / chunk
             done += chunk
             losses = {
                 f"train/{name}": float(value)
@@ -259,12 +260,12 @@ class Learner:
             _check_finite(losses, int(self._agent.train_step_counter))
             yield done, losses
 
-    def _updates(self, num_updates: tf.Tensor) -> tf.Tensor:
+    def _updates(self, num_updates: tf.Tensor, learn_policy: bool) -> tf.Tensor:
         sums = tf.zeros([len(NppacLossInfo._fields)])
         for _ in tf.range(num_updates):
             seed = [self._replay_seed, tf.cast(self._agent.train_step_counter, tf.int32)]
             batch = self._replay.sample(self._config.batch_size, tf.stack(seed))
-            sums += tf.stack(self._agent.update(batch).extra)
+            sums += tf.stack(self._agent.update(batch, learn_policy=learn_policy).extra)
         return sums
 
     def pretrain(self, observations: np.ndarray, progress: Callable[..., None]) -> None:

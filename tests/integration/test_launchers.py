@@ -213,7 +213,7 @@ def test_a_run_is_made_longer(run, folder):
     assert errors == ""
     assert "Pre-training" not in output
     rows = RunDirectory(longer).rows()
-    assert rows[:-1] == RunDirectory(path).rows()
+    np.testing.assert_equal(rows[:-1], RunDirectory(path).rows())
     assert (rows[-1]["env_steps"], rows[-1]["updates"]) == (300, 300)
     assert RunDirectory(longer).config().training.num_env_steps == 300
     assert load_metadata(longer / "policy")["updates"] == 300
