@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import pathlib
 import sys
 import types
@@ -248,16 +247,12 @@ def _parse(argv: list[str]) -> list[str]:
 
 def _quiet() -> None:
     """Keeps the libraries' own notices from the terminal; to be called before they are imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore", SyntaxWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    import gym_notices.notices
-
-    gym_notices.notices.notices.clear()
 
 
 def _one_line(error: Exception) -> str:

@@ -1,11 +1,15 @@
 """N-PPAC: reinforcement learning regularized towards a non-parametric behavioral prior.
 
 The public names, loaded when they are first used: `import nppac_tf` itself imports neither
-TensorFlow nor anything else that is slow.
+TensorFlow nor anything else that is slow. It does one thing more, before anyone imports these:
+it keeps gym's notice and TensorFlow's start-up log, which are not the user's, from the terminal.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+from gym_notices import notices as gym_notices
 
 if TYPE_CHECKING:
     from nppac_tf.agent import NppacAgent
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
         load_prior,
     )
     from nppac_tf.training import train
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+gym_notices.notices.clear()
 
 __version__ = "0.1.0"
 

@@ -208,6 +208,7 @@ class NppacAgent(sac_agent.SacAgent):
             parts["alpha_optimizer"] = self._alpha_optimizer
         return parts
 
+    @tf.autograph.experimental.do_not_convert
     def update(
         self, batch: Batch, weights: tf.Tensor | None = None, learn_policy: bool = True
     ) -> tf_agent.LossInfo:
@@ -257,6 +258,7 @@ class NppacAgent(sac_agent.SacAgent):
             ),
         )
 
+    @tf.autograph.experimental.do_not_convert
     def pretrain(
         self, observations: tf.Tensor, statistics: PriorStatistics, optimizer: Any, seed: tf.Tensor
     ) -> tf.Tensor:

@@ -454,9 +454,6 @@ def _unknown_task_message(name: str) -> str:
 def _py_environment_class() -> type:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        import gym_notices.notices
-
-        gym_notices.notices.notices.clear()
         from tf_agents.environments import py_environment
         from tf_agents.specs import array_spec
         from tf_agents.trajectories import time_step as ts

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from nppac_tf.errors import UserError
 from nppac_tf.priors.base import PriorStatistics
 
 
@@ -77,11 +78,11 @@ class Replay(tf.Module):
         """Makes room up to the capacity, after a checkpoint with a smaller one was restored.
 
         Raises:
-            ValueError: if that ring was larger, or had begun to overwrite itself.
+            UserError: if that ring was larger, or had begun to overwrite itself.
         """
         saved = int(tf.shape(self._rows.read_value())[0])
         if saved != self.capacity and not int(self._added) <= saved < self.capacity:
-            raise ValueError(
+            raise UserError(
                 f"capacity must be {saved}, that of the checkpoint; got {self.capacity}"
             )
         self._rows.assign(tf.pad(self._rows, [[0, self.capacity - saved], [0, 0]]))

@@ -4,6 +4,8 @@ Environments are stepped in plain Python, many at once. Updates run in a compile
 that holds the prior's statistics. What happens is told to observers, which print, write or draw it.
 """
 
+import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -83,7 +85,8 @@ def train(
     """
     config = config or TrainingConfig()
     total = config.num_env_steps if num_env_steps is None else num_env_steps
-    capacity = min(config.replay_capacity, max(total, config.steps_per_epoch))
+    epochs = max(1, math.ceil(total / config.steps_per_epoch))
+    capacity = min(config.replay_capacity, epochs * config.steps_per_epoch)
     replay = Replay(task.observation_size, task.action_size, capacity)
     learner = Learner(agent, replay, config)
     environments = VectorEnvironment(task, config.num_environments, config.seed)
@@ -163,7 +166,7 @@ class Collector:
         self._finished: list[float] = []
         actor = agent.actor_network
 
-        @tf.function
+        @tf.function(autograph=False)
         def sample(observations: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             return actor(observations, step_type=(), network_state=())[0].sample(seed=seed)
 
@@ -212,7 +215,14 @@ class Learner:
             self._prior.statistics,
             input_signature=[tf.TensorSpec([None, agent.prior.observation_size], tf.float32)],
         )
-        self._update_loop = tf.function(self._updates, jit_compile=jit_compile)
+        # Two functions, since one may create an optimizer's variables in its first trace only.
+        self._update_loops = {
+            learn_policy: tf.function(
+                functools.partial(self._updates, learn_policy=learn_policy),
+                jit_compile=jit_compile,
+            )
+            for learn_policy in (False, True)
+        }
         self._pretraining_loop = tf.function(self._pretraining, jit_compile=jit_compile)
 
     def with_statistics(
@@ -251,7 +261,7 @@ class Learner:
         done = 0
         while done < num_updates:
             chunk = min(_CHUNK, num_updates - done)
-            means = self._update_loop(tf.constant(chunk), learn_policy).numpy() / chunk
+            means = self._update_loops[learn_policy](tf.constant(chunk)).numpy() / chunk
             done += chunk
             losses = {
                 f"train/{name}": float(value)

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import fakes
@@ -151,6 +152,41 @@ def test_an_interrupted_run_that_goes_on_is_the_uninterrupted_one(
     assert_same_run(uninterrupted, again)
     _, rows = run(task, demonstrations, num_env_steps=80, checkpoint=saving_in(tmp_path))
     assert [row["env_steps"] for row in rows] == [0, 20, 40, 60, 80]
+
+
+def test_the_actor_waits_until_the_critics_are_warm(task, demonstrations):
+    def actor_and_critic(num_env_steps):
+        config = dataclasses.replace(CONFIG, critic_warmup_steps=20)
+        agent, rows = run(task, demonstrations, config=config, num_env_steps=num_env_steps)
+        networks = (agent._actor_network, agent._critic_network_1)
+        alpha = agent._log_alpha.numpy()
+        return *(n.variables[0].numpy() for n in networks), alpha, rows
+
+    fresh, warm, online = (actor_and_critic(steps) for steps in (0, 20, 40))
+    np.testing.assert_array_equal(warm[0], fresh[0])
+    assert (warm[1] != fresh[1]).any()
+    assert warm[2] == fresh[2]
+    assert warm[3][-1]["eval/return"] == warm[3][0]["eval/return"]
+    assert warm[3][-1]["updates"] == 10
+    assert (online[0] != warm[0]).any()
+    assert online[2] != warm[2]
+
+
+def test_pretraining_noise_flattens_the_policy(task, demonstrations):
+    def slope(noise):
+        config = dataclasses.replace(
+            CONFIG, num_env_steps=0, pretraining_steps=500, pretraining_noise=noise
+        )
+        agent_config = AgentConfig(actor_layers=(16,), critic_layers=(4,))
+        prior = fakes.LinearPrior(2, 2)
+        agent, _ = run(task, demonstrations, config, agent_config, prior)
+        states = tf.constant(demonstrations.observations)
+        with tf.GradientTape() as tape:
+            tape.watch(states)
+            actions = agent.actor_network(states)[0].mode()
+        return float(tf.norm(tape.gradient(actions, states)))
+
+    assert slope(2.0) < 0.8 * slope(0.0)
 
 
 def test_without_demonstrations_there_is_no_pretraining(task):
