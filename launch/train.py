@@ -74,10 +74,14 @@ def main() -> None:
     progress.print_table(
         title,
         ("", "first", "last"),
-        [(name, f"{rows[0][name]:,.4g}", f"{rows[-1][name]:,.4g}") for name in names],
+        [(name, *(_readable(row[name]) for row in (rows[0], rows[-1]))) for name in names],
     )
     for path in (directory.metrics, directory.learning_curve, directory.policy):
         print(path)
+
+
+def _readable(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
 
 
 def _default_output_dir(config: RunConfig) -> pathlib.Path:
