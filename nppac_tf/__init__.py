@@ -1,4 +1,4 @@
-"""N-PPAC: reinforcement learning regularized towards a non-parametric behavioral prior.
+"""N-PPAC: reinforcement learning regularized toward a non-parametric behavioral prior.
 
 The public names, loaded when they are first used: `import nppac_tf` itself imports neither
 TensorFlow nor anything else that is slow. It does one thing more, before anyone imports these:

@@ -191,7 +191,7 @@ def test_pretraining_noise_flattens_the_policy(task, demonstrations):
 
 def test_the_loops_compile_with_xla(task, demonstrations, uninterrupted):
     config = dataclasses.replace(CONFIG, num_env_steps=20, critic_warmup_steps=10, xla="on")
-    agent, rows = run(task, demonstrations, config=config)
+    _, rows = run(task, demonstrations, config=config)
     assert [row["updates"] for row in rows] == [0, 10]
     assert all(math.isfinite(value) for value in rows[-1].values())
     # XLA draws other numbers, but pre-training leads to much the same policy.
