@@ -4,6 +4,7 @@ python launch/train.py --flagfile=configs/pen.flags --seed=1
 python launch/train.py --resume --output_dir=runs/...
 """
 
+import dataclasses
 import datetime
 import pathlib
 
@@ -48,8 +49,15 @@ def main() -> None:
         display.say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
         for notice in data.notices:
             display.say(notice)
-        with display.busy("Fitting the prior"):
-            prior = priors.fit_prior(data, config.prior, _cache(priors.default_cache()))
+        if _RESUME.value:
+            directory.require_demonstrations(data)
+            fitted = priors.load_prior(directory.prior)
+        else:
+            unscaled = dataclasses.replace(config.prior, scale_factor=1.0, scale_floor=0.0)
+            with display.busy("Fitting the prior"):
+                fitted = priors.fit_prior(data, unscaled, _cache(priors.default_cache()))
+            priors.save_prior(fitted, directory.prior)
+        prior = priors.rescale(fitted, config.prior)
         learner = agent.NppacAgent.for_task(task, prior, config.agent, config.training.seed)
         directory.describe(config, prior, data)
         display.say(f"Writing to {directory.path}")

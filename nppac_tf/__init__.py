@@ -13,6 +13,7 @@ from gym_notices import notices as gym_notices
 
 if TYPE_CHECKING:
     from nppac_tf.agent import NppacAgent
+    from nppac_tf.config import AgentConfig, PriorConfig, TrainingConfig
     from nppac_tf.demonstrations import (
         Demonstrations,
         load_demonstrations,
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from nppac_tf.priors import (
         BehavioralPrior,
         ExactGPPrior,
+        RescaledPrior,
         SparseGPPrior,
         UniformPrior,
+        fit_prior,
         load_prior,
+        save_prior,
     )
     from nppac_tf.training import train
 
@@ -37,24 +41,36 @@ gym_notices.notices.clear()
 __version__ = "0.1.0"
 
 __all__ = [
+    "AgentConfig",
     "BehavioralPrior",
     "Demonstrations",
     "ExactGPPrior",
     "NppacAgent",
+    "PriorConfig",
+    "RescaledPrior",
     "SparseGPPrior",
+    "TrainingConfig",
     "UniformPrior",
     "UserError",
     "__version__",
     "evaluate",
     "export_policy",
+    "fit_prior",
     "load_demonstrations",
     "load_prior",
     "make_task",
     "save_demonstrations",
+    "save_prior",
     "train",
 ]
 
 _HOME_OF = {
+    "AgentConfig": "nppac_tf.config",
+    "PriorConfig": "nppac_tf.config",
+    "RescaledPrior": "nppac_tf.priors",
+    "TrainingConfig": "nppac_tf.config",
+    "fit_prior": "nppac_tf.priors",
+    "save_prior": "nppac_tf.priors",
     "BehavioralPrior": "nppac_tf.priors",
     "Demonstrations": "nppac_tf.demonstrations",
     "ExactGPPrior": "nppac_tf.priors",

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.specs import tensor_spec
@@ -95,6 +96,11 @@ class NppacAgent(sac_agent.SacAgent):
         _check_prior(prior, time_step_spec, action_spec)
         if divergence not in ("sampled", "closed_form"):
             raise ValueError(f"divergence must be sampled or closed_form; got {divergence!r}")
+        if target_kl is not None and alpha_optimizer is None:
+            raise ValueError("target_kl needs an alpha_optimizer, which tunes alpha to it")
+        if kwargs.get("critic_network_2") is None and isinstance(critic_network, CriticNetwork):
+            # SacAgent would copy the seed with the network, and equal twins stay equal.
+            kwargs["critic_network_2"] = critic_network.twin()
         if target_kl is not None:
             if target_kl <= 0 or target_entropy is not None:
                 raise ValueError(
@@ -369,6 +375,11 @@ class NppacAgent(sac_agent.SacAgent):
         actions, log_prob = distribution.experimental_sample_and_log_prob(seed=seed)
         if self._divergence == "sampled":
             return actions, log_prob - self._prior.log_prob(statistics, actions), log_prob
+        if not isinstance(distribution, tfp.distributions.MultivariateNormalDiag):
+            raise ValueError(
+                "divergence must be sampled unless the actor gives a MultivariateNormalDiag; "
+                f"got {type(distribution).__name__}"
+            )
         divergence = self._prior.kl_divergence(
             statistics, distribution.mean(), distribution.stddev()
         )

@@ -125,7 +125,9 @@ class AgentConfig:
 class TrainingConfig:
     """The loop: pre-train, then collect, update, evaluate, save."""
 
-    num_env_steps: int = _option(50_000, "Environment steps of online training.")
+    num_env_steps: int = _option(
+        50_000, "Environment steps of online training; rounded up to whole epochs."
+    )
     num_environments: int = _option(10, "Environments stepped side by side.")
     steps_per_epoch: int = _option(
         1000, "Environment steps collected between two rounds of updates."
@@ -192,7 +194,7 @@ class TrainingConfig:
             f"at least steps_per_epoch ({self.steps_per_epoch})",
             self.replay_capacity,
         )
-        for name in ("eval_interval", "checkpoint_interval"):
+        for name in ("eval_interval", "checkpoint_interval", "critic_warmup_steps"):
             _require(
                 getattr(self, name) % self.steps_per_epoch == 0,
                 name,
@@ -216,6 +218,12 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
+        _require(
+            self.demonstrations != "",
+            "demonstrations",
+            "embedded:NAME or a file",
+            self.demonstrations,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON."""
@@ -225,6 +233,16 @@ class RunConfig:
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
         """The inverse of `to_dict`; an unknown or missing field is a UserError."""
         try:
+            parts: tuple[tuple[Any, dict[str, Any]], ...] = (
+                (cls, values),
+                (PriorConfig, values["prior"]),
+                (AgentConfig, values["agent"]),
+                (TrainingConfig, values["training"]),
+            )
+            for kind, part in parts:
+                missing = {field.name for field in dataclasses.fields(kind)} - part.keys()
+                if missing:
+                    raise KeyError(", ".join(sorted(missing)))
             agent = {k: tuple(v) if isinstance(v, list) else v for k, v in values["agent"].items()}
             rest = {k: v for k, v in values.items() if k not in ("prior", "agent", "training")}
             return cls(

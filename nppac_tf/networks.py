@@ -12,6 +12,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.networks import network
 
+from nppac_tf.seeding import derive_seed
+
 LOG_SCALE_RANGE = (-10.0, 2.0)
 _FIRST_LOG_SCALE = -1.0
 
@@ -127,6 +129,7 @@ class CriticNetwork(network.Network):
         name: str = "CriticNetwork",
     ) -> None:
         super().__init__(input_tensor_spec=input_spec, state_spec=(), name=name)
+        self._seed = seed
         seeds = _layer_seeds(seed)
         self._trunk = [_dense(units, next(seeds)) for units in layers]
         self._norms = [LayerNorm() for _ in layers] if layer_norm else None
@@ -147,6 +150,10 @@ class CriticNetwork(network.Network):
                 hidden = self._norms[index](hidden)
             hidden = tf.nn.relu(hidden)
         return tf.squeeze(self._value_layer(hidden), axis=-1), network_state
+
+    def twin(self) -> "CriticNetwork":
+        """The same network with other initial weights."""
+        return self.copy(name=f"{self.name}Twin", seed=derive_seed(self._seed, "twin"))
 
 
 class LayerNorm(tf.keras.layers.Layer):
@@ -176,7 +183,7 @@ def _layer_seeds(seed: int) -> Any:
 def _dense(
     units: int, seed: int, activation: str | None = None, gain: float = 1.0, bias: float = 0.0
 ) -> tf.keras.layers.Dense:
-    """A layer with LeCun-uniform weights times `gain`."""
+    """A layer with weights uniform in +-gain / sqrt(inputs)."""
     return tf.keras.layers.Dense(
         units,
         activation=activation,

@@ -3,6 +3,7 @@
 config.json                  configuration, versions, prior and demonstrations
 metrics.csv                  a row per evaluation
 tensorboard/                 the same, and the training figures of every epoch
+prior.npz                    the fitted prior
 checkpoints/                 all that the run needs to go on
 figures/learning_curve.png   at the end
 policy/                      the SavedModel, at the end
@@ -72,6 +73,11 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
+    def prior(self) -> pathlib.Path:
+        """Of the fitted prior, whose statistics the replay holds."""
+        return self.path / "prior.npz"
+
+    @property
     def _config(self) -> pathlib.Path:
         return self.path / "config.json"
 
@@ -103,6 +109,14 @@ class RunDirectory:
                 raise UserError(
                     f"{flag} must be {had[name]!r}{or_more} to resume {self.path}; got {value!r}"
                 )
+
+    def require_demonstrations(self, demonstrations: Demonstrations) -> None:
+        """Raises UserError unless these are the demonstrations that the run began with."""
+        if self._read_config()["demonstrations"]["fingerprint"] != demonstrations.fingerprint():
+            raise UserError(
+                f"demonstrations must be those that {self.path} began with; "
+                f"the content of {demonstrations.name} has changed"
+            )
 
     def config(self) -> RunConfig:
         """The run's configuration.

@@ -59,7 +59,7 @@ def train(
     task: Task,
     demonstrations: Demonstrations | None = None,
     *,
-    num_env_steps: int | None = None,
+    num_steps: int | None = None,
     config: TrainingConfig | None = None,
     observers: Sequence[Observer] = (),
     checkpoint: Callable[[NppacAgent, Replay], RunCheckpoint] | None = None,
@@ -69,9 +69,10 @@ def train(
     Args:
         agent: Changed in place.
         task: To collect from and to be evaluated on.
-        demonstrations: On whose states the actor is pre-trained to the prior; None for no
-            pre-training.
-        num_env_steps: Overrides the configuration's.
+        demonstrations: On whose states the actor is pre-trained to the prior. None for no
+            pre-training; nor is there any with a uniform prior, or of an agent that has learned
+            before.
+        num_steps: Environment steps, in place of the configuration's `num_env_steps`.
         config: The loop's settings; defaults where None.
         observers: Told of progress and evaluations.
         checkpoint: Makes the run's checkpoint from agent and replay; if it has one to restore,
@@ -84,7 +85,7 @@ def train(
         UserError: if a loss stops being finite.
     """
     config = config or TrainingConfig()
-    total = config.num_env_steps if num_env_steps is None else num_env_steps
+    total = config.num_env_steps if num_steps is None else num_steps
     epochs = max(1, math.ceil(total / config.steps_per_epoch))
     capacity = min(config.replay_capacity, epochs * config.steps_per_epoch)
     replay = Replay(task.observation_size, task.action_size, capacity)
@@ -113,17 +114,20 @@ def train(
         for observer in observers:
             observer.on_evaluation(row)
 
+    updates_before = int(agent.train_step_counter)
     restored = saved.restore() if saved else None
     if restored:
         replay.reserve()
         env_steps, rows = restored["env_steps"], restored["rows"]
+        updates_before = restored["updates_before"]
         started -= restored["wall_seconds"]
         environments.load_state_dict(restored["environments"])
         for row in rows:
             for observer in observers:
                 observer.on_evaluation(row)
     else:
-        if demonstrations is not None and config.pretraining_steps:
+        fresh_to_prior = agent.prior.informative and not updates_before
+        if demonstrations is not None and config.pretraining_steps and fresh_to_prior:
             learner.pretrain(demonstrations.observations, progress)
         evaluate()
 
@@ -133,7 +137,8 @@ def train(
         replay.add(learner.with_statistics(*transitions))
         env_steps += config.steps_per_epoch
 
-        num_updates = round(env_steps * config.updates_per_step) - int(agent.train_step_counter)
+        updates_due = updates_before + round(env_steps * config.updates_per_step)
+        num_updates = updates_due - int(agent.train_step_counter)
         epoch_started = time.monotonic()
         learn_policy = env_steps > config.critic_warmup_steps
         for done, losses in learner.update(num_updates, learn_policy):
@@ -147,6 +152,7 @@ def train(
             saved.save(
                 {
                     "env_steps": env_steps,
+                    "updates_before": updates_before,
                     "wall_seconds": time.monotonic() - started,
                     "rows": rows,
                     "environments": environments.state_dict(),
@@ -209,6 +215,7 @@ class Learner:
         self._config = config
         self._replay_seed = derive_seed(config.seed, "replay")
         self._pretraining_seed = derive_seed(config.seed, "pretraining")
+        self._pretraining_action_seed = derive_seed(config.seed, "pretraining actions")
         self._noise_seed = derive_seed(config.seed, "pretraining noise")
         jit_compile = use_xla(config.xla)
         self._statistics = tf.function(
@@ -313,7 +320,8 @@ class Learner:
                 tf.stack([self._noise_seed, step]),
             )
             targets = PriorStatistics(*(tf.gather(values, indices) for values in statistics))
-            total += self._agent.pretrain(batch, targets, self._pretraining_optimizer, seed)
+            sample_seed = tf.stack([self._pretraining_action_seed, step])
+            total += self._agent.pretrain(batch, targets, self._pretraining_optimizer, sample_seed)
         return total
 
 
@@ -329,6 +337,6 @@ def _check_finite(losses: Metrics, updates: int) -> None:
     broken = [name for name, value in losses.items() if not np.isfinite(value)]
     if broken:
         raise UserError(
-            f"{', '.join(broken)} stopped being finite before update {updates}; try a smaller "
-            "--learning_rate, a larger --scale_floor, or --critic_layer_norm"
+            f"{', '.join(broken)} stopped being finite before update {updates}; try a larger "
+            "--scale_floor, a smaller --learning_rate, or --critic_layer_norm"
         )

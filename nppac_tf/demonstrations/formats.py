@@ -81,6 +81,7 @@ def save_demonstrations(demonstrations: Demonstrations, path: str | os.PathLike[
         raise UserError(f"path must end in .npz; got {str(path)!r}")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
             np.savez_compressed(
                 file,

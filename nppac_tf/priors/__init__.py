@@ -1,7 +1,7 @@
 """Behavioral priors pi0(a | s), fitted to demonstrations."""
 
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics, RescaledPrior, UniformPrior
-from nppac_tf.priors.files import default_cache, fit_prior, load_prior, save_prior
+from nppac_tf.priors.files import default_cache, fit_prior, load_prior, rescale, save_prior
 from nppac_tf.priors.gaussian_process import ExactGPPrior, GaussianProcessPrior, SparseGPPrior
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "default_cache",
     "fit_prior",
     "load_prior",
+    "rescale",
     "save_prior",
 ]

@@ -33,6 +33,11 @@ class BehavioralPrior(tf.Module, abc.ABC):
         self.observation_size = observation_size
         self.action_size = action_size
 
+    @property
+    def informative(self) -> bool:
+        """Whether pi0 prefers some actions, so that pre-training to it means something."""
+        return True
+
     @abc.abstractmethod
     def statistics(self, observations: tf.Tensor) -> PriorStatistics:
         """Location and scale [B, A] for observations [B, D] (float32), inside compiled code."""
@@ -64,6 +69,10 @@ class UniformPrior(BehavioralPrior):
     entropy of pi: with this prior N-PPAC is soft actor-critic, exactly. `statistics` gives
     location 0 and scale 1, which no loss reads.
     """
+
+    @property
+    def informative(self) -> bool:  # noqa: D102
+        return False
 
     def statistics(self, observations: tf.Tensor) -> PriorStatistics:  # noqa: D102
         zeros = tf.zeros([tf.shape(observations)[0], self.action_size], tf.float32)
@@ -100,6 +109,9 @@ class RescaledPrior(BehavioralPrior):
         prior: The prior whose location is kept.
         factor: Positive multiplier of the deviation.
         floor: Smallest deviation, in units of the action, at least 0.
+
+    Raises:
+        ValueError: for a factor or floor out of range, or a uniform prior, which has no deviation.
     """
 
     def __init__(self, prior: BehavioralPrior, factor: float = 1.0, floor: float = 0.0) -> None:
@@ -108,6 +120,8 @@ class RescaledPrior(BehavioralPrior):
             raise ValueError(
                 f"factor must be positive and floor at least 0; got {factor} and {floor}"
             )
+        if not prior.informative:
+            raise ValueError(f"prior must have a deviation to rescale; got {type(prior).__name__}")
         self.prior = prior
         self.factor = factor
         self.floor = floor

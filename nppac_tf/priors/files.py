@@ -5,10 +5,12 @@ A file is an `.npz` of arrays and one JSON string: reading one runs no code.
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
 import tempfile
+import warnings
 from typing import Any
 
 import numpy as np
@@ -41,7 +43,13 @@ def fit_prior(
         cache: Folder of fitted priors, keyed by a hash of data and configuration; None for none.
     """
     config = config or PriorConfig()
-    prior = _fit_or_load(demonstrations, config, cache)
+    return rescale(_fit_or_load(demonstrations, config, cache), config)
+
+
+def rescale(prior: BehavioralPrior, config: PriorConfig) -> BehavioralPrior:
+    """A fitted prior with the configuration's factor and floor; a uniform one has neither."""
+    if not prior.informative:
+        return prior
     if config.scale_factor != 1.0 or config.scale_floor > 0.0:
         return RescaledPrior(prior, config.scale_factor, config.scale_floor)
     return prior
@@ -62,7 +70,10 @@ def _fit_or_load(
         except UserError:
             path.unlink()
     prior = fit(demonstrations, config)
-    save_prior(prior, path)
+    try:
+        save_prior(prior, path)
+    except OSError as error:
+        warnings.warn(f"the fitted prior is not cached: {error}", stacklevel=2)
     return prior
 
 
@@ -124,5 +135,6 @@ def _key(demonstrations: Demonstrations, config: PriorConfig) -> str:
         for name, value in dataclasses.asdict(config).items()
         if name not in ("scale_factor", "scale_floor")
     }
-    content = json.dumps([_VERSION, demonstrations.fingerprint(), fitted], sort_keys=True)
+    fitter = [_VERSION, importlib.metadata.version("gpflow")]
+    content = json.dumps([*fitter, demonstrations.fingerprint(), fitted], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Gaussian-process behavioral priors: the posterior of actions given demonstrations (GPflow).
 
 With observations S [N, D], actions A [N, P], kernel k, constant mean m per action and noise
-variance v, all actions sharing one kernel after each is standardized (the paper's diagonal
+variance v, all actions sharing one kernel after each is standardized (diagonal
 coregionalization), the exact posterior at a state s is
 
     mu0(s)    = m + k(s, S) K^-1 (A - m),            K = k(S, S) + v I,
@@ -112,7 +112,8 @@ class GaussianProcessPrior(BehavioralPrior):
 
         Args:
             demonstrations: N state-action pairs.
-            config: Kernel, sizes and seed; defaults where None.
+            config: Kernel, sizes and seed; defaults where None. Its scale factor and floor are
+                for `fit_prior`, which wraps what this returns.
 
         Raises:
             UserError: if the optimization ends in a value that is not finite.

@@ -458,6 +458,10 @@ def construct(**kwargs):
     [
         ({"divergence": "reverse"}, "divergence must be sampled or closed_form; got 'reverse'"),
         ({"target_kl": 1.0}, "excludes target_entropy; got 1.0 and -1.5"),
+        (
+            {"target_kl": 1.0, "target_entropy": None, "alpha_optimizer": None},
+            "target_kl needs an alpha_optimizer",
+        ),
         ({"target_kl": -1.0, "target_entropy": None}, "target_kl must be positive"),
         ({"target_kl": 0.0, "target_entropy": None}, "target_kl must be positive"),
         ({"prior": UniformPrior(D + 1, A)}, r"action sizes \(3, 2\); got \(4, 2\)"),
@@ -481,3 +485,30 @@ def test_the_policy_acts_within_the_tasks_bounds():
         actions = policy.action(time_steps).action.numpy()
         assert (actions >= task.action_low).all()
         assert (actions <= task.action_high).all()
+
+
+def test_the_closed_form_needs_a_plain_gaussian():
+    prior = fakes.LinearPrior(3, 2)
+    squashing = NppacAgent.for_task(fakes.FakeTask.of(), prior, AgentConfig(squash=True))
+    squashing._divergence = "closed_form"
+    states = tf.zeros([2, 3])
+    with pytest.raises(ValueError, match=r"sampled unless .*; got SquashedGaussian"):
+        squashing.pretrain(states, prior.statistics(states), adam(), tf.constant([0, 0]))
+
+
+def test_a_critic_given_alone_gets_a_twin_of_other_weights():
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(3, 2))
+    critic = agent._critic_network_1.copy(name="alone")
+    arguments = {
+        "actor_network": agent.actor_network,
+        "actor_optimizer": adam(),
+        "critic_optimizer": adam(),
+        "prior": agent.prior,
+    }
+    alone = NppacAgent(agent.time_step_spec, agent.action_spec, critic, **arguments)
+    one, other = (
+        network.variables[0].numpy()
+        for network in (alone._critic_network_1, alone._critic_network_2)
+    )
+    assert one.shape == other.shape
+    assert (one != other).any()

@@ -397,9 +397,19 @@ def test_a_rescaled_prior_multiplies_then_floors_the_deviation():
 
 
 @pytest.mark.parametrize("arguments", [{"factor": 0.0}, {"factor": -1.0}, {"floor": -0.1}])
-def test_a_rescaling_out_of_range_is_refused(arguments):
+def test_a_rescaling_out_of_range_is_refused(arguments, fitted):
     with pytest.raises(ValueError, match="factor must be positive and floor at least 0"):
-        RescaledPrior(UniformPrior(D, P), **arguments)
+        RescaledPrior(fitted[ExactGPPrior], **arguments)
+
+
+def test_a_uniform_prior_has_nothing_to_rescale(demonstrations):
+    with pytest.raises(ValueError, match="prior must have a deviation to rescale"):
+        RescaledPrior(UniformPrior(D, P), factor=0.5)
+    config = PriorConfig(prior="uniform", scale_factor=0.3, scale_floor=0.05)
+    prior = priors.fit_prior(demonstrations, config)
+    actions = tf.constant(np.random.default_rng(0).normal(size=[4, P]), tf.float32)
+    statistics = prior.statistics(tf.zeros([4, D]))
+    np.testing.assert_array_equal(prior.log_prob(statistics, actions), np.zeros(4))
 
 
 # Files and cache.
@@ -435,9 +445,9 @@ def test_a_uniform_prior_can_be_saved(tmp_path):
     assert (loaded.observation_size, loaded.action_size) == (D, P)
 
 
-def test_a_rescaled_prior_is_not_saved(tmp_path):
+def test_a_rescaled_prior_is_not_saved(fitted, tmp_path):
     with pytest.raises(UserError, match="got RescaledPrior"):
-        priors.save_prior(RescaledPrior(UniformPrior(D, P), 2.0), tmp_path / "prior.npz")
+        priors.save_prior(RescaledPrior(fitted[ExactGPPrior], 2.0), tmp_path / "prior.npz")
     assert not list(tmp_path.iterdir())
 
 

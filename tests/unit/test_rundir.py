@@ -13,7 +13,7 @@ from nppac_tf.config import AgentConfig, RunConfig, TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import make_task
 from nppac_tf.errors import UserError
-from nppac_tf.priors import RescaledPrior, UniformPrior
+from nppac_tf.priors import UniformPrior
 from nppac_tf.replay import Replay
 from nppac_tf.rundir import MetricsWriter, RunDirectory
 from nppac_tf.training import EVALUATION_COLUMNS, TRAINING_COLUMNS
@@ -44,7 +44,7 @@ def demonstrations():
 def directory(tmp_path, demonstrations):
     """Holds a run."""
     directory = RunDirectory(tmp_path / "run")
-    directory.describe(CONFIG, RescaledPrior(UniformPrior(3, 1), 2.0), demonstrations)
+    directory.describe(CONFIG, UniformPrior(3, 1), demonstrations)
     return directory
 
 

@@ -150,14 +150,14 @@ def test_an_interrupted_run_that_goes_on_is_the_uninterrupted_one(
     # A finished run is trained further only if more steps are asked for.
     again = run(task, demonstrations, checkpoint=saving_in(tmp_path))
     assert_same_run(uninterrupted, again)
-    _, rows = run(task, demonstrations, num_env_steps=80, checkpoint=saving_in(tmp_path))
+    _, rows = run(task, demonstrations, num_steps=80, checkpoint=saving_in(tmp_path))
     assert [row["env_steps"] for row in rows] == [0, 20, 40, 60, 80]
 
 
 def test_the_actor_waits_until_the_critics_are_warm(task, demonstrations):
     def actor_and_critic(num_env_steps):
         config = dataclasses.replace(CONFIG, critic_warmup_steps=20)
-        agent, rows = run(task, demonstrations, config=config, num_env_steps=num_env_steps)
+        agent, rows = run(task, demonstrations, config=config, num_steps=num_env_steps)
         networks = (agent._actor_network, agent._critic_network_1)
         alpha = agent._log_alpha.numpy()
         return *(n.variables[0].numpy() for n in networks), alpha, rows
@@ -202,16 +202,36 @@ def test_without_demonstrations_there_is_no_pretraining(task):
     recorder = Recorder()
     agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY, seed=3)
     before = weights_of(agent)
-    rows = training.train(agent, task, num_env_steps=0, config=CONFIG, observers=[recorder])
+    rows = training.train(agent, task, num_steps=0, config=CONFIG, observers=[recorder])
     assert recorder.progress == []
     assert [row["env_steps"] for row in rows] == [0]
     for a, b in zip(weights_of(agent), before, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
+def test_an_uninformative_prior_is_not_pretrained_to(task, demonstrations):
+    agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY, seed=3)
+    before = weights_of(agent)
+    recorder = Recorder()
+    training.train(agent, task, demonstrations, num_steps=0, config=CONFIG, observers=[recorder])
+    assert recorder.progress == []
+    np.testing.assert_array_equal(weights_of(agent)[0], before[0])
+
+
+def test_an_agent_can_be_trained_again(task, demonstrations):
+    agent, first = run(task, demonstrations, num_steps=20)
+    recorder = Recorder()
+    again = training.train(
+        agent, task, demonstrations, num_steps=20, config=CONFIG, observers=[recorder]
+    )
+    assert [row["updates"] for row in first] == [0, 10]
+    assert [row["updates"] for row in again] == [10, 20]
+    assert {stage for stage, *_ in recorder.progress} == {"training"}
+
+
 def test_fewer_steps_than_an_epoch_make_one_epoch(task):
     agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY)
-    rows = training.train(agent, task, num_env_steps=4, config=CONFIG)
+    rows = training.train(agent, task, num_steps=4, config=CONFIG)
     assert [row["env_steps"] for row in rows] == [0, 10]
 
 
