@@ -50,6 +50,7 @@ def main() -> None:
         for notice in data.notices:
             display.say(notice)
         if _RESUME.value:
+            display.say(f"Going on with {directory.path}; its evaluations so far:")
             directory.require_demonstrations(data)
             fitted = priors.load_prior(directory.prior)
         else:
@@ -60,7 +61,8 @@ def main() -> None:
         prior = priors.rescale(fitted, config.prior)
         learner = agent.NppacAgent.for_task(task, prior, config.agent, config.training.seed)
         directory.describe(config, prior, data)
-        display.say(f"Writing to {directory.path}")
+        if not _RESUME.value:
+            display.say(f"Writing to {directory.path}")
         try:
             rows = training.train(
                 learner,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         load_prior,
         save_prior,
     )
+    from nppac_tf.progress import ProgressDisplay
     from nppac_tf.training import train
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -47,6 +48,7 @@ __all__ = [
     "ExactGPPrior",
     "NppacAgent",
     "PriorConfig",
+    "ProgressDisplay",
     "RescaledPrior",
     "SparseGPPrior",
     "TrainingConfig",
@@ -65,6 +67,7 @@ __all__ = [
 ]
 
 _HOME_OF = {
+    "ProgressDisplay": "nppac_tf.progress",
     "AgentConfig": "nppac_tf.config",
     "PriorConfig": "nppac_tf.config",
     "RescaledPrior": "nppac_tf.priors",

@@ -171,6 +171,12 @@ class TrainingConfig:
         for name in ("num_env_steps", "pretraining_steps", "critic_warmup_steps", "seed"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         _require(
+            self.num_env_steps == 0 or self.critic_warmup_steps < self.num_env_steps,
+            "critic_warmup_steps",
+            f"below num_env_steps ({self.num_env_steps}), or the actor never learns",
+            self.critic_warmup_steps,
+        )
+        _require(
             0 <= self.pretraining_noise < math.inf,
             "pretraining_noise",
             "finite and at least 0",

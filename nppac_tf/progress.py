@@ -69,6 +69,8 @@ class ProgressDisplay:
         started = time.monotonic()
         if self._bar:
             self._bar.begin(description, 0, None)
+        else:
+            self.say(f"{description} ...")
         yield
         if self._bar:
             self._bar.clear()

@@ -13,6 +13,7 @@ from absl.testing import flagsaver
 
 from launch import common
 from nppac_tf.config import AgentConfig, RunConfig
+from nppac_tf.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[2]
 ONE_FLAG_OF = {
@@ -113,8 +114,19 @@ def test_flags_survive_a_flagfile(parse, tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.flags")), ids=lambda p: p.name)
 def test_a_configuration_that_ships_is_valid(parse, path):
-    assert parse(f"--flagfile={path}") == ["launcher"]
-    assert common.configuration(RunConfig) != RunConfig()
+    assert parse(f"--flagfile={path}", "--demonstrations=mine.npz") == ["launcher"]
+    assert common.configuration(RunConfig) != RunConfig(demonstrations="mine.npz")
+
+
+def test_the_pen_configurations_differ_in_their_demonstrations_alone(parse):
+    def settings(name):
+        lines = (ROOT / "configs" / name).read_text().splitlines()
+        return [line for line in lines if line and not line.startswith(("#", "--demonstrations"))]
+
+    assert settings("pen.flags") == settings("pen_human.flags")
+    parse(f"--flagfile={ROOT / 'configs' / 'pen_human.flags'}")
+    with pytest.raises(UserError, match="demonstrations must be embedded:NAME or a file"):
+        common.configuration(RunConfig)
 
 
 @pytest.mark.parametrize("name", ONE_FLAG_OF)

@@ -40,7 +40,8 @@ def run(output):
 def test_a_pipe_gets_plain_lines():
     output = console(terminal=False)
     run(output)
-    fit, *lines = shown(output).splitlines()
+    announced, fit, *lines = shown(output).splitlines()
+    assert announced == "Fitting the prior ..."
     assert fit.startswith("Fitting the prior: ")
     assert lines == [
         "Pre-training the actor: 1,000 updates",
