@@ -79,3 +79,19 @@ def test_every_value_has_a_help_and_cannot_be_changed(config):
     name = dataclasses.fields(config)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(instance, name, None)
+
+
+@pytest.mark.parametrize("part", [None, "prior", "agent", "training"])
+def test_a_configuration_that_lacks_a_field_is_refused(part):
+    values = RunConfig().to_dict()
+    (values[part] if part else values).popitem()
+    with pytest.raises(UserError, match="not the configuration of a run"):
+        RunConfig.from_dict(values)
+
+
+def test_a_warm_up_must_end():
+    with pytest.raises(UserError, match=r"below num_env_steps \(2000\).*; got 4000"):
+        TrainingConfig(num_env_steps=2000, critic_warmup_steps=4000)
+    with pytest.raises(UserError, match="a multiple of steps_per_epoch"):
+        TrainingConfig(critic_warmup_steps=1500)
+    assert TrainingConfig(num_env_steps=0, critic_warmup_steps=4000).num_env_steps == 0

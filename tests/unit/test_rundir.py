@@ -206,3 +206,9 @@ def test_a_checkpoint_newer_than_the_policy_is_loaded(directory, task):
     assert updates == 5
     expected = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
     np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
+
+
+def test_other_demonstrations_than_the_runs_are_refused(directory, demonstrations):
+    directory.require_demonstrations(demonstrations)
+    with pytest.raises(UserError, match=r"demonstrations must be those that .* began with"):
+        directory.require_demonstrations(demonstrations.select([1]))
