@@ -557,11 +557,19 @@ def test_a_failed_save_keeps_the_former_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("x.npy", "path must end in .npz"), ("absent/x.npz", "path must be writable")],
+    [("x.npy", "path must end in .npz"), ("file/x.npz", "path must be writable")],
 )
 def test_refuses_paths_it_cannot_save_to(tmp_path, name, message):
+    (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match=message):
         save_demonstrations(Demonstrations.from_episodes(make_arrays()), tmp_path / name)
+
+
+def test_saving_makes_the_folder(tmp_path):
+    saved = Demonstrations.from_episodes(make_arrays())
+    save_demonstrations(saved, tmp_path / "new" / "folder" / "x.npz")
+    loaded = load_demonstrations(tmp_path / "new" / "folder" / "x.npz")
+    assert loaded.fingerprint() == saved.fingerprint()
 
 
 def test_npz_needs_no_metadata_nor_name(tmp_path):
