@@ -376,7 +376,7 @@ def test_tensorflow_behind_a_helper_is_found() -> None:
 
 
 @pytest.mark.parametrize("module", [PACKAGE, "nppac_tf.config", "nppac_tf.errors"])
-def test_a_light_module_imports_only_the_standard_library(module: str) -> None:
+def test_a_light_module_imports_nothing_slow(module: str) -> None:
     program = (
         f"import sys; before = set(sys.modules); import {module}; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
@@ -386,7 +386,8 @@ def test_a_light_module_imports_only_the_standard_library(module: str) -> None:
     )
     loaded = set(result.stdout.split())
     assert PACKAGE in loaded
-    assert loaded - sys.stdlib_module_names == {PACKAGE}
+    # gym_notices is a dictionary, which the package empties so that gym prints nothing.
+    assert loaded - sys.stdlib_module_names - {"gym_notices"} == {PACKAGE}
     assert result.stderr == ""
 
 
