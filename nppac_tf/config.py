@@ -64,7 +64,7 @@ class PriorConfig:
     scale_floor: float = _option(
         0.0, "Lower bound on the prior's deviation, in units of the action; 0 for none."
     )
-    prior_seed: int = _option(0, "Seed of inducing points and subsets.")
+    prior_seed: int = _option(0, "Seed of the exact Gaussian process's random subset.")
 
     def __post_init__(self) -> None:
         _check_choices(self)

@@ -4,6 +4,7 @@ Environments are stepped in plain Python, many at once. Updates run in a compile
 that holds the prior's statistics. What happens is told to observers, which print, write or draw it.
 """
 
+import collections
 import functools
 import math
 import time
@@ -169,7 +170,9 @@ class Collector:
         self._environments = environments
         self._seed = derive_seed(seed, "collection")
         self._returns = np.zeros(environments.num_environments)
-        self._finished: list[float] = []
+        self._finished: collections.deque[float] = collections.deque(
+            maxlen=environments.num_environments
+        )
         actor = agent.actor_network
 
         @tf.function(autograph=False)
@@ -196,12 +199,11 @@ class Collector:
             discounts = 1.0 - step.terminations.astype(np.float32)
             columns.append((observations, actions, step.rewards, discounts, step.next_observations))
         arrays = tuple(np.concatenate(column) for column in zip(*columns, strict=True))
-        latest = self._finished[-batch:]
-        return arrays, float(np.mean(latest)) if latest else float("nan")
+        return arrays, float(np.mean(self._finished)) if self._finished else float("nan")
 
     def _record(self, rewards: np.ndarray, ends: np.ndarray) -> None:
         self._returns += rewards
-        self._finished += list(self._returns[ends])
+        self._finished.extend(self._returns[ends])
         self._returns[ends] = 0.0
 
 
