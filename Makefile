@@ -17,7 +17,7 @@ help: ## Show this list.
 setup: $(SETUP) ## Install everything into .venv (PYTHON=... names another Python 3.11).
 
 # An environment that a broken or different Python left behind is made anew.
-$(SETUP): requirements.txt pyproject.toml
+$(SETUP): requirements_lock.txt pyproject.toml
 	@$(RUN) -c 'import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 	  found=$$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null); \
 	  case "$$found" in \
@@ -27,8 +27,8 @@ $(SETUP): requirements.txt pyproject.toml
 	  echo "Creating $(VENV) with Python $$found"; \
 	  $(PYTHON) -m venv --clear $(VENV); \
 	}
-	@echo "Installing requirements.txt into $(VENV): a minute or two the first time"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "Installing requirements_lock.txt into $(VENV): a minute or two the first time"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements_lock.txt
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 

@@ -30,55 +30,58 @@ _PRIOR_CACHE = flags.DEFINE_string(
 
 
 def main() -> None:
+    run_to_resume = _run_to_resume()
     from nppac_tf import agent, demonstrations, environments, priors, progress, rundir, training
 
-    if _RESUME.value:
-        if not _OUTPUT_DIR.value:
-            raise UserError("--resume needs the run's --output_dir")
-        directory = rundir.RunDirectory(_OUTPUT_DIR.value)
+    if run_to_resume:
+        directory = rundir.RunDirectory(run_to_resume)
         config = common.configuration(RunConfig, base=directory.config())
         directory.require_same(config)
     else:
         config = common.configuration(RunConfig)
         directory = rundir.RunDirectory(_OUTPUT_DIR.value or _default_output_dir(config))
-        directory.require_new()
 
     task = environments.make_task(config.task, config.reward)
     data = demonstrations.load_demonstrations(config.demonstrations, task)
-    with progress.ProgressDisplay() as display:
+    title = f"{config.task}, {config.prior.prior}, seed {config.training.seed}"
+    with directory.locked(), progress.ProgressDisplay() as display:
         display.say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
         for notice in data.notices:
             display.say(notice)
-        if _RESUME.value:
+        if run_to_resume:
             display.say(f"Going on with {directory.path}; its evaluations so far:")
-            directory.require_demonstrations(data)
+            for notice in directory.resume(config, data):
+                display.say(notice)
+        else:
+            directory.require_new()
+            directory.begin(config, data)
+            display.say(f"Writing to {directory.path}")
+        if directory.prior.exists():
             fitted = priors.load_prior(directory.prior)
         else:
             unscaled = dataclasses.replace(config.prior, scale_factor=1.0, scale_floor=0.0)
             with display.busy("Fitting the prior"):
                 fitted = priors.fit_prior(data, unscaled, _cache(priors.default_cache()))
-            priors.save_prior(fitted, directory.prior)
+        directory.keep_prior(fitted)
         prior = priors.rescale(fitted, config.prior)
         learner = agent.NppacAgent.for_task(task, prior, config.agent, config.training.seed)
-        directory.describe(config, prior, data)
-        if not _RESUME.value:
-            display.say(f"Writing to {directory.path}")
-        try:
-            rows = training.train(
-                learner,
-                task,
-                data,
-                config=config.training,
-                observers=[display, directory.observer(config.training)],
-                checkpoint=directory.checkpoint,
-            )
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted; go on with --resume --output_dir={directory.path}"
-            ) from None
+        with common.stop_on_signals() as stop:
+            try:
+                rows = training.train(
+                    learner,
+                    task,
+                    data,
+                    config=config.training,
+                    observers=[display, directory.observer()],
+                    checkpoint=directory.checkpoint,
+                    should_stop=lambda: stop.requested,
+                )
+            except training.Stopped:
+                by = str(stop.requested)
+                how = f"go on with --resume --output_dir={directory.path}"
+                raise common.Stopped(by, f"stopped by {by}; {how}") from None
         with display.busy("Exporting the policy"):
-            title = f"{config.task}, {config.prior.prior}, seed {config.training.seed}"
-            directory.conclude(learner, task, rows, title)
+            directory.conclude(learner, task, rows, title, data)
 
     names = [name for name in training.EVALUATION_COLUMNS if rows[0][name] == rows[0][name]]
     progress.print_table(
@@ -88,6 +91,26 @@ def main() -> None:
     )
     for path in (directory.metrics, directory.learning_curve, directory.policy):
         print(path)
+
+
+def _run_to_resume() -> pathlib.Path | None:
+    """The folder of the run to go on with, if --resume is given and there is one.
+
+    A job that is begun anew each time it is preempted gives all flags and --resume every time.
+    """
+    if not _RESUME.value:
+        return None
+    if not _OUTPUT_DIR.value:
+        raise UserError("--resume needs the run's --output_dir")
+    path = pathlib.Path(_OUTPUT_DIR.value)
+    if (path / "config.json").exists():
+        return path
+    if not common.given(RunConfig):
+        raise UserError(
+            f"no run to resume at {path}; to begin one there, give its flags as well "
+            "(--flagfile=...)"
+        )
+    return None
 
 
 def _readable(value: float) -> str:

@@ -197,6 +197,13 @@ class NppacAgent(sac_agent.SacAgent):
         return self._actor_network
 
     @property
+    def parameters(self) -> list[tf.Variable]:
+        """What gradients change: weights of actor and critics, and log alpha."""
+        networks = (self._actor_network, self._critic_network_1, self._critic_network_2)
+        weights = [weight for network in networks for weight in network.trainable_variables]
+        return [*weights, self._log_alpha]
+
+    @property
     def learned(self) -> dict[str, Any]:
         """All that training changes, by name: what a checkpoint holds."""
         parts = {

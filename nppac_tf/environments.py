@@ -14,7 +14,7 @@ import dataclasses
 import difflib
 import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
@@ -73,9 +73,16 @@ class Task:
         """A, the number of action components."""
         return len(self.action_low)
 
-    def make(self) -> gymnasium.Env:
-        """Makes a new environment; its observations and rewards are Gymnasium's own, uncast."""
-        return _make(self.environment_id, self.environment_kwargs)
+    def make(self, render_mode: str | None = None) -> gymnasium.Env:
+        """Makes a new environment; its observations and rewards are Gymnasium's own, uncast.
+
+        Args:
+            render_mode: "rgb_array" for one whose `render()` gives frames [H, W, 3] uint8.
+        """
+        kwargs = dict(self.environment_kwargs)
+        if render_mode is not None:
+            kwargs["render_mode"] = render_mode
+        return _make(self.environment_id, kwargs)
 
 
 def make_task(name: str, reward: str = "binary") -> Task:
@@ -211,8 +218,10 @@ class VectorEnvironment:
     """B environments of one task, stepped together in this process; each resets itself at its end.
 
     Every episode is reset with a seed of its own, derived from the run's seed, the environment's
-    index and the episode's index: the same actions always give the same run. Arrays handed out are
-    never written to again.
+    index and the episode's index: the same actions always give the same run. So its state is saved
+    as the seeds and the actions of the episodes underway, and restored by doing them again: exact
+    in any simulator that repeats itself, and no simulator is looked into. Arrays handed out are never
+    written to again.
     """
 
     def __init__(self, task: Task, num_environments: int, seed: int) -> None:
@@ -233,7 +242,7 @@ class VectorEnvironment:
         self._environments = [task.make() for _ in range(num_environments)]
         self._episode_counts = np.zeros(num_environments, np.int64)
         self._episode_indices = np.zeros(num_environments, np.int64)
-        self._underway = np.zeros(num_environments, np.bool_)
+        self._actions: list[list[np.ndarray]] = [[] for _ in range(num_environments)]
         self._observations = self._reset(range(num_environments))
 
     @property
@@ -274,10 +283,10 @@ class VectorEnvironment:
                 environment.step(actions[i])
             )
             successes[i] = info.get("success", np.nan)
+            self._actions[i].append(actions[i])
         require_finite("observation", next_observations)
         require_finite("reward", rewards)
 
-        self._underway[:] = True
         self._observations = next_observations
         ended = np.flatnonzero(terminations | truncations)
         if ended.size:
@@ -287,49 +296,68 @@ class VectorEnvironment:
             self._observations[ended] = self._reset(ended)
         return Step(next_observations, rewards, terminations, truncations, successes)
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """What `load_state_dict` needs: "episode_counts" and "next_episodes", both [B] int64."""
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs.
+
+        Returns:
+            "episode_counts" and "episode_indices" [B] int64, "observations" [B, D] float32, and
+            "actions", for each environment those of its episode underway, [T, A] float32.
+        """
+        none = np.empty((0, self._task.action_size), np.float32)
         return {
             "episode_counts": self._episode_counts.copy(),
-            "next_episodes": self._episode_indices + self._underway,
+            "episode_indices": self._episode_indices.copy(),
+            "observations": self._observations.copy(),
+            "actions": [np.stack(taken) if taken else none for taken in self._actions],
         }
 
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Goes on from a saved state: every environment starts its next episode.
-
-        Physics is not saved: an episode that was underway is abandoned, and not counted as
-        finished. One that had not been stepped yet starts again, so a state saved between episodes
-        continues exactly.
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[int]:
+        """Goes on from a saved state, in the middle of episodes too.
 
         Args:
             state: of `state_dict`, from as many environments with the same seed.
 
+        Returns:
+            The environments that do not repeat themselves: the saved actions led them to another
+            observation, and they begin their next episode. Empty for a deterministic simulator.
+
         Raises:
             UserError: if the state is of another number of environments.
         """
-        episode_counts = np.asarray(state["episode_counts"], np.int64)
-        next_episodes = np.asarray(state["next_episodes"], np.int64)
-        expected_shape = (self.num_environments,)
-        if episode_counts.shape != expected_shape or next_episodes.shape != expected_shape:
+        if len(state["actions"]) != self.num_environments:
             raise UserError(
-                f"state must be of {self.num_environments} environments; got {episode_counts.size}"
+                f"state must be of {self.num_environments} environments; "
+                f"got {len(state['actions'])}"
             )
-        self._episode_counts = episode_counts.copy()
-        self._episode_indices = next_episodes.copy()
-        self._observations = self._reset(range(self.num_environments))
+        self._episode_counts = np.array(state["episode_counts"], np.int64)
+        self._episode_indices = np.array(state["episode_indices"], np.int64)
+        observations = self._reset(range(self.num_environments))
+        unrepeated = []
+        for i, actions in enumerate(state["actions"]):
+            for action in actions:
+                observations[i], _, terminated, truncated, _ = self._environments[i].step(action)
+                if terminated or truncated:
+                    break
+            self._actions[i] = list(actions)
+            if not np.array_equal(observations[i], state["observations"][i]):
+                unrepeated.append(i)
+                self._episode_indices[i] += 1
+                (observations[i],) = self._reset([i])
+        self._observations = observations
+        return unrepeated
 
     def close(self) -> None:
         """Frees the simulators."""
         for environment in self._environments:
             environment.close()
 
-    def _reset(self, indices: range | np.ndarray) -> np.ndarray:
+    def _reset(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         observations = np.empty((len(indices), self._task.observation_size), np.float32)
         for row, i in enumerate(indices):
             seed = episode_seed(self._seed, int(i), int(self._episode_indices[i]))
             observations[row], _ = self._environments[i].reset(seed=seed)
+            self._actions[i] = []
         require_finite("observation", observations)
-        self._underway[indices] = False
         return observations
 
 

@@ -90,6 +90,13 @@ class ProgressDisplay:
             self._bar.begin(description, done, total)
         self._bar.move(done, describe(self._latest))
 
+    def on_epoch(self, row: Mapping[str, float]) -> None:
+        """Shows nothing that `on_progress` has not; see `training.Observer`."""
+
+    def on_notice(self, line: str) -> None:
+        """Writes the line."""
+        self.say(line)
+
     def on_evaluation(self, row: Mapping[str, float]) -> None:
         """Writes a line; see `training.Observer`."""
         self._latest |= row

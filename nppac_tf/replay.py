@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from nppac_tf.errors import UserError
 from nppac_tf.priors.base import PriorStatistics
 
 
@@ -48,9 +47,7 @@ class Replay(tf.Module):
         d, a = observation_size, action_size
         self._widths = [d, a, 1, 1, d, a, a, a, a]
         width = sum(self._widths)
-        self._rows = tf.Variable(
-            tf.zeros([capacity, width]), trainable=False, name="rows", shape=[None, width]
-        )
+        self._rows = tf.Variable(tf.zeros([capacity, width]), trainable=False, name="rows")
         self._added = tf.Variable(0, dtype=tf.int64, trainable=False, name="added")
 
     def __len__(self) -> int:
@@ -74,18 +71,25 @@ class Replay(tf.Module):
         self._rows.scatter_update(tf.IndexedSlices(rows, indices))
         self._added.assign_add(size)
 
-    def reserve(self) -> None:
-        """Makes room up to the capacity, after a checkpoint with a smaller one was restored.
+    def content(self) -> tuple[np.ndarray, int]:
+        """A copy of the rows in use [len(self), W], and how many were ever added."""
+        return self._rows[: len(self)].numpy(), int(self._added)
+
+    def load(self, rows: np.ndarray, added: int) -> None:
+        """The inverse of `content`, into a ring of the same or, unless it was full, any size.
 
         Raises:
-            UserError: if that ring was larger, or had begun to overwrite itself.
+            ValueError: if the rows are of another width, are more than the capacity, or come from
+                a full ring of another capacity.
         """
-        saved = int(tf.shape(self._rows.read_value())[0])
-        if saved != self.capacity and not int(self._added) <= saved < self.capacity:
-            raise UserError(
-                f"capacity must be {saved}, that of the checkpoint; got {self.capacity}"
-            )
-        self._rows.assign(tf.pad(self._rows, [[0, self.capacity - saved], [0, 0]]))
+        size, width = rows.shape
+        if width != sum(self._widths):
+            raise ValueError(f"rows must hold {sum(self._widths)} numbers; got {width}")
+        if size > self.capacity or (added > size and size != self.capacity):
+            raise ValueError(f"capacity must be {size}, that of the checkpoint; got {self.capacity}")
+        unused = [[0, self.capacity - size], [0, 0]]
+        self._rows.assign(tf.pad(tf.constant(rows, tf.float32), unused))
+        self._added.assign(added)
 
     def sample(self, batch_size: int, seed: tf.Tensor) -> Batch:
         """`batch_size` transitions drawn uniformly with replacement, inside compiled code.

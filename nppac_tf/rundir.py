@@ -2,36 +2,44 @@
 
 config.json                  configuration, versions, prior and demonstrations
 metrics.csv                  a row per evaluation
-tensorboard/                 the same, and the training figures of every epoch
+timings.csv                  the same rows' times and speeds
+tensorboard/                 all these, and the training figures of every epoch
 prior.npz                    the fitted prior
+novelty.npz                  calibration of the out-of-demonstration score, at the end
 checkpoints/                 all that the run needs to go on
+.lock                        held by the process that writes here
 figures/learning_curve.png   at the end
 policy/                      the SavedModel, at the end
 """
 
+import contextlib
 import csv
+import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from nppac_tf import evaluation, export, plotting
+from nppac_tf import checkpoints, evaluation, export, plotting
 from nppac_tf.agent import NppacAgent
 from nppac_tf.checkpoints import RunCheckpoint
-from nppac_tf.config import RunConfig, TrainingConfig
+from nppac_tf.config import RunConfig
 from nppac_tf.demonstrations import Demonstrations
-from nppac_tf.environments import Task
+from nppac_tf.environments import Task, make_task
 from nppac_tf.errors import UserError
-from nppac_tf.priors.base import BehavioralPrior, RescaledPrior, UniformPrior
+from nppac_tf.files import write_text
+from nppac_tf.metrics import MetricsWriter
+from nppac_tf.priors.base import BehavioralPrior, UniformPrior
+from nppac_tf.priors.files import load_prior, rescale, save_prior
+from nppac_tf.priors.novelty import Novelty, load_novelty, save_novelty
 from nppac_tf.replay import Replay
-from nppac_tf.training import EVALUATION_COLUMNS, TRAINING_COLUMNS, Metrics
+from nppac_tf.training import Metrics
 
 _PACKAGES = (
     "gpflow",
@@ -73,9 +81,18 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
+    def timings(self) -> pathlib.Path:
+        """Of the table of times."""
+        return self.path / "timings.csv"
+
+    @property
     def prior(self) -> pathlib.Path:
         """Of the fitted prior, whose statistics the replay holds."""
         return self.path / "prior.npz"
+
+    @property
+    def _novelty(self) -> pathlib.Path:
+        return self.path / "novelty.npz"
 
     @property
     def _config(self) -> pathlib.Path:
@@ -84,6 +101,40 @@ class RunDirectory:
     @property
     def _checkpoints(self) -> pathlib.Path:
         return self.path / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has begun here."""
+        return self._config.exists()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from writing here; made where absent, freed however this one ends.
+
+        Raises:
+            UserError: if another process is writing here, or the folder cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / ".lock", "a+")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(
+                f"the run's folder must be one that can be written to; got {str(self.path)!r} "
+                f"({error.strerror})"
+            ) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise UserError(
+                    f"{self.path} is being written by another process ({file.read().strip()}): "
+                    "wait for it or stop it, or name another folder"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            yield
 
     def require_new(self) -> None:
         """Raises UserError if a run is here already."""
@@ -110,14 +161,6 @@ class RunDirectory:
                     f"{flag} must be {had[name]!r}{or_more} to resume {self.path}; got {value!r}"
                 )
 
-    def require_demonstrations(self, demonstrations: Demonstrations) -> None:
-        """Raises UserError unless these are the demonstrations that the run began with."""
-        if self._read_config()["demonstrations"]["fingerprint"] != demonstrations.fingerprint():
-            raise UserError(
-                f"demonstrations must be those that {self.path} began with; "
-                f"the content of {demonstrations.name} has changed"
-            )
-
     def config(self) -> RunConfig:
         """The run's configuration.
 
@@ -141,31 +184,65 @@ class RunDirectory:
             "metrics": {name: value for name, value in last.items() if np.isfinite(value)},
         }
 
-    def describe(
-        self, config: RunConfig, prior: BehavioralPrior, demonstrations: Demonstrations
-    ) -> None:
-        """Writes config.json: with it, the folder holds a run."""
-        fitted = prior.prior if isinstance(prior, RescaledPrior) else prior
-        content = {
-            "config": config.to_dict(),
-            "versions": versions(),
-            "prior": {"class": type(fitted).__name__, **getattr(fitted, "summary", {})},
-            "demonstrations": {
-                "name": demonstrations.name,
-                "episodes": demonstrations.num_episodes,
-                "steps": demonstrations.num_steps,
-                "fingerprint": demonstrations.fingerprint(),
-            },
-        }
-        write_text(self._config, json.dumps(content, indent=2) + "\n")
+    def begin(self, config: RunConfig, demonstrations: Demonstrations) -> None:
+        """Writes config.json: from then on the folder holds a run, which can be resumed."""
+        self._write_config(
+            {
+                "config": config.to_dict(),
+                "versions": versions(),
+                "demonstrations": {
+                    "name": demonstrations.name,
+                    "episodes": demonstrations.num_episodes,
+                    "steps": demonstrations.num_steps,
+                    "fingerprint": demonstrations.fingerprint(),
+                },
+            }
+        )
+
+    def resume(self, config: RunConfig, demonstrations: Demonstrations) -> list[str]:
+        """Checks that the run may go on with these, and notes its new length.
+
+        Returns:
+            Notices: what is not as it was when the run began, a line each.
+
+        Raises:
+            UserError: if the configuration or the demonstrations are not the run's.
+        """
+        self.require_same(config)
+        content = self._read_config()
+        try:
+            fingerprint = content["demonstrations"]["fingerprint"]
+            had = dict(content["versions"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{self._config} is not the configuration of a run") from None
+        if fingerprint != demonstrations.fingerprint():
+            raise UserError(
+                f"demonstrations must be those that {self.path} began with; "
+                f"the content of {demonstrations.name} has changed"
+            )
+        content["config"] = config.to_dict()
+        self._write_config(content)
+        now = versions()
+        return [
+            f"{name} is {now[name]} and was {had.get(name)} when the run began: its figures may differ"
+            for name in now
+            if now[name] != had.get(name)
+        ]
+
+    def keep_prior(self, prior: BehavioralPrior) -> None:
+        """Saves the fitted prior, unless that was done before, and its summary in config.json."""
+        if not self.prior.exists():
+            save_prior(prior, self.prior)
+        summary = {"class": type(prior).__name__, **getattr(prior, "summary", {})}
+        self._write_config({**self._read_config(), "prior": summary})
 
     def checkpoint(self, agent: NppacAgent, replay: Replay) -> RunCheckpoint:
         """The run's checkpoints, as `training.train` asks for them."""
-        return RunCheckpoint(self._checkpoints, {"replay": replay, **agent.learned})
+        return RunCheckpoint(self._checkpoints, agent.learned, replay)
 
-    def observer(self, config: TrainingConfig) -> "MetricsWriter":
-        """Writes metrics.csv and TensorBoard's files."""
-        return MetricsWriter(self.metrics, self.path / "tensorboard", config.steps_per_epoch)
+    def observer(self) -> MetricsWriter:
+        """Writes metrics.csv, timings.csv and TensorBoard's files."""
+        return MetricsWriter(self.metrics, self.timings, self.path / "tensorboard")
 
     def rows(self) -> list[Metrics]:
         """What metrics.csv holds; empty where there is none."""
@@ -177,11 +254,20 @@ class RunDirectory:
                 for row in csv.DictReader(file)
             ]
 
-    def conclude(self, agent: NppacAgent, task: Task, rows: Sequence[Metrics], title: str) -> None:
-        """Draws the learning curve and exports the policy."""
+    def conclude(
+        self,
+        agent: NppacAgent,
+        task: Task,
+        rows: Sequence[Metrics],
+        title: str,
+        demonstrations: Demonstrations,
+    ) -> None:
+        """Draws the learning curve, calibrates the prior's novelty, and exports the policy."""
         self.learning_curve.parent.mkdir(parents=True, exist_ok=True)
         plotting.learning_curve(rows, title).savefig(self.learning_curve, dpi=150)
-        export.export_policy(agent, self.policy, task)
+        if agent.prior.informative and not self._novelty.exists():
+            save_novelty(Novelty.calibrate(agent.prior, demonstrations), self._novelty)
+        export.export_policy(agent, self.policy, task, self.load_novelty(), self.provenance())
 
     def load_policy(self, task: Task) -> tuple[evaluation.PolicyFunction, int]:
         """The run's latest greedy policy: from policy/, or from a checkpoint where that is newer.
@@ -192,18 +278,43 @@ class RunDirectory:
         Raises:
             UserError: if there is neither.
         """
-        latest = tf.train.latest_checkpoint(str(self._checkpoints))
-        saved = self._updates(latest)
+        saved = self._updates(checkpoints.latest(self._checkpoints))
         exported = export.load_metadata(self.policy)["updates"] if self.policy.exists() else -1
         if saved < 0 and exported < 0:
             raise UserError(f"{self.path} has neither a checkpoint nor a policy yet")
         if exported >= saved:
             return export.load_policy(self.policy), exported
         sizes = (task.observation_size, task.action_size)
-        agent = NppacAgent.for_task(task, UniformPrior(*sizes), self.config().agent)
-        checkpoint = tf.train.Checkpoint(actor=agent.actor_network)
-        checkpoint.restore(latest).expect_partial().assert_existing_objects_matched()
+        agent = self._restored(task, UniformPrior(*sizes))
         return evaluation.as_policy_function(agent.policy), saved
+
+    def load_agent(self) -> tuple[NppacAgent, Task]:
+        """The agent of the latest checkpoint, to act and to be exported, and its task.
+
+        Raises:
+            UserError: if there is no checkpoint or no prior, or they do not fit.
+        """
+        config = self.config()
+        task = make_task(config.task, config.reward)
+        return self._restored(task, rescale(load_prior(self.prior), config.prior)), task
+
+    def load_novelty(self) -> Novelty | None:
+        """The calibrated out-of-demonstration score; None where the run has none yet."""
+        return load_novelty(self._novelty) if self._novelty.exists() else None
+
+    def _restored(self, task: Task, prior: BehavioralPrior) -> NppacAgent:
+        """An agent with the actor and the number of updates of the latest checkpoint."""
+        path = checkpoints.latest(self._checkpoints)
+        if path is None:
+            raise UserError(f"{self.path} has no whole checkpoint yet: let it train on")
+        agent = NppacAgent.for_task(task, prior, self.config().agent)
+        objects = tf.train.Checkpoint(actor=agent.actor_network, updates=agent.train_step_counter)
+        try:
+            checkpoints.read_variables(objects, path)
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} does not fit the run's configuration: {reason}") from None
+        return agent
 
     def _read_config(self) -> dict[str, Any]:
         try:
@@ -216,64 +327,14 @@ class RunDirectory:
             raise UserError(f"{self._config} is not the configuration of a run")
         return content
 
+    def _write_config(self, content: dict[str, Any]) -> None:
+        write_text(self._config, json.dumps(content, indent=2) + "\n")
+
     @staticmethod
-    def _updates(checkpoint: str | None) -> int:
+    def _updates(checkpoint: pathlib.Path | None) -> int:
         if checkpoint is None:
             return -1
-        return int(tf.train.load_variable(checkpoint, "updates/.ATTRIBUTES/VARIABLE_VALUE"))
-
-
-class MetricsWriter:
-    """An observer of `training.train` that writes a table and TensorBoard's files.
-
-    The first row begins both anew: a run that goes on is told of all its earlier rows first.
-
-    Args:
-        table: The CSV file; whole after each row.
-        tensorboard: A folder.
-        steps_per_epoch: Training figures are written where the environment steps are a multiple.
-    """
-
-    def __init__(
-        self, table: pathlib.Path, tensorboard: pathlib.Path, steps_per_epoch: int
-    ) -> None:
-        self._table = table
-        self._tensorboard = tensorboard
-        self._steps_per_epoch = steps_per_epoch
-        self._rows: list[Metrics] = []
-        self._writer: Any = None
-
-    def on_progress(self, stage: str, done: int, total: int, metrics: Metrics) -> None:
-        """See `training.Observer`."""
-        if stage == "training" and done % self._steps_per_epoch == 0:
-            self._write_scalars(metrics, done)
-
-    def on_evaluation(self, row: Metrics) -> None:
-        """See `training.Observer`."""
-        self._rows.append(row)
-        if len(self._rows) == 1:
-            for file in self._tensorboard.glob("events.out.*"):
-                file.unlink()
-        self._write_scalars(row, int(row["env_steps"]))
-        self._write_table()
-
-    def _write_table(self) -> None:
-        def write(file: Any) -> None:
-            table = csv.DictWriter(file, (*EVALUATION_COLUMNS, *TRAINING_COLUMNS), restval="")
-            table.writeheader()
-            table.writerows(self._rows)
-
-        _replace(self._table, write)
-
-    def _write_scalars(self, metrics: Metrics, step: int) -> None:
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(str(self._tensorboard))
-        # Never the default writer while updates are traced: XLA refuses summaries.
-        with self._writer.as_default(step):
-            for name, value in metrics.items():
-                if name != "env_steps" and np.isfinite(value):
-                    tf.summary.scalar(name, value)
-        self._writer.flush()
+        return int(checkpoints.read_variable(checkpoint, "updates"))
 
 
 def versions() -> dict[str, str]:
@@ -282,24 +343,6 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }
-
-
-def write_text(path: pathlib.Path, content: str) -> None:
-    """Writes a file whole or not at all; its folder is made where absent."""
-    _replace(path, lambda file: file.write(content))
-
-
-def _replace(path: pathlib.Path, write: Callable[[Any], Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8", newline="") as file:
-            write(file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

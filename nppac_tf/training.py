@@ -5,11 +5,13 @@ that holds the prior's statistics. What happens is told to observers, which prin
 """
 
 import collections
+import contextlib
+import dataclasses
 import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -54,6 +56,16 @@ class Observer(Protocol):
     def on_evaluation(self, row: Metrics) -> None:
         """`row` has `EVALUATION_COLUMNS` and, after the first update, `TRAINING_COLUMNS`."""
 
+    def on_epoch(self, row: Metrics) -> None:
+        """`row` has "env_steps" and `TRAINING_COLUMNS`: the end of an epoch's updates."""
+
+    def on_notice(self, line: str) -> None:
+        """Something that a person should know of."""
+
+
+class Stopped(Exception):
+    """A run was asked to stop, and did; with a checkpoint it can go on as if it had not."""
+
 
 def train(
     agent: NppacAgent,
@@ -64,6 +76,7 @@ def train(
     config: TrainingConfig | None = None,
     observers: Sequence[Observer] = (),
     checkpoint: Callable[[NppacAgent, Replay], RunCheckpoint] | None = None,
+    should_stop: Callable[[], Any] = lambda: False,
 ) -> list[Metrics]:
     """Trains an agent on a task.
 
@@ -75,92 +88,191 @@ def train(
             before.
         num_steps: Environment steps, in place of the configuration's `num_env_steps`.
         config: The loop's settings; defaults where None.
-        observers: Told of progress and evaluations.
+        observers: Told of progress, evaluations and what else is to be known.
         checkpoint: Makes the run's checkpoint from agent and replay; if it has one to restore,
-            the run goes on from there. None saves nothing.
+            the run goes on from there, and ends as if it had never been interrupted. None saves
+            nothing.
+        should_stop: Asked every second or so; once it says yes, the run saves and raises `Stopped`.
 
     Returns:
         One row of metrics per evaluation, the first before any environment step.
 
     Raises:
-        UserError: if a loss stops being finite.
+        Stopped: if `should_stop` said so.
+        UserError: if a loss or a parameter stops being finite, or a checkpoint cannot be written
+            or does not fit.
     """
     config = config or TrainingConfig()
-    total = config.num_env_steps if num_steps is None else num_steps
-    epochs = max(1, math.ceil(total / config.steps_per_epoch))
-    capacity = min(config.replay_capacity, epochs * config.steps_per_epoch)
-    replay = Replay(task.observation_size, task.action_size, capacity)
-    learner = Learner(agent, replay, config)
-    environments = VectorEnvironment(task, config.num_environments, config.seed)
-    policy = evaluation.as_policy_function(agent.policy)
-    saved = checkpoint(agent, replay) if checkpoint else None
-    rows: list[Metrics] = []
-    env_steps, started = 0, time.monotonic()
-    losses: Metrics = {}
+    if num_steps is not None:
+        config = dataclasses.replace(config, num_env_steps=num_steps)
+    with contextlib.closing(
+        VectorEnvironment(task, config.num_environments, config.seed)
+    ) as environments:
+        loop = _Loop(agent, task, environments, config, observers, should_stop)
+        saved = checkpoint(agent, loop.replay) if checkpoint else None
+        return loop.run(demonstrations, saved)
 
-    def progress(stage: str, done: int, of: int, metrics: Metrics) -> None:
-        for observer in observers:
-            observer.on_progress(stage, done, of, metrics)
 
-    def evaluate() -> None:
-        episodes = evaluation.evaluate(policy, task, config.eval_episodes)
-        row = {
-            "env_steps": env_steps,
-            "updates": int(agent.train_step_counter),
-            "wall_seconds": time.monotonic() - started,
-            **episodes.summary(),
-            **losses,
-        }
-        rows.append(row)
-        for observer in observers:
-            observer.on_evaluation(row)
+class _Loop:
+    """One run: what it has done so far, and how it goes on from there."""
 
-    updates_before = int(agent.train_step_counter)
-    restored = saved.restore() if saved else None
-    if restored:
-        replay.reserve()
-        env_steps, rows = restored["env_steps"], restored["rows"]
-        updates_before = restored["updates_before"]
-        started -= restored["wall_seconds"]
-        environments.load_state_dict(restored["environments"])
-        for row in rows:
-            for observer in observers:
-                observer.on_evaluation(row)
-    else:
-        fresh_to_prior = agent.prior.informative and not updates_before
-        if demonstrations is not None and config.pretraining_steps and fresh_to_prior:
-            learner.pretrain(demonstrations.observations, progress)
-        evaluate()
+    def __init__(
+        self,
+        agent: NppacAgent,
+        task: Task,
+        environments: VectorEnvironment,
+        config: TrainingConfig,
+        observers: Sequence[Observer],
+        should_stop: Callable[[], Any],
+    ) -> None:
+        epochs = max(1, math.ceil(config.num_env_steps / config.steps_per_epoch))
+        capacity = min(config.replay_capacity, epochs * config.steps_per_epoch)
+        self.replay = Replay(task.observation_size, task.action_size, capacity)
+        self._agent = agent
+        self._task = task
+        self._environments = environments
+        self._config = config
+        self._observers = observers
+        self._should_stop = should_stop
+        self._learner = Learner(agent, self.replay, config)
+        self._collector = Collector(agent, environments, config.seed)
+        self._policy = evaluation.as_policy_function(agent.policy)
 
-    collector = Collector(agent, environments, config.seed)
-    while env_steps < total:
-        transitions, mean_return = collector.collect(config.steps_per_epoch, env_steps)
-        replay.add(learner.with_statistics(*transitions))
-        env_steps += config.steps_per_epoch
+        self._env_steps = 0
+        self._saved = -1  # environment steps of the latest checkpoint
+        self._updates_before = int(agent.train_step_counter)
+        self._started = time.monotonic()
+        self._rows: list[Metrics] = []  # one per evaluation
+        self._epochs: list[Metrics] = []  # one per epoch
+        self._losses: Metrics = {}  # of the latest updates
 
-        updates_due = updates_before + round(env_steps * config.updates_per_step)
-        num_updates = updates_due - int(agent.train_step_counter)
-        epoch_started = time.monotonic()
-        learn_policy = env_steps > config.critic_warmup_steps
-        for done, losses in learner.update(num_updates, learn_policy):
-            losses["train/return"] = mean_return
-            losses["train/updates_per_second"] = done / (time.monotonic() - epoch_started)
+    def run(self, demonstrations: Demonstrations | None, saved: RunCheckpoint | None) -> list[Metrics]:
+        """Pre-trains or restores, and then trains until the configured step."""
+        config = self._config
+        restored = saved.restore(self._notice) if saved else None
+        if restored:
+            self._load_state_dict(restored)
+        elif demonstrations is not None and self._agent.prior.informative:
+            if config.pretraining_steps and not self._updates_before:
+                self._learner.pretrain(demonstrations.observations, self._progress)
+        try:
+            while True:
+                self._learn()
+                if self._due(config.eval_interval, self._evaluated):
+                    self._evaluate()
+                if saved and self._due(config.checkpoint_interval, self._saved):
+                    saved.save(self._state_dict())
+                    self._saved = self._env_steps
+                if saved:
+                    saved.check()
+                if self._env_steps >= config.num_env_steps:
+                    break
+                self._collect()
+        except Stopped:
+            if saved:
+                saved.save(self._state_dict())
+            raise
+        finally:
+            if saved:
+                saved.wait()
+        return self._rows
+
+    @property
+    def _evaluated(self) -> float:
+        return self._rows[-1]["env_steps"] if self._rows else -1
+
+    def _due(self, interval: int, done_at: float) -> bool:
+        at_end = self._env_steps >= self._config.num_env_steps
+        return self._env_steps != done_at and (at_end or self._env_steps % interval == 0)
+
+    def _collect(self) -> None:
+        steps = self._config.steps_per_epoch
+        transitions, mean_return = self._collector.collect(steps, self._env_steps)
+        self.replay.add(self._learner.with_statistics(*transitions))
+        self._env_steps += steps
+        self._losses = {"train/return": mean_return}
+
+    def _learn(self) -> None:
+        """The updates that the environment steps so far are worth."""
+        config = self._config
+        wanted = self._updates_before + round(self._env_steps * config.updates_per_step)
+        num_updates = wanted - int(self._agent.train_step_counter)
+        started = time.monotonic()
+        learn_policy = self._env_steps > config.critic_warmup_steps
+        for done, losses in self._learner.update(num_updates, learn_policy):
+            self._losses |= losses
+            self._losses["train/updates_per_second"] = done / (time.monotonic() - started)
             fresh = config.steps_per_epoch * (1 - done / num_updates)
-            progress("training", round(env_steps - fresh), total, losses)
-        if env_steps % config.eval_interval == 0 or env_steps >= total:
-            evaluate()
-        if saved and (env_steps % config.checkpoint_interval == 0 or env_steps >= total):
-            saved.save(
-                {
-                    "env_steps": env_steps,
-                    "updates_before": updates_before,
-                    "wall_seconds": time.monotonic() - started,
-                    "rows": rows,
-                    "environments": environments.state_dict(),
-                }
+            self._progress("training", round(self._env_steps - fresh), self._losses)
+        if self._env_steps > (self._epochs[-1]["env_steps"] if self._epochs else 0):
+            self._remember(self._epochs, {"env_steps": self._env_steps, **self._losses})
+
+    def _evaluate(self) -> None:
+        def policy(observations: np.ndarray) -> np.ndarray:
+            self._stop_if_asked()
+            return self._policy(observations)
+
+        episodes = evaluation.evaluate(policy, self._task, self._config.eval_episodes)
+        row = {
+            "env_steps": self._env_steps,
+            "updates": int(self._agent.train_step_counter),
+            "wall_seconds": time.monotonic() - self._started,
+            **episodes.summary(),
+            **self._losses,
+        }
+        self._remember(self._rows, row)
+
+    def _remember(self, table: list[Metrics], row: Metrics) -> None:
+        table.append(row)
+        for observer in self._observers:
+            (observer.on_epoch if table is self._epochs else observer.on_evaluation)(row)
+
+    def _progress(self, stage: str, done: int, metrics: Metrics) -> None:
+        total = (
+            self._config.num_env_steps if stage == "training" else self._config.pretraining_steps
+        )
+        for observer in self._observers:
+            observer.on_progress(stage, done, total, metrics)
+        self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        if self._should_stop():
+            raise Stopped
+
+    def _notice(self, line: str) -> None:
+        for observer in self._observers:
+            observer.on_notice(line)
+
+    def _state_dict(self) -> dict[str, Any]:
+        return {
+            "env_steps": self._env_steps,
+            "updates_before": self._updates_before,
+            "wall_seconds": time.monotonic() - self._started,
+            "rows": self._rows,
+            "epochs": self._epochs,
+            "losses": self._losses,
+            "environments": self._environments.state_dict(),
+            "collector": self._collector.state_dict(),
+        }
+
+    def _load_state_dict(self, state: dict[str, Any]) -> None:
+        self._env_steps = self._saved = state["env_steps"]
+        self._updates_before = state["updates_before"]
+        self._started -= state["wall_seconds"]
+        self._losses = state["losses"]
+        unrepeated = self._environments.load_state_dict(state["environments"])
+        if unrepeated:
+            self._notice(
+                f"{self._task.name} does not repeat itself: {len(unrepeated)} of "
+                f"{self._environments.num_environments} environments begin a new episode, and the "
+                "run goes on otherwise than it would have"
             )
-    environments.close()
-    return rows
+        self._collector.load_state_dict(state["collector"])
+        # The observers hear of everything again, in the order in which it happened.
+        past = [(row, self._epochs) for row in state["epochs"]]
+        past += [(row, self._rows) for row in state["rows"]]
+        for row, table in sorted(past, key=lambda item: item[0]["env_steps"]):
+            self._remember(table, row)
 
 
 class Collector:
@@ -201,6 +313,15 @@ class Collector:
         arrays = tuple(np.concatenate(column) for column in zip(*columns, strict=True))
         return arrays, float(np.mean(self._finished)) if self._finished else float("nan")
 
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs: the returns of episodes underway and of finished ones."""
+        return {"returns": self._returns.copy(), "finished": [float(r) for r in self._finished]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state."""
+        self._returns = np.array(state["returns"], np.float64)
+        self._finished.extend(state["finished"])
+
     def _record(self, rewards: np.ndarray, ends: np.ndarray) -> None:
         self._returns += rewards
         self._finished.extend(self._returns[ends])
@@ -232,6 +353,12 @@ class Learner:
             )
             for learn_policy in (False, True)
         }
+        self._all_finite = tf.function(
+            lambda: tf.reduce_all(
+                [tf.reduce_all(tf.math.is_finite(weights)) for weights in agent.parameters]
+            ),
+            autograph=False,
+        )
         self._pretraining_loop = tf.function(self._pretraining, jit_compile=jit_compile)
 
     def with_statistics(
@@ -265,7 +392,7 @@ class Learner:
         """Runs updates in compiled chunks; yields how many are done, and their mean losses.
 
         Raises:
-            UserError: if a loss is not finite.
+            UserError: if a loss or a parameter is not finite.
         """
         done = 0
         while done < num_updates:
@@ -276,8 +403,19 @@ class Learner:
                 f"train/{name}": float(value)
                 for name, value in zip(NppacLossInfo._fields, means, strict=True)
             }
-            _check_finite(losses, int(self._agent.train_step_counter))
+            self._check_finite(losses)
             yield done, losses
+
+    def _check_finite(self, losses: Metrics) -> None:
+        broken = [name for name, value in losses.items() if not np.isfinite(value)]
+        if not broken and not self._all_finite():
+            broken = ["a parameter"]
+        if broken:
+            raise UserError(
+                f"{', '.join(broken)} stopped being finite before update "
+                f"{int(self._agent.train_step_counter)}; try a larger --scale_floor, a smaller "
+                "--learning_rate, or --critic_layer_norm"
+            )
 
     def _updates(self, num_updates: tf.Tensor, learn_policy: bool) -> tf.Tensor:
         sums = tf.zeros([len(NppacLossInfo._fields)])
@@ -303,8 +441,8 @@ class Learner:
             kl = self._pretraining_loop(
                 states, statistics, tf.constant(first), tf.constant(last)
             ).numpy() / (last - first)
-            _check_finite({"train/kl": kl}, last)
-            progress("pretraining", last, total, {"train/kl": float(kl)})
+            self._check_finite({"train/kl": kl})
+            progress("pretraining", last, {"train/kl": float(kl)})
 
     def _pretraining(
         self, states: tf.Tensor, statistics: PriorStatistics, first: tf.Tensor, last: tf.Tensor
@@ -333,12 +471,3 @@ def use_xla(mode: str) -> bool:
     On a CPU TensorFlow's own kernels are about twice as fast as XLA's.
     """
     return mode == "on" or (mode == "auto" and bool(tf.config.list_physical_devices("GPU")))
-
-
-def _check_finite(losses: Metrics, updates: int) -> None:
-    broken = [name for name, value in losses.items() if not np.isfinite(value)]
-    if broken:
-        raise UserError(
-            f"{', '.join(broken)} stopped being finite before update {updates}; try a larger "
-            "--scale_floor, a smaller --learning_rate, or --critic_layer_norm"
-        )

@@ -3,18 +3,22 @@
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics, RescaledPrior, UniformPrior
 from nppac_tf.priors.files import default_cache, fit_prior, load_prior, rescale, save_prior
 from nppac_tf.priors.gaussian_process import ExactGPPrior, GaussianProcessPrior, SparseGPPrior
+from nppac_tf.priors.novelty import Novelty, load_novelty, save_novelty
 
 __all__ = [
     "BehavioralPrior",
     "ExactGPPrior",
     "GaussianProcessPrior",
+    "Novelty",
     "PriorStatistics",
     "RescaledPrior",
     "SparseGPPrior",
     "UniformPrior",
     "default_cache",
     "fit_prior",
+    "load_novelty",
     "load_prior",
     "rescale",
+    "save_novelty",
     "save_prior",
 ]

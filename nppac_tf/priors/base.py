@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from nppac_tf import divergences
+from nppac_tf.demonstrations import Demonstrations
 
 
 class PriorStatistics(NamedTuple):
@@ -45,6 +46,37 @@ class BehavioralPrior(tf.Module, abc.ABC):
     @abc.abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `priors.save_prior` writes: JSON-able settings, and arrays."""
+
+    def uncertainty(self, observations: tf.Tensor) -> tf.Tensor:
+        """How little the demonstrations say at observations [B, D]: [B] float32, larger for less.
+
+        Its unit is the prior's own; `Novelty` maps it to [0, 1]. By default the mean log deviation.
+        """
+        return tf.reduce_mean(tf.math.log(self.statistics(observations).scale), axis=-1)
+
+    def predict(self, observations: tf.Tensor) -> tuple[PriorStatistics, tf.Tensor]:
+        """`statistics` and `uncertainty`, for priors where they share work."""
+        return self.statistics(observations), self.uncertainty(observations)
+
+    def held_out_uncertainty(self, demonstrations: Demonstrations, folds: np.ndarray) -> np.ndarray:
+        """`uncertainty` at each demonstration state for a prior that its fold was no part of.
+
+        By default that of this prior itself, which has seen the states and is too sure there.
+
+        Args:
+            demonstrations: Those that the prior was fitted to, N steps.
+            folds: [N] int, the fold of each step.
+
+        Returns:
+            [N] float32.
+        """
+        observations = demonstrations.observations
+        return np.concatenate(
+            [
+                self.uncertainty(tf.constant(observations[start : start + 1024])).numpy()
+                for start in range(0, len(observations), 1024)
+            ]
+        )
 
     def distribution(self, observations: tf.Tensor) -> tfp.distributions.Distribution:
         """pi0(. | s) for observations [B, D], with batch shape [B] and event shape [A]."""
@@ -127,7 +159,22 @@ class RescaledPrior(BehavioralPrior):
         self.floor = floor
 
     def statistics(self, observations: tf.Tensor) -> PriorStatistics:  # noqa: D102
-        location, scale = self.prior.statistics(observations)
+        return self._rescale(*self.prior.statistics(observations))
+
+    def uncertainty(self, observations: tf.Tensor) -> tf.Tensor:
+        """That of the wrapped prior: it depends on neither factor nor floor."""
+        return self.prior.uncertainty(observations)
+
+    def predict(self, observations: tf.Tensor) -> tuple[PriorStatistics, tf.Tensor]:  # noqa: D102
+        (location, scale), uncertainty = self.prior.predict(observations)
+        return self._rescale(location, scale), uncertainty
+
+    def held_out_uncertainty(  # noqa: D102
+        self, demonstrations: Demonstrations, folds: np.ndarray
+    ) -> np.ndarray:
+        return self.prior.held_out_uncertainty(demonstrations, folds)
+
+    def _rescale(self, location: tf.Tensor, scale: tf.Tensor) -> PriorStatistics:
         return PriorStatistics(location, tf.maximum(self.factor * scale, self.floor))
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

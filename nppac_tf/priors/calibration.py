@@ -62,6 +62,21 @@ def coverage(
     return (distance[..., np.newaxis] <= half_widths).mean(axis=(0, 1))
 
 
+def roc_area(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Area under the ROC curve of a score that is to be higher outside than inside.
+
+    Args:
+        inside: [N] scores.
+        outside: [M] scores.
+
+    Returns:
+        The chance that a random outside score exceeds a random inside one, ties counted as half.
+    """
+    ranks = stats.rankdata(np.concatenate([inside, outside]))[len(inside) :]
+    exceeded = ranks.sum() - len(outside) * (len(outside) + 1) / 2
+    return float(exceeded / (len(inside) * len(outside)))
+
+
 def far_observations(
     observations: np.ndarray, seed: int = 0, num_deviations: float = 10.0
 ) -> np.ndarray:

@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import tempfile
 import warnings
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
+from nppac_tf.files import replace_file
 from nppac_tf.priors.base import BehavioralPrior, RescaledPrior, UniformPrior
 from nppac_tf.priors.gaussian_process import ExactGPPrior, SparseGPPrior
 
@@ -93,16 +93,8 @@ def save_prior(prior: BehavioralPrior, path: str | os.PathLike[str]) -> None:
         raise UserError(f"prior must be one of {', '.join(_CLASSES)}; got {type(prior).__name__}")
     settings, arrays = prior.state()
     header = {"version": _VERSION, "class": _NAMES[type(prior)], "settings": settings}
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        try:
-            np.savez(file, header=np.array(json.dumps(header)), **arrays)
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    header_array = np.array(json.dumps(header))
+    replace_file(path, lambda file: np.savez(file, header=header_array, **arrays))
 
 
 def load_prior(path: str | os.PathLike[str]) -> BehavioralPrior:

@@ -16,7 +16,12 @@ q(L^-1 u) = N(q_mu, q_cov)
 Both are mu0 = m + k(s, C) W and Sigma0 = k(s, s) - k(s, C) Q k(C, s) with fixed centers C, weights
 W and matrix Q: what prediction costs is one kernel matrix and two products. Sigma0 falls near the
 demonstrations and grows back to k(s, s) away from them. The deviation returned is that of an
-action, sqrt(Sigma0 + v), or of the mean action, sqrt(Sigma0), without the observation noise.
+action, sqrt(Sigma0 + v), or of the mean action, sqrt(Sigma0), without the observation noise. The
+uncertainty is log sqrt(Sigma0), always without it.
+
+Q is symmetric, and its entries cancel: v is often 1e-6, Sigma0 as small, and Q as large as 1 / v,
+so it must stay in float64. It is kept as blocks of rows cut off at the diagonal, which halves
+memory, the size of an export, and the product that costs most.
 
 This module is the border between float64 (fitting, factors, prediction) and float32 (what leaves).
 """
@@ -35,6 +40,7 @@ from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
 
 JITTER = 1e-6
 _SMALLEST_VARIANCE = 1e-10
+_BLOCK_ROWS = 128
 
 _KERNELS = {
     "rbf": gpflow.kernels.SquaredExponential,
@@ -78,11 +84,12 @@ class GaussianProcessPrior(BehavioralPrior):
         super().__init__(arrays["centers"].shape[1], arrays["mean"].shape[0])
         self._settings = dict(settings)
         self._arrays = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
-        self._kernel = _KERNELS[settings["kernel"]](
-            variance=float(arrays["kernel_variance"]), lengthscales=arrays["lengthscales"]
-        )
-        gpflow.set_trainable(self._kernel, False)
-        weights, precision = self._factors()
+        with gpflow.config.as_context(_float64()):
+            self._kernel = _KERNELS[settings["kernel"]](
+                variance=float(arrays["kernel_variance"]), lengthscales=arrays["lengthscales"]
+            )
+            gpflow.set_trainable(self._kernel, False)
+            weights, precision = (factor.numpy() for factor in self._factors())
         if not (np.isfinite(weights).all() and np.isfinite(precision).all()):
             raise UserError(
                 "the Gaussian process has no finite posterior: its covariance is singular; "
@@ -90,7 +97,7 @@ class GaussianProcessPrior(BehavioralPrior):
             )
         self._centers = self._constant("centers")
         self._weights = tf.Variable(weights, trainable=False, name="weights")
-        self._precision = tf.Variable(precision, trainable=False, name="precision")
+        self._precision = _SymmetricMatrix(precision)
         self._mean = self._constant("mean")
         self._noise_variance = self._constant("noise_variance")
         self._observation_shift = self._constant("observation_shift")
@@ -121,23 +128,39 @@ class GaussianProcessPrior(BehavioralPrior):
 
     def statistics(self, observations: tf.Tensor) -> PriorStatistics:
         """Location and deviation [B, P] (float32) at observations [B, D], in units of actions."""
+        return self.predict(observations)[0]
+
+    def uncertainty(self, observations: tf.Tensor) -> tf.Tensor:
+        """Log sqrt(Sigma0) [B] (float32) of the standardized process, without noise."""
+        return self.predict(observations)[1]
+
+    def predict(self, observations: tf.Tensor) -> tuple[PriorStatistics, tf.Tensor]:
+        """`statistics` and `uncertainty`, from one product with Q."""
         states = (tf.cast(observations, tf.float64) - self._observation_shift) / (
             self._observation_scale
         )
         mean, variance = self._posterior(states)
+        uncertainty = 0.5 * tf.math.log(variance)
         if self._settings["observation_noise"]:
             variance += self._noise_variance
         location = self._action_shift + self._action_scale * (self._mean + mean)
         scale = self._action_scale * tf.sqrt(variance)[:, tf.newaxis]
-        return PriorStatistics(tf.cast(location, tf.float32), tf.cast(scale, tf.float32))
+        statistics = PriorStatistics(tf.cast(location, tf.float32), tf.cast(scale, tf.float32))
+        return statistics, tf.cast(uncertainty, tf.float32)
 
     def _posterior(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean less the constant [B, P] and variance [B] of the standardized process."""
-        cross = self._kernel(states, self._centers)
-        variance = self._kernel(states, full_cov=False) - tf.reduce_sum(
-            tf.matmul(cross, self._precision) * cross, axis=-1
+        cross = self._kernel(self._centers, states)
+        variance = self._kernel(states, full_cov=False) - self._precision.quadratic_form(cross)
+        mean = tf.matmul(cross, self._weights, transpose_a=True)
+        return mean, tf.maximum(variance, _SMALLEST_VARIANCE)
+
+    def _standardized(self, demonstrations: Demonstrations) -> np.ndarray:
+        """States [N, D] in the units of the centers."""
+        observations = demonstrations.observations.astype(np.float64)
+        return (observations - self._arrays["observation_shift"]) / (
+            self._arrays["observation_scale"]
         )
-        return tf.matmul(cross, self._weights), tf.maximum(variance, _SMALLEST_VARIANCE)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:  # noqa: D102
         return dict(self._settings), dict(self._arrays)
@@ -193,6 +216,30 @@ class ExactGPPrior(GaussianProcessPrior):
         identity = tf.eye(tf.shape(factor)[0], dtype=tf.float64)
         return tf.linalg.cholesky_solve(factor, errors), tf.linalg.cholesky_solve(factor, identity)
 
+    def held_out_uncertainty(self, demonstrations: Demonstrations, folds: np.ndarray) -> np.ndarray:
+        """See `BehavioralPrior`. The covariance of a fold given all else is (Q of the fold)^-1.
+
+        (Rasmussen and Williams 2006, section 5.4.2, for several points at a time.)
+
+        Raises:
+            UserError: if these are not the demonstrations that the prior was fitted to.
+        """
+        states = self._standardized(demonstrations)
+        centers = self._arrays["centers"]
+        if states.shape != centers.shape or not np.allclose(states, centers, atol=1e-5):
+            raise UserError(
+                "demonstrations must be those that the prior was fitted to, "
+                f"{len(centers):,} steps; got {demonstrations.name}, {len(states):,} steps"
+            )
+        precision = self._precision.numpy()
+        variance = np.empty(len(states))
+        for fold in np.unique(folds):
+            held_out = np.flatnonzero(folds == fold)
+            covariance = np.linalg.inv(precision[np.ix_(held_out, held_out)])
+            variance[held_out] = np.diagonal(covariance)
+        variance -= self._arrays["noise_variance"] + JITTER
+        return _log_deviation(variance)
+
 
 class SparseGPPrior(GaussianProcessPrior):
     """A sparse variational posterior (SVGP) with the optimal q(u) at M inducing points.
@@ -241,8 +288,57 @@ class SparseGPPrior(GaussianProcessPrior):
             tf.matmul(inverse, tf.matmul(explained, inverse), transpose_a=True),
         )
 
+    def held_out_uncertainty(self, demonstrations: Demonstrations, folds: np.ndarray) -> np.ndarray:
+        """See `BehavioralPrior`. With q(u) optimal for the other folds; Z stays."""
+        states = self._standardized(demonstrations)
+        factor = _inducing_factor(self._kernel, tf.constant(self._arrays["centers"]))
+        features = tf.linalg.triangular_solve(
+            factor, self._kernel(self._arrays["centers"], states)
+        ).numpy()
+        noise = self._arrays["noise_variance"]
+        identity = np.eye(len(features))
+        variance = np.full(len(states), self._arrays["kernel_variance"])
+        variance -= np.square(features).sum(axis=0)
+        for fold in np.unique(folds):
+            rest, held_out = features[:, folds != fold], features[:, folds == fold]
+            precision = tf.linalg.cholesky(identity + rest @ rest.T / noise)
+            unexplained = tf.linalg.triangular_solve(precision, tf.constant(held_out))
+            variance[folds == fold] += np.square(unexplained).sum(axis=0)
+        return _log_deviation(variance)
+
 
 _INITIAL_NOISE = 0.01
+
+
+class _SymmetricMatrix(tf.Module):
+    """A symmetric matrix Q [M, M] as rows up to the diagonal, off-diagonal blocks doubled."""
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        super().__init__(name="precision")
+        self._rows = []
+        for start in range(0, len(matrix), _BLOCK_ROWS):
+            rows = matrix[start : start + _BLOCK_ROWS, : start + _BLOCK_ROWS].copy()
+            rows[:, :start] *= 2.0
+            self._rows.append(tf.Variable(rows, trainable=False, name=f"rows{start}"))
+
+    def quadratic_form(self, vectors: tf.Tensor) -> tf.Tensor:
+        """The form c' Q c [B] of each column c of `vectors` [M, B]."""
+        form = tf.zeros_like(vectors[0])
+        for rows in self._rows:
+            size, end = rows.shape
+            product = tf.matmul(rows, vectors[:end])
+            form += tf.reduce_sum(product * vectors[end - size : end], axis=0)
+        return form
+
+    def numpy(self) -> np.ndarray:
+        """Q."""
+        size = self._rows[-1].shape[1]
+        lower = np.zeros((size, size))
+        for rows in self._rows:
+            start = rows.shape[1] - rows.shape[0]
+            lower[start : rows.shape[1], :start] = rows[:, :start].numpy() / 2.0
+            lower[start : rows.shape[1], start : rows.shape[1]] = np.tril(rows[:, start:])
+        return lower + np.tril(lower, -1).T
 
 
 class _Data:
@@ -285,6 +381,10 @@ class _Data:
             variance = np.maximum(variance - rows[index] ** 2, 0.0)
             chosen.append(pivot)
         return self.states[chosen]
+
+
+def _log_deviation(variance: np.ndarray) -> np.ndarray:
+    return (0.5 * np.log(np.maximum(variance, _SMALLEST_VARIANCE))).astype(np.float32)
 
 
 def _inducing_factor(kernel: gpflow.kernels.Kernel, inducing_points: tf.Tensor) -> tf.Tensor:

@@ -1,10 +1,13 @@
 import json
+import pathlib
+import resource
 
 import fakes
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from nppac_tf import checkpoints
 from nppac_tf.agent import NppacAgent
 from nppac_tf.checkpoints import RunCheckpoint
 from nppac_tf.config import AgentConfig
@@ -21,17 +24,42 @@ class Counter(tf.Module):
         self.values = tf.Variable(tf.fill([size], float(value)))
 
 
+def saved_in(folder, counter, replay=None):
+    replay = Replay(D, A, 4) if replay is None else replay
+    return RunCheckpoint(folder, {"counter": counter}, replay)
+
+
+def save(folder, value):
+    checkpoint = saved_in(folder, Counter(value))
+    checkpoint.save({"value": value})
+    checkpoint.wait()
+
+
+def never(line):
+    raise AssertionError(line)
+
+
+def checkpoints_in(folder):
+    return sorted(path for path in folder.iterdir() if path.name.startswith("checkpoint-"))
+
+
 def test_a_state_comes_back_as_it_was(tmp_path):
     state = {
         "env_steps": 12,
         "rows": [{"eval/return": 0.1, "train/return": float("nan")}, {}],
-        "environments": {"counts": np.array([3, 4], np.int64), "x": np.array([0.1], np.float32)},
+        "environments": {
+            "counts": np.array([3, 4], np.int64),
+            "x": np.array([[0.1, 1 / 3]], np.float32),
+            "none": np.empty((0, 3), np.float32),
+        },
         "share": np.float32(0.5),
         "none": None,
     }
-    RunCheckpoint(tmp_path, {"counter": Counter(7)}).save(state)
+    checkpoint = saved_in(tmp_path, Counter(7))
+    checkpoint.save(state)
+    checkpoint.wait()
     counter = Counter(0)
-    restored = RunCheckpoint(tmp_path, {"counter": counter}).restore()
+    restored = saved_in(tmp_path, counter).restore(never)
     np.testing.assert_array_equal(counter.values, [7, 7])
     assert restored["env_steps"] == 12
     assert restored["rows"][0]["eval/return"] == 0.1
@@ -46,69 +74,163 @@ def test_a_state_comes_back_as_it_was(tmp_path):
 
 def test_nothing_is_restored_from_an_empty_folder(tmp_path):
     counter = Counter(5)
-    assert RunCheckpoint(tmp_path / "new" / "folder", {"counter": counter}).restore() is None
+    assert saved_in(tmp_path / "new" / "folder", counter).restore(never) is None
     np.testing.assert_array_equal(counter.values, [5, 5])
 
 
 def test_the_latest_is_restored_and_two_are_kept(tmp_path):
     counter = Counter(0)
-    checkpoint = RunCheckpoint(tmp_path, {"counter": counter})
-    for value in range(1, 5):
+    checkpoint = saved_in(tmp_path, counter)
+    for value in range(1, 12):
         counter.values.assign([value, value])
         checkpoint.save({"value": value})
-    assert len(list(tmp_path.glob("*.index"))) == 2
-    assert RunCheckpoint(tmp_path, {"counter": counter}).restore() == {"value": 4}
+    checkpoint.wait()
+    assert len(checkpoints_in(tmp_path)) == 2
     # A run that goes on keeps counting, and keeps no more than two either.
-    again = RunCheckpoint(tmp_path, {"counter": counter})
-    again.restore()
-    again.save({"value": 5})
-    assert len(list(tmp_path.glob("*.index"))) == 2
-    assert RunCheckpoint(tmp_path, {"counter": counter}).restore() == {"value": 5}
+    again = saved_in(tmp_path, counter)
+    assert again.restore(never) == {"value": 11}
+    again.save({"value": 12})
+    again.wait()
+    assert [path.name for path in checkpoints_in(tmp_path)] == [
+        "checkpoint-000011",
+        "checkpoint-000012",
+    ]
+    assert saved_in(tmp_path, counter).restore(never) == {"value": 12}
+
+
+def test_a_save_is_of_the_moment_it_was_asked_for(tmp_path):
+    counter, replay = Counter(1), Replay(D, A, 2 * B)
+    replay.add(batch(0))
+    checkpoint = saved_in(tmp_path, counter, replay)
+    state = {"rows": [1]}
+    checkpoint.save(state)
+    counter.values.assign([2, 2])
+    replay.add(batch(1))
+    state["rows"].append(2)
+    checkpoint.wait()
+    other = Replay(D, A, 2 * B)
+    assert saved_in(tmp_path, counter, other).restore(never) == {"rows": [1]}
+    np.testing.assert_array_equal(counter.values, [1, 1])
+    assert len(other) == B
 
 
 def test_what_a_killed_save_left_behind_is_removed(tmp_path):
-    counter = Counter(1)
-    RunCheckpoint(tmp_path, {"counter": counter}).save({"value": 1})
-    orphan = tmp_path / "ckpt-2_temp"
+    save(tmp_path, 1)
+    orphan = tmp_path / ".writing-2"
     orphan.mkdir()
-    (orphan / "part-00000-of-00001.data").write_bytes(b"half")
+    (orphan / "replay.npy").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
-    checkpoint = RunCheckpoint(tmp_path, {"counter": counter})
+    checkpoint = saved_in(tmp_path, Counter(0))
     assert not orphan.exists()
     assert (tmp_path / "notes.txt").exists()
-    assert checkpoint.restore() == {"value": 1}
+    assert checkpoint.restore(never) == {"value": 1}
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("learned", "width"),
     [
-        {"counter": Counter(0, size=3)},
-        {"counter": Counter(0), "more": Counter(0)},
-        {"renamed": Counter(0)},
+        ({"counter": Counter(0, size=3)}, D),
+        ({"counter": Counter(0), "more": Counter(0)}, D),
+        ({"renamed": Counter(0)}, D),
+        ({"counter": Counter(0)}, D + 1),
     ],
-    ids=["shape", "more", "name"],
+    ids=["shape", "more", "name", "replay"],
 )
-def test_a_checkpoint_of_something_else_is_a_users_error(tmp_path, other):
-    RunCheckpoint(tmp_path, {"counter": Counter(1)}).save({})
+def test_a_checkpoint_of_something_else_is_a_users_error(tmp_path, learned, width):
+    save(tmp_path, 1)
     with pytest.raises(UserError, match="does not fit this run") as error:
-        RunCheckpoint(tmp_path, other).restore()
+        RunCheckpoint(tmp_path, learned, Replay(width, A, 4)).restore(never)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("pattern", ["*.index", "*.data*"])
-def test_a_damaged_checkpoint_is_a_users_error(tmp_path, pattern):
-    RunCheckpoint(tmp_path, {"counter": Counter(1)}).save({})
-    (path,) = tmp_path.glob(pattern)
-    path.write_bytes(path.read_bytes()[:10])
-    with pytest.raises(UserError, match="does not fit this run"):
-        RunCheckpoint(tmp_path, {"counter": Counter(0)}).restore()
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def fill(path):
+    path.write_bytes(b"null")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, fill, pathlib.Path.unlink])
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "state.json", "replay.npy", "variables.index", "variables.data*"]
+)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, name, damage):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    before, newest = checkpoints_in(tmp_path)
+    (path,) = newest.glob(name)
+    damage(path)
+    notices = []
+    counter = Counter(0)
+    assert saved_in(tmp_path, counter).restore(notices.append) == {"value": 1}
+    np.testing.assert_array_equal(counter.values, [1, 1])
+    (notice,) = notices
+    assert notice.startswith(f"{newest} is damaged and passed over: ")
+    assert "\n" not in notice
+    assert checkpoints.latest(tmp_path) == before
+    # The next one is not mistaken for it.
+    save(tmp_path, 3)
+    assert saved_in(tmp_path, counter).restore(never) == {"value": 3}
+
+
+def test_damaged_checkpoints_alone_are_a_users_error(tmp_path):
+    save(tmp_path, 1)
+    (path,) = checkpoints_in(tmp_path)
+    truncate(path / "replay.npy")
+    with pytest.raises(UserError, match=r"no whole checkpoint \(1 damaged\)"):
+        saved_in(tmp_path, Counter(0)).restore(lambda line: None)
+    assert checkpoints.latest(tmp_path) is None
+
+
+def test_a_pickle_in_place_of_the_replay_is_not_loaded(tmp_path):
+    save(tmp_path, 1)
+    (path,) = checkpoints_in(tmp_path)
+    np.save(path / "replay.npy", np.array([Counter], object), allow_pickle=True)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["replay.npy"] = checkpoints._checksum(path / "replay.npy")
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="does not fit this run: Object arrays cannot be loaded"):
+        saved_in(tmp_path, Counter(0)).restore(never)
 
 
 def test_a_state_that_json_cannot_hold_is_refused(tmp_path):
-    checkpoint = RunCheckpoint(tmp_path, {"counter": Counter(1)})
+    checkpoint = saved_in(tmp_path, Counter(1))
     with pytest.raises(TypeError, match="cannot save a object"):
         checkpoint.save({"value": object()})
-    assert checkpoint.restore() is None
+    assert checkpoint.restore(never) is None
+
+
+@pytest.mark.parametrize("limit", [100, 3000], ids=["variables", "replay"])
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, limit):
+    """No file of the process may outgrow `limit`, and writing on fails as on a full disk."""
+    save(tmp_path, 1)
+    replay = Replay(D, A, 10 * B)
+    for seed in range(10):
+        replay.add(batch(seed))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoint = saved_in(tmp_path, Counter(2), replay)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(UserError) as error:
+            checkpoint.save({"value": 2})
+            checkpoint.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (kept,) = checkpoints_in(tmp_path)
+    message = str(error.value)
+    assert "could not be written" in message
+    assert f"the last good one is {kept}: make room and go on with --resume" in message
+    assert "\n" not in message
+    assert [path.name for path in tmp_path.iterdir()] == [kept.name]
+    counter = Counter(0)
+    assert saved_in(tmp_path, counter).restore(never) == {"value": 1}
 
 
 def batch(seed):
@@ -127,27 +249,30 @@ def batch(seed):
 def learner():
     config = AgentConfig(actor_layers=(4,), critic_layers=(4,), target_kl=1.0)
     agent = NppacAgent.for_task(fakes.FakeTask.of(D), fakes.LinearPrior(D, A), config)
-    replay = Replay(D, A, 4 * B)
-    return agent, replay, {**agent.learned, "replay": replay}
+    return agent, Replay(D, A, 4 * B)
 
 
 def test_an_agent_goes_on_as_if_nothing_had_happened(tmp_path):
-    agent, replay, trackables = learner()
+    agent, replay = learner()
     for seed in range(3):
         replay.add(batch(seed))
         agent.update(replay.sample(B, tf.constant([seed, 0])))
-    RunCheckpoint(tmp_path, trackables).save({"env_steps": 3})
+    checkpoint = RunCheckpoint(tmp_path, agent.learned, replay)
+    checkpoint.save({"env_steps": 3})
+    checkpoint.wait()
 
-    other, other_replay, other_trackables = learner()
-    assert RunCheckpoint(tmp_path, other_trackables).restore() == {"env_steps": 3}
+    other, other_replay = learner()
+    restored = RunCheckpoint(tmp_path, other.learned, other_replay).restore(never)
+    assert restored == {"env_steps": 3}
     assert len(other_replay) == len(replay) == 3 * B
     assert int(other.train_step_counter) == 3
     for a, r in ((agent, replay), (other, other_replay)):
         for seed in range(3, 6):  # The optimizers' moments count, too.
             r.add(batch(seed))
             a.update(r.sample(B, tf.constant([seed, 0])))
-    for name, part in trackables.items():
-        assert contents(part) == contents(other_trackables[name]), name
+    for name, part in agent.learned.items():
+        assert contents(part) == contents(other.learned[name]), name
+    np.testing.assert_array_equal(replay.content()[0], other_replay.content()[0])
 
 
 def contents(part):
@@ -158,10 +283,10 @@ def contents(part):
     return sorted(variable.numpy().tobytes() for variable in variables)
 
 
-def test_the_state_is_json(tmp_path):
-    checkpoint = RunCheckpoint(tmp_path, {"counter": Counter(1)})
-    checkpoint.save({"value": 3})
-    (index,) = tmp_path.glob("*.index")
-    reader = tf.train.load_checkpoint(str(index).removesuffix(".index"))
-    (key,) = (key for key in reader.get_variable_to_shape_map() if key.startswith("loop/"))
-    assert json.loads(reader.get_tensor(key)) == {"value": 3}
+def test_one_variable_can_be_read_alone(tmp_path):
+    agent, replay = learner()
+    agent.train_step_counter.assign(17)
+    checkpoint = RunCheckpoint(tmp_path, agent.learned, replay)
+    checkpoint.save({})
+    checkpoint.wait()
+    assert checkpoints.read_variable(checkpoints.latest(tmp_path), "updates") == 17

@@ -337,16 +337,57 @@ def test_state_between_episodes_goes_on_exactly():
     np.testing.assert_array_equal(run(resumed, 5), run(uninterrupted, 5))
 
 
-def test_state_within_an_episode_goes_on_with_the_next():
-    vector = VectorEnvironment(echo_task(length=3), 2, seed=3)
-    run(vector, 4)
-    state = {name: values.copy() for name, values in vector.state_dict().items()}
-    run(vector, 2)
-    next_observations = vector.observations
-    resumed = VectorEnvironment(echo_task(length=3), 2, seed=3)
-    resumed.load_state_dict(state)
-    np.testing.assert_array_equal(resumed.observations, next_observations)
-    assert resumed.episode_counts.tolist() == [1, 1]
+@pytest.mark.parametrize("name", ["pen-binary", "door-binary", "halfcheetah", "ant", "walker2d"])
+def test_state_within_an_episode_goes_on_exactly(name):
+    task = make_task(name)
+
+    def step(vector, num_steps, seed):
+        rng = np.random.default_rng(seed)
+        shape = (vector.num_environments, task.action_size)
+        return [vector.step(rng.uniform(-1, 1, shape)) for _ in range(num_steps)]
+
+    uninterrupted = VectorEnvironment(task, 2, seed=3)
+    step(uninterrupted, 23, seed=0)
+    resumed = VectorEnvironment(task, 2, seed=3)
+    assert resumed.load_state_dict(uninterrupted.state_dict()) == []
+    np.testing.assert_array_equal(resumed.observations, uninterrupted.observations)
+    # And once more, from a state that was itself restored.
+    again = VectorEnvironment(task, 2, seed=3)
+    again.load_state_dict(resumed.state_dict())
+    expected = step(uninterrupted, 20, seed=1)
+    for other in (resumed, again):
+        for one, another in zip(step(other, 20, seed=1), expected, strict=True):
+            for a, b in zip(one, another, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+class Unrepeatable(gymnasium.Env):
+    """An environment whose observations come from a generator that no seed reaches."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    generator = np.random.default_rng(0)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return self.generator.normal(size=1).astype(np.float32), 0.0, False, False, {}
+
+
+def test_what_does_not_repeat_itself_begins_a_new_episode():
+    gymnasium.register("nppac_tests/Unrepeatable-v0", Unrepeatable, max_episode_steps=9)
+    try:
+        task = make_task("nppac_tests/Unrepeatable-v0")
+        vector = VectorEnvironment(task, 2, seed=0)
+        vector.step(np.zeros((2, 1)))
+        resumed = VectorEnvironment(task, 2, seed=0)
+        assert resumed.load_state_dict(vector.state_dict()) == [0, 1]
+        np.testing.assert_array_equal(resumed.observations, np.zeros((2, 1)))
+        assert resumed.state_dict()["episode_indices"].tolist() == [1, 1]
+        assert [len(actions) for actions in resumed.state_dict()["actions"]] == [0, 0]
+    finally:
+        del gymnasium.registry["nppac_tests/Unrepeatable-v0"]
 
 
 def test_state_of_another_number_of_environments_is_refused():
@@ -358,9 +399,11 @@ def test_state_of_another_number_of_environments_is_refused():
 def test_state_is_a_copy():
     vector = VectorEnvironment(echo_task(length=2), 2, seed=0)
     state = vector.state_dict()
-    counts = vector.episode_counts
-    run(vector, 2)
-    assert state["episode_counts"].tolist() == state["next_episodes"].tolist() == [0, 0]
+    counts, observations = vector.episode_counts, vector.observations.copy()
+    run(vector, 3)
+    assert state["episode_counts"].tolist() == state["episode_indices"].tolist() == [0, 0]
+    assert [actions.shape for actions in state["actions"]] == [(0, 2), (0, 2)]
+    np.testing.assert_array_equal(state["observations"], observations)
     assert counts.tolist() == [0, 0]
 
 

@@ -124,35 +124,51 @@ def test_adding_batches_of_many_sizes_does_not_retrace():
     assert replay._write.experimental_get_tracing_count() <= 2
 
 
-def test_a_checkpoint_holds_rows_and_position(tmp_path):
-    replay = filled(4, 3, 3)
-    path = tf.train.Checkpoint(replay=replay).write(str(tmp_path / "replay"))
-    other = Replay(D, A, 4)
-    tf.train.Checkpoint(replay=other).read(path).assert_consumed()
-    other.add(batch_of([6]))
-    assert held(other) == {3, 4, 5, 6}
-
-
-def restored(folder, replay, capacity):
-    path = tf.train.Checkpoint(replay=replay).write(str(folder / "replay"))
+def loaded(replay, capacity):
     other = Replay(D, A, capacity)
-    tf.train.Checkpoint(replay=other).read(path).assert_consumed()
+    other.load(*replay.content())
     return other
 
 
-def test_a_larger_capacity_can_be_reserved_after_a_checkpoint(tmp_path):
-    replay = restored(tmp_path, filled(4, 3), capacity=8)
-    replay.reserve()
-    replay.add(batch_of(range(3, 10)))
-    assert len(replay) == 8
-    assert held(replay) == set(range(2, 10))
+def test_content_is_what_is_in_use():
+    rows, added = filled(8, 3).content()
+    assert rows.shape == (3, 2 * D + 5 * A + 2)
+    assert added == 3
+    rows, added = filled(4, 3, 3).content()
+    assert (len(rows), added) == (4, 6)
+
+
+def test_a_ring_that_has_gone_round_goes_on_where_it_was():
+    replay = loaded(filled(4, 3, 3), 4)
+    replay.add(batch_of([6]))
+    assert held(replay) == {3, 4, 5, 6}
+
+
+def test_content_is_a_copy():
+    replay = filled(4, 3)
+    rows, _ = replay.content()
+    before = rows.copy()
+    replay.add(batch_of([7, 8, 9]))
+    np.testing.assert_array_equal(rows, before)
+
+
+@pytest.mark.parametrize("capacity", [3, 4, 8])
+def test_content_that_is_not_full_fits_any_ring(capacity):
+    replay = loaded(filled(4, 3), capacity)
+    assert held(replay) == {0, 1, 2}
+    replay.add(batch_of([3]))
+    assert held(replay) == ({1, 2, 3} if capacity == 3 else {0, 1, 2, 3})
 
 
 @pytest.mark.parametrize(("sizes", "capacity"), [((3, 3), 8), ((3,), 2)])
-def test_a_ring_that_has_gone_round_keeps_its_capacity(tmp_path, sizes, capacity):
-    replay = restored(tmp_path, filled(4, *sizes), capacity)
-    with pytest.raises(ValueError, match=f"capacity must be 4, .*; got {capacity}"):
-        replay.reserve()
+def test_a_ring_that_has_gone_round_keeps_its_capacity(sizes, capacity):
+    with pytest.raises(ValueError, match=f"capacity must be .*; got {capacity}"):
+        loaded(filled(4, *sizes), capacity)
+
+
+def test_content_of_another_width_is_refused():
+    with pytest.raises(ValueError, match="rows must hold .* numbers; got 3"):
+        filled(4, 1).load(np.zeros([1, 3], np.float32), 1)
 
 
 def test_a_capacity_below_one_is_refused():

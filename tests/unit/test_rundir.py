@@ -1,6 +1,9 @@
 import csv
 import dataclasses
 import json
+import pathlib
+import subprocess
+import sys
 
 import fakes
 import numpy as np
@@ -13,12 +16,14 @@ from nppac_tf.config import AgentConfig, RunConfig, TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import make_task
 from nppac_tf.errors import UserError
+from nppac_tf.metrics import MetricsWriter
 from nppac_tf.priors import UniformPrior
 from nppac_tf.replay import Replay
-from nppac_tf.rundir import MetricsWriter, RunDirectory
+from nppac_tf.rundir import RunDirectory
 from nppac_tf.training import EVALUATION_COLUMNS, TRAINING_COLUMNS
 
 NAN = float("nan")
+CLOCKS = ("wall_seconds", "train/updates_per_second")
 AGENT = AgentConfig(actor_layers=(8,), critic_layers=(8,))
 CONFIG = RunConfig(
     task="Pendulum-v1", demonstrations="folder/expert.npz", agent=AGENT, training=TrainingConfig()
@@ -29,6 +34,10 @@ OBSERVATIONS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 def row(steps, **more):
     values = dict.fromkeys(EVALUATION_COLUMNS, 0.5)
     return {**values, "env_steps": steps, **more}
+
+
+def without_clocks(values):
+    return {name: value for name, value in values.items() if name not in CLOCKS}
 
 
 def with_training(steps):
@@ -44,7 +53,7 @@ def demonstrations():
 def directory(tmp_path, demonstrations):
     """Holds a run."""
     directory = RunDirectory(tmp_path / "run")
-    directory.describe(CONFIG, UniformPrior(3, 1), demonstrations)
+    directory.begin(CONFIG, demonstrations)
     return directory
 
 
@@ -73,6 +82,7 @@ def test_a_configuration_comes_back(directory):
 
 
 def test_what_is_written_of_a_run(directory, demonstrations):
+    directory.keep_prior(UniformPrior(3, 1))
     content = json.loads((directory.path / "config.json").read_text())
     assert content["prior"] == {"class": "UniformPrior"}
     assert content["demonstrations"] == {
@@ -133,21 +143,27 @@ def test_no_run_is_named(tmp_path):
 
 
 def test_the_table_is_whole_after_each_row(directory):
-    writer = directory.observer(CONFIG.training)
+    writer = directory.observer()
     writer.on_evaluation(row(0))
     header, first = table(directory.metrics)
-    assert header == [*EVALUATION_COLUMNS, *TRAINING_COLUMNS]
-    assert first == ["0", *["0.5"] * 6, *[""] * len(TRAINING_COLUMNS)]
+    columns = [*EVALUATION_COLUMNS, *TRAINING_COLUMNS]
+    assert header == [name for name in columns if name not in CLOCKS]
+    assert first == ["0", *["0.5"] * 5, *[""] * (len(TRAINING_COLUMNS) - 1)]
     writer.on_evaluation(with_training(2000))
-    assert directory.rows() == [row(0), with_training(2000)]
+    assert table(directory.timings) == [
+        ["env_steps", *CLOCKS],
+        ["0", "0.5", ""],
+        ["2000", "0.5", "1.5"],
+    ]
+    assert directory.rows() == [without_clocks(row(0)), without_clocks(with_training(2000))]
 
 
 def test_a_resumed_run_begins_the_table_anew(directory):
-    writer = directory.observer(CONFIG.training)
+    writer = directory.observer()
     for steps in (0, 2000, 4000):
         writer.on_evaluation(with_training(steps))
     # The checkpoint was of 2000 steps; the loop tells of its rows, and goes on.
-    again = directory.observer(CONFIG.training)
+    again = directory.observer()
     assert len(directory.rows()) == 3
     for steps in (0, 2000):
         again.on_evaluation(with_training(steps))
@@ -159,11 +175,13 @@ def test_a_resumed_run_begins_the_table_anew(directory):
 
 
 def test_scalars_of_evaluations_and_of_every_epoch(tmp_path):
-    writer = MetricsWriter(tmp_path / "metrics.csv", tmp_path / "tensorboard", steps_per_epoch=100)
-    writer.on_progress("pretraining", 100, 1000, {"train/kl": 9.0})
+    writer = MetricsWriter(
+        tmp_path / "metrics.csv", tmp_path / "timings.csv", tmp_path / "tensorboard"
+    )
     writer.on_evaluation(row(0, **{"eval/any_success": NAN}))
-    for done in (50, 100, 150, 200):
-        writer.on_progress("training", done, 1000, {"train/kl": done / 10})
+    for steps in (100, 200):
+        writer.on_progress("training", steps, 1000, {"train/kl": 1.0})
+        writer.on_epoch({"env_steps": steps, "train/kl": steps / 10})
     written = scalars(tmp_path / "tensorboard")
     assert {key: v for key, v in written.items() if key[0] == "train/kl"} == {
         ("train/kl", 100): 10.0,
@@ -175,7 +193,7 @@ def test_scalars_of_evaluations_and_of_every_epoch(tmp_path):
 
 
 def test_provenance_names_no_folder(directory):
-    writer = directory.observer(CONFIG.training)
+    writer = directory.observer()
     writer.on_evaluation(row(0, **{"eval/any_success": NAN, "eval/return": 3.0}))
     provenance = directory.provenance()
     assert provenance["config"]["demonstrations"] == "expert.npz"
@@ -184,31 +202,123 @@ def test_provenance_names_no_folder(directory):
     assert "folder" not in json.dumps(provenance)
 
 
-def test_the_end_of_a_run(directory, task):
+def test_the_end_of_a_run(directory, task, demonstrations):
     agent = NppacAgent.for_task(task, fakes.LinearPrior(3, 1), AGENT)
-    directory.conclude(agent, task, [row(0), with_training(100)], "a run")
+    rows = [row(0), with_training(100)]
+    directory.conclude(agent, task, rows, "a run", demonstrations)
     assert directory.learning_curve.read_bytes().startswith(b"\x89PNG")
     policy, updates = directory.load_policy(task)
     assert updates == 0
     expected = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
     np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
+    assert directory.load_novelty().summary["held_out_steps"] == 5
 
 
-def test_a_checkpoint_newer_than_the_policy_is_loaded(directory, task):
+def save(directory, agent):
+    checkpoint = directory.checkpoint(agent, Replay(3, 1, 10))
+    checkpoint.save({"env_steps": 5})
+    checkpoint.wait()
+
+
+def test_a_checkpoint_newer_than_the_policy_is_loaded(directory, task, demonstrations):
     agent = NppacAgent.for_task(task, fakes.LinearPrior(3, 1), AGENT)
     with pytest.raises(UserError, match="neither a checkpoint nor a policy"):
         directory.load_policy(task)
-    directory.conclude(agent, task, [row(0)], "a run")
+    directory.conclude(agent, task, [row(0)], "a run", demonstrations)
     agent.train_step_counter.assign(5)
     agent.actor_network.variables[0].assign_add(tf.ones_like(agent.actor_network.variables[0]))
-    directory.checkpoint(agent, Replay(3, 1, 10)).save({"env_steps": 5})
+    save(directory, agent)
     policy, updates = directory.load_policy(task)
     assert updates == 5
     expected = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
     np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
 
 
+def test_the_agent_of_the_latest_checkpoint(directory, task):
+    with pytest.raises(UserError, match="no prior at"):
+        directory.load_agent()
+    directory.keep_prior(UniformPrior(3, 1))
+    with pytest.raises(UserError, match="no whole checkpoint yet"):
+        directory.load_agent()
+    agent = NppacAgent.for_task(task, UniformPrior(3, 1), AGENT, seed=7)
+    agent.train_step_counter.assign(5)
+    save(directory, agent)
+    loaded, home = directory.load_agent()
+    assert home.name == task.name
+    assert int(loaded.train_step_counter) == 5
+    np.testing.assert_array_equal(
+        evaluation.as_policy_function(loaded.policy)(OBSERVATIONS),
+        evaluation.as_policy_function(agent.policy)(OBSERVATIONS),
+    )
+
+
+def test_a_checkpoint_of_another_network_is_a_users_error(directory, task):
+    directory.keep_prior(UniformPrior(3, 1))
+    other = dataclasses.replace(AGENT, actor_layers=(9,))
+    save(directory, NppacAgent.for_task(task, UniformPrior(3, 1), other))
+    with pytest.raises(UserError, match="does not fit the run's configuration"):
+        directory.load_agent()
+
+
 def test_other_demonstrations_than_the_runs_are_refused(directory, demonstrations):
-    directory.require_demonstrations(demonstrations)
+    assert directory.resume(CONFIG, demonstrations) == []
     with pytest.raises(UserError, match=r"demonstrations must be those that .* began with"):
-        directory.require_demonstrations(demonstrations.select([1]))
+        directory.resume(CONFIG, demonstrations.select([1]))
+
+
+def test_a_resumed_run_is_told_of_other_versions_and_keeps_its_own(directory, demonstrations):
+    path = directory.path / "config.json"
+    content = json.loads(path.read_text())
+    content["versions"]["tensorflow"] = "1.0"
+    path.write_text(json.dumps(content))
+    for _ in range(2):
+        (notice,) = directory.resume(CONFIG, demonstrations)
+        assert notice.startswith(f"tensorflow is {tf.__version__} and was 1.0")
+
+
+def test_a_run_made_longer_is_noted(directory, demonstrations):
+    training = dataclasses.replace(CONFIG.training, num_env_steps=99_000)
+    directory.resume(dataclasses.replace(CONFIG, training=training), demonstrations)
+    assert directory.config().training.num_env_steps == 99_000
+
+
+@pytest.mark.parametrize("name", ["demonstrations", "versions"])
+def test_a_run_whose_description_is_cut_is_a_users_error(directory, demonstrations, name):
+    path = directory.path / "config.json"
+    content = json.loads(path.read_text())
+    content[name] = None
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is not the configuration of a run"):
+        directory.resume(CONFIG, demonstrations)
+
+
+def test_one_process_writes_to_a_run(tmp_path):
+    program = (
+        "import sys\n"
+        "from nppac_tf.rundir import RunDirectory\n"
+        f"with RunDirectory({str(tmp_path)!r}).locked():\n"
+        "    print('locked', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    directory = RunDirectory(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=pathlib.Path(__file__).parents[2],
+    ) as other:
+        try:
+            assert other.stdout.readline() == b"locked\n"
+            with pytest.raises(UserError, match=f"another process .*process {other.pid} on"):
+                directory.locked().__enter__()
+        finally:
+            other.kill()  # However a process ends, its lock ends with it.
+    with directory.locked():
+        pass
+    directory.require_new()
+
+
+def test_a_folder_that_cannot_be_written_is_a_users_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="must be one that can be written to"):
+        RunDirectory(tmp_path / "file").locked().__enter__()

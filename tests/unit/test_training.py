@@ -48,7 +48,14 @@ class Recorder:
     """Keeps what it is told; raises after a number of evaluations."""
 
     def __init__(self, raise_at=None):
-        self.progress, self.rows, self._raise_at = [], [], raise_at
+        self.progress, self.rows, self.epochs, self._raise_at = [], [], [], raise_at
+        self.notices = []
+
+    def on_notice(self, line):
+        self.notices.append(line)
+
+    def on_epoch(self, row):
+        self.epochs.append(row)
 
     def on_progress(self, stage, done, total, metrics):
         self.progress.append((stage, done, total, dict(metrics)))
@@ -66,7 +73,7 @@ def run(task, demonstrations, config=CONFIG, agent_config=TINY, prior=None, **kw
 
 
 def saving_in(folder):
-    return lambda agent, replay: RunCheckpoint(folder, {**agent.learned, "replay": replay})
+    return lambda agent, replay: RunCheckpoint(folder, agent.learned, replay)
 
 
 def weights_of(agent):
@@ -145,13 +152,114 @@ def test_an_interrupted_run_that_goes_on_is_the_uninterrupted_one(
     resumed = run(task, demonstrations, observers=[recorder], checkpoint=saving_in(tmp_path))
     assert_same_run(uninterrupted, resumed)
     assert recorder.rows == resumed[1]  # those from before the interruption, too
+    assert recorder.notices == []
     assert all(stage == "training" for stage, *_ in recorder.progress)
     assert recorder.progress[0][1] == 30
+    assert [row["env_steps"] for row in recorder.epochs] == [10, 20, 30, 40, 50, 60]
     # A finished run is trained further only if more steps are asked for.
     again = run(task, demonstrations, checkpoint=saving_in(tmp_path))
     assert_same_run(uninterrupted, again)
     _, rows = run(task, demonstrations, num_steps=80, checkpoint=saving_in(tmp_path))
     assert [row["env_steps"] for row in rows] == [0, 20, 40, 60, 80]
+
+
+class Countdown:
+    """Says no a number of times, and then yes."""
+
+    def __init__(self, number):
+        self.left = number
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+# Episodes of 5 steps and epochs of 4 per environment; 50 updates fill one compiled call.
+MID_EPISODE = dataclasses.replace(
+    CONFIG,
+    steps_per_epoch=8,
+    updates_per_step=15.0,
+    eval_interval=16,
+    checkpoint_interval=24,
+    num_env_steps=40,
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_mid_episode(task, demonstrations):
+    recorder, never = Recorder(), Countdown(1000)
+    finished = run(task, demonstrations, MID_EPISODE, observers=[recorder], should_stop=never)
+    return finished, recorder, 1000 - never.left
+
+
+# Asked once in pre-training, at each of 5 steps of an evaluation, and after each of an epoch's three
+# compiled calls: 1 to 5 stop the first evaluation, 6 to 8 the first epoch.
+EVERY_MOMENT = [pytest.param(stops, marks=pytest.mark.slow) for stops in range(1, 36)]
+
+
+@pytest.mark.parametrize("stops", [3, 7, 8, 13, 30, *EVERY_MOMENT])
+def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
+    task, demonstrations, uninterrupted_mid_episode, stops, tmp_path
+):
+    expected, recorder, moments = uninterrupted_mid_episode
+    assert moments == 36
+    with pytest.raises(training.Stopped):
+        run(
+            task,
+            demonstrations,
+            MID_EPISODE,
+            checkpoint=saving_in(tmp_path),
+            should_stop=Countdown(stops),
+        )
+    again = Recorder()
+    resumed = run(
+        task, demonstrations, MID_EPISODE, observers=[again], checkpoint=saving_in(tmp_path)
+    )
+    assert_same_run(expected, resumed)
+    assert again.rows == resumed[1]
+    assert without_clocks(again.epochs) == without_clocks(recorder.epochs)
+
+
+def without_clocks(rows):
+    return [
+        {name: str(value) for name, value in row.items() if name not in CLOCKS} for row in rows
+    ]
+
+
+def test_a_run_stopped_in_pretraining_begins_anew(task, demonstrations, tmp_path, uninterrupted):
+    with pytest.raises(training.Stopped):
+        run(task, demonstrations, checkpoint=saving_in(tmp_path), should_stop=lambda: True)
+    assert list(tmp_path.iterdir()) == []
+    assert_same_run(uninterrupted, run(task, demonstrations, checkpoint=saving_in(tmp_path)))
+
+
+def test_environments_are_closed_when_a_run_ends_early(task, demonstrations, monkeypatch):
+    closed = []
+    monkeypatch.setattr(VectorEnvironment, "close", lambda self: closed.append(self))
+    with pytest.raises(training.Stopped):
+        run(task, demonstrations, should_stop=lambda: True)
+    assert len(closed) == 1
+
+
+class PoisonedAgent(NppacAgent):
+    """One weight becomes nan in update 20, after that update's losses."""
+
+    @tf.autograph.experimental.do_not_convert
+    def update(self, batch, weights=None, learn_policy=True):
+        losses = super().update(batch, weights, learn_policy)
+        weight = self._critic_network_1.trainable_variables[0]
+        weight.assign(tf.where(self.train_step_counter == 20, np.nan, weight))
+        return losses
+
+
+def test_a_parameter_that_is_not_finite_is_never_saved(
+    task, demonstrations, uninterrupted, tmp_path
+):
+    agent = PoisonedAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
+    saving = saving_in(tmp_path)
+    with pytest.raises(UserError, match="^a parameter stopped being finite before update 20"):
+        training.train(agent, task, demonstrations, config=CONFIG, checkpoint=saving)
+    assert_same_run(uninterrupted, run(task, demonstrations, checkpoint=saving))
 
 
 def test_the_actor_waits_until_the_critics_are_warm(task, demonstrations):
