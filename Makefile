@@ -9,7 +9,7 @@ SETUP := $(VENV)/.setup-done
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-slow lint format clean
+.PHONY: help setup train test test-slow lint format bazel clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lint: setup ## Lint, check format and types.
 format: setup ## Mend what lint can mend, and format.
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+
+bazel: setup ## Write the BUILD files anew from the imports.
+	$(RUN) tests/bazel.py
 
 clean: ## Remove caches and build outputs; .venv, runs/ and exported/ stay.
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT

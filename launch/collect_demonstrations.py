@@ -1,9 +1,11 @@
 """Records episodes of a trained policy as demonstrations.
 
 python launch/collect_demonstrations.py --run=runs/... --output=demonstrations.npz
+python launch/collect_demonstrations.py --run=runs/... --output=minari:pen/mine-v0
 
 The mean action is taken, and episodes that reach the goal are kept. The file says which policy
-acted, with which seeds, and how each episode went.
+acted, with which seeds, and how each episode went. A Minari data set, which goes into the folder
+that MINARI_DATASETS_PATH names, holds rewards and ends of episodes as well.
 """
 
 import math
@@ -16,7 +18,9 @@ from nppac_tf.errors import UserError
 _MAX_ROUNDS = 20
 
 common.define_policy_source()
-_OUTPUT = flags.DEFINE_string("output", None, "The file to write (.npz).")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The file to write (.npz), or minari:ID for a new Minari data set."
+)
 _NUM_EPISODES = flags.DEFINE_integer("num_episodes", 25, "Episodes to keep.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 1, "Of the episodes.", lower_bound=0)
 _ONLY_SUCCESSFUL = flags.DEFINE_boolean(
@@ -34,12 +38,23 @@ _MIN_TIME_AT_GOAL = flags.DEFINE_float(
 def main() -> None:
     common.require_one("run", "saved_model")
     output = _OUTPUT.value
-    if output is None or not output.endswith(".npz"):
-        raise UserError(f"--output must be a file name that ends in .npz; got {output!r}")
+    if output is None:
+        raise UserError("--output must be given: a file name that ends in .npz, or minari:ID")
+    if not output.endswith(".npz") and not output.startswith("minari:"):
+        raise UserError(
+            f"--output must be a file name that ends in .npz, or minari:ID; got {output!r}"
+        )
+    from nppac_tf.demonstrations import minari_data
+    from nppac_tf.demonstrations.recording import RecordedEpisode
+
+    dataset_id = None
+    if output.startswith(minari_data.PREFIX):
+        dataset_id = output.removeprefix(minari_data.PREFIX)
+        minari_data.check_new_id(dataset_id)
     from nppac_tf import demonstrations, evaluation, rundir
 
     name, policy, task, provenance = common.load_policy_source()
-    kept: list[tuple] = []
+    kept: list[RecordedEpisode] = []
     outcomes: list[dict[str, float | None]] = []
     num_tried = 0
     for seed in range(_SEED.value, _SEED.value + _MAX_ROUNDS):
@@ -53,7 +68,7 @@ def main() -> None:
                 break
             num_tried += 1
             if _wanted(episodes, index):
-                kept.append((episodes.observations[index], episodes.actions[index]))
+                kept.append(_recorded(episodes, index))
                 outcomes.append({"seed": seed, "index": index, **_outcome(episodes, index)})
         if len(kept) == _NUM_EPISODES.value:
             break
@@ -62,20 +77,52 @@ def main() -> None:
             f"{_NUM_EPISODES.value} episodes are wanted; {len(kept)} of {num_tried} were good "
             "enough: ask for fewer, or use a better policy"
         )
-    recorded = demonstrations.Demonstrations.from_episodes(
-        kept,
-        name=task.name,
-        metadata={
-            "task": task.name,
-            "policy": provenance,
-            "episodes": outcomes,
-            "episodes_tried": num_tried,
-            "versions": rundir.versions(),
-        },
+    metadata = {
+        "task": task.name,
+        "policy": provenance,
+        "episodes": outcomes,
+        "episodes_tried": num_tried,
+        "versions": rundir.versions(),
+    }
+    num_steps = sum(episode.length for episode in kept)
+    print(f"{name} on {task.name}: kept {len(kept)} of {num_tried} episodes, {num_steps:,} steps")
+    if dataset_id is None:
+        recorded = demonstrations.Demonstrations.from_episodes(
+            [(episode.observations, episode.actions) for episode in kept], task.name, metadata
+        )
+        demonstrations.save_demonstrations(recorded, output)
+        print(output)
+        return
+    environment = task.make()
+    try:
+        folder = minari_data.write(
+            dataset_id,
+            kept,
+            environment,
+            algorithm_name=f"nppac_tf, policy of {name}",
+            description=f"{len(kept)} episodes of {task.name} by a trained policy's mean action",
+            provenance=metadata,
+        )
+    finally:
+        environment.close()
+    print(folder)
+
+
+def _recorded(episodes, index: int):
+    import numpy as np
+
+    from nppac_tf.demonstrations.recording import RecordedEpisode
+
+    actions = episodes.actions[index]
+    last = np.arange(len(actions)) == len(actions) - 1
+    return RecordedEpisode(
+        episodes.observations[index],
+        actions,
+        episodes.final_observations[index],
+        rewards=episodes.rewards[index],
+        terminals=last & episodes.terminated[index],
+        truncations=last & ~episodes.terminated[index],
     )
-    demonstrations.save_demonstrations(recorded, output)
-    print(f"{name} on {task.name}: kept {len(kept)} of {num_tried} episodes")
-    print(f"{output}: {recorded.num_steps:,} steps")
 
 
 def _wanted(episodes, index: int) -> bool:

@@ -2,33 +2,68 @@
 
 python launch/evaluate.py --run=runs/...
 python launch/evaluate.py --saved_model=exported/pen --num_episodes=200
-python launch/evaluate.py --prior_file=prior.npz --task=pen-binary
+python launch/evaluate.py --prior_file=prior.npz --video=prior.mp4
+python launch/evaluate.py --demonstrations=embedded:pen --video=demonstrations.gif
 
-The mean action is taken. A is the share of episodes that reach the goal, B the share of time at the
-goal, and final success the share of episodes that end there.
+The mean action is taken; demonstrations are replayed, open loop, from where they began. A is the
+share of episodes that reach the goal, B the share of time at the goal, and final success the share
+of episodes that end there. A video shows the first episodes.
 """
 
+import contextlib
 import math
-from collections.abc import Callable
+import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import common
 from absl import flags
 
+_SOURCES = ("run", "saved_model", "prior_file", "demonstrations")
+
 common.define_policy_source()
 flags.DEFINE_string("prior_file", None, "A fitted prior (.npz), for its mean.")
-_NUM_EPISODES = flags.DEFINE_integer("num_episodes", 100, "Episodes.", lower_bound=1)
+flags.DEFINE_string("demonstrations", None, "Demonstrations, to be replayed.")
+_NUM_EPISODES = flags.DEFINE_integer(
+    "num_episodes", 100, "Episodes; of demonstrations all, if not given.", lower_bound=1
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the episodes.", lower_bound=0)
+_VIDEO = flags.DEFINE_string("video", None, "A video to make (.mp4 or .gif).")
+_VIDEO_EPISODES = flags.DEFINE_integer(
+    "video_episodes", 3, "Episodes in the video: the first ones.", lower_bound=1
+)
 
 
 def main() -> None:
-    source = common.require_one("run", "saved_model", "prior_file")
-    from nppac_tf import evaluation, progress
+    source = common.require_one(*_SOURCES)
+    video = None
+    if _VIDEO.value is None:
+        common.reject("video_episodes", "without --video")
+    else:
+        video = common.require_output("video", (".mp4", ".gif"))
+        from nppac_tf.video import load_renderer
 
+        load_renderer()
+    if source == "demonstrations":
+        common.reject("seed", "with --demonstrations")
+        _replay(video)
+    else:
+        _evaluate(source, video)
+    if video is not None:
+        print(video)
+
+
+def _evaluate(source: str, video: pathlib.Path | None) -> None:
     if source == "prior_file":
         name, policy, task = _load_prior()
     else:
         name, policy, task, _ = common.load_policy_source()
+    from nppac_tf import evaluation, progress
+
+    with _frames(video, task) as on_frame:
+        if on_frame is not None:
+            number = min(_VIDEO_EPISODES.value, _NUM_EPISODES.value)
+            evaluation.evaluate(policy, task, number, _SEED.value, on_frame=on_frame)
     episodes = evaluation.evaluate(policy, task, _NUM_EPISODES.value, _SEED.value)
     intervals = episodes.intervals()
     progress.print_table(
@@ -43,15 +78,68 @@ def main() -> None:
 
 
 def _load_prior() -> tuple[str, Callable[[Any], Any], Any]:
+    path = common.require_prior_file("prior_file")
+    task = common.make_task() if common.FLAGS.task else None
     import tensorflow as tf
 
     from nppac_tf import priors
 
-    task = common.make_task()
-    prior = priors.load_prior(common.FLAGS.prior_file)
-    common.require_sizes("prior", (prior.observation_size, prior.action_size), task)
+    prior = priors.load_prior(path)
+    sizes = (prior.observation_size, prior.action_size)
+    task = task or common.make_task(sizes=sizes)
+    common.require_sizes("prior", sizes, task)
     statistics = tf.function(prior.statistics)
     return "prior mean", lambda observations: statistics(observations).location.numpy(), task
+
+
+def _replay(video: pathlib.Path | None) -> None:
+    import numpy as np
+
+    from nppac_tf import progress, reenactment
+    from nppac_tf.demonstrations.formats import load_recording
+
+    recording = load_recording(common.FLAGS.demonstrations)
+    data = recording.demonstrations()
+    sizes = (data.observation_size, data.action_size)
+    guessed = None
+    if not common.FLAGS.task and not data.metadata.get("task"):
+        guessed = reenactment.likeliest_task(recording)
+    task = guessed or common.make_task(data.metadata.get("task"), sizes=sizes)
+    common.require_sizes("demonstrations", sizes, task)
+    number = data.num_episodes
+    if common.FLAGS["num_episodes"].present:
+        number = min(number, _NUM_EPISODES.value)
+    with _frames(video, task) as on_frame:
+        if on_frame is not None:
+            reenactment.reenact(task, recording, min(_VIDEO_EPISODES.value, number), on_frame)
+    replayed = reenactment.reenact(task, recording, number)
+    rows = [
+        ("episodes that reach the goal", np.mean(replayed.any_success)),
+        ("time at the goal", np.mean(replayed.time_at_goal)),
+        ("median difference at the end", np.median([_last(error) for error in replayed.errors])),
+    ]
+    progress.print_table(
+        f"{data.name} replayed on {task.name}, {number} episodes",
+        ("", "value"),
+        [(name, f"{value:,.4g}") for name, value in rows if not math.isnan(value)],
+    )
+
+
+def _last(errors: Any) -> float:
+    """The difference from the last observation that was recorded."""
+    return float(errors[errors == errors][-1])
+
+
+@contextlib.contextmanager
+def _frames(video: pathlib.Path | None, task: Any) -> Iterator[Callable[[Any], None] | None]:
+    """What takes the frames of a video; None where none is asked for."""
+    if video is None:
+        yield None
+        return
+    from nppac_tf.video import VideoWriter, rendered_fps
+
+    with VideoWriter(video, rendered_fps(task)) as writer:
+        yield writer.append
 
 
 if __name__ == "__main__":

@@ -32,21 +32,22 @@ def main() -> None:
     config = common.configuration(PriorConfig)
     if config.prior == "uniform":
         raise UserError("--prior must be one that is fitted; got 'uniform'")
-    if _OUTPUT.value is not None and not _OUTPUT.value.endswith(".npz"):
-        raise UserError(f"--output must end in .npz; got {_OUTPUT.value!r}")
-    import numpy as np
-    import tensorflow as tf
-
-    from nppac_tf import demonstrations, environments, evaluation, priors, progress
-    from nppac_tf.priors import calibration
+    output = None if _OUTPUT.value is None else common.require_output("output", (".npz",))
+    from nppac_tf import demonstrations, environments
 
     task = environments.make_task(common.FLAGS.task, common.FLAGS.reward)
     data = demonstrations.load_demonstrations(common.FLAGS.demonstrations, task)
+    training, held_out = data.split(_HELD_OUT.value, _SEED.value)
     print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
     for notice in data.notices:
         print(notice)
 
-    training, held_out = data.split(_HELD_OUT.value, _SEED.value)
+    import numpy as np
+    import tensorflow as tf
+
+    from nppac_tf import evaluation, priors, progress
+    from nppac_tf.priors import calibration
+
     started = time.monotonic()
     statistics = tf.function(priors.fit_prior(training, config).statistics, reduce_retracing=True)
     fit_seconds = time.monotonic() - started
@@ -77,7 +78,7 @@ def main() -> None:
         ],
     )
 
-    if not _NUM_EPISODES.value and _OUTPUT.value is None:
+    if not _NUM_EPISODES.value and output is None:
         return
     prior = priors.fit_prior(data, config)
     if _NUM_EPISODES.value:
@@ -97,10 +98,10 @@ def main() -> None:
                 if not math.isnan(value)
             ],
         )
-    if _OUTPUT.value is not None:
+    if output is not None:
         fitted = prior.prior if isinstance(prior, priors.RescaledPrior) else prior
-        priors.save_prior(fitted, _OUTPUT.value)
-        print(_OUTPUT.value)
+        priors.save_prior(fitted, output)
+        print(output)
 
 
 if __name__ == "__main__":

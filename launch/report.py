@@ -3,26 +3,31 @@
 python launch/report.py --runs=runs/pen/seed0,runs/pen/seed1,runs/pen/seed2 --output=curves.png
 """
 
-import pathlib
-
 import common
 from absl import flags
 
 from nppac_tf.errors import UserError
 
+_FIGURES = (".png", ".pdf", ".svg")
+
 _RUNS = flags.DEFINE_list(
     "runs", None, "Folders of runs, or their metrics.csv, with commas between."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Where to draw the learning curves (.png).")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, f"Where to draw the learning curves ({', '.join(_FIGURES)})."
+)
 _TITLE = flags.DEFINE_string("title", "", "Above the figure.")
 
 
 def main() -> None:
-    from nppac_tf import plotting, progress, reports
-
     if not _RUNS.value:
         raise UserError("--runs must name one or more runs, with commas between; got none")
+    output = None if _OUTPUT.value is None else common.require_output("output", _FIGURES)
+    from nppac_tf import reports
+
     tables = [reports.read_metrics(run) for run in _RUNS.value]
+    from nppac_tf import plotting, progress
+
     summaries = [reports.summarize(table) for table in tables]
     metrics = [
         name
@@ -44,12 +49,11 @@ def main() -> None:
         "A dip is the time that eval/time_at_goal stays under "
         f"{reports.KEPT_SHARE:.0%} of its start."
     )
-    if _OUTPUT.value:
-        path = pathlib.Path(_OUTPUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
         curves = [(name, *reports.together(tables, name)) for name in metrics[:3]]
-        plotting.runs_together(curves, _TITLE.value).savefig(path, dpi=150)
-        print(path)
+        plotting.runs_together(curves, _TITLE.value).savefig(output, dpi=150)
+        print(output)
 
 
 if __name__ == "__main__":

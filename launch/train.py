@@ -30,25 +30,28 @@ _PRIOR_CACHE = flags.DEFINE_string(
 
 
 def main() -> None:
-    run_to_resume = _run_to_resume()
-    from nppac_tf import agent, demonstrations, environments, priors, progress, rundir, training
-
-    if run_to_resume:
-        directory = rundir.RunDirectory(run_to_resume)
-        config = common.configuration(RunConfig, base=directory.config())
-        directory.require_same(config)
+    resuming = _is_to_resume()
+    if resuming:
+        folder = common.require_run("output_dir")
+        config = common.configuration(RunConfig, base=common.run_configuration(folder))
     else:
         config = common.configuration(RunConfig)
-        directory = rundir.RunDirectory(_OUTPUT_DIR.value or _default_output_dir(config))
+        folder = _default_output_dir(config)
+        if _OUTPUT_DIR.value:
+            folder = common.require_output_folder("output_dir")
+    from nppac_tf import demonstrations, environments
 
     task = environments.make_task(config.task, config.reward)
     data = demonstrations.load_demonstrations(config.demonstrations, task)
+    from nppac_tf import agent, priors, progress, rundir, training
+
+    directory = rundir.RunDirectory(folder)
     title = f"{config.task}, {config.prior.prior}, seed {config.training.seed}"
     with directory.locked(), progress.ProgressDisplay() as display:
         display.say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
         for notice in data.notices:
             display.say(notice)
-        if run_to_resume:
+        if resuming:
             display.say(f"Going on with {directory.path}; its evaluations so far:")
             for notice in directory.resume(config, data):
                 display.say(notice)
@@ -93,24 +96,22 @@ def main() -> None:
         print(path)
 
 
-def _run_to_resume() -> pathlib.Path | None:
-    """The folder of the run to go on with, if --resume is given and there is one.
+def _is_to_resume() -> bool:
+    """Whether to go on with a run: --resume is given, and there is one.
 
     A job that is begun anew each time it is preempted gives all flags and --resume every time.
     """
     if not _RESUME.value:
-        return None
+        return False
     if not _OUTPUT_DIR.value:
         raise UserError("--resume needs the run's --output_dir")
-    path = pathlib.Path(_OUTPUT_DIR.value)
-    if (path / "config.json").exists():
-        return path
-    if not common.given(RunConfig):
+    path = pathlib.Path(_OUTPUT_DIR.value).expanduser()
+    if not (path / "config.json").exists() and not common.given(RunConfig):
         raise UserError(
             f"no run to resume at {path}; to begin one there, give its flags as well "
             "(--flagfile=...)"
         )
-    return None
+    return (path / "config.json").exists()
 
 
 def _readable(value: float) -> str:

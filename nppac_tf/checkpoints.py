@@ -152,7 +152,7 @@ class RunCheckpoint:
 
 
 def latest(folder: pathlib.Path) -> pathlib.Path | None:
-    """The newest checkpoint in a run's folder of checkpoints that is whole; None if there is none."""
+    """The newest whole checkpoint in a run's folder of checkpoints; None if there is none."""
     for path in _all(folder):
         with contextlib.suppress(ValueError):
             read_state(path)

@@ -27,6 +27,10 @@ def _require(condition: bool, name: str, requirement: str, received: Any) -> Non
         raise UserError(f"{name} must be {requirement}; got {received!r}")
 
 
+def _require_positive(name: str, value: float) -> None:
+    _require(0 < value < math.inf, name, "positive and finite", value)
+
+
 def _check_choices(config: Any) -> None:
     for field in dataclasses.fields(config):
         choices = field.metadata.get("choices")
@@ -70,8 +74,13 @@ class PriorConfig:
         _check_choices(self)
         for name in ("num_inducing_points", "num_hyperparameter_points", "max_fit_iterations"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        _require(self.scale_factor > 0, "scale_factor", "positive", self.scale_factor)
-        _require(self.scale_floor >= 0, "scale_floor", "at least 0", self.scale_floor)
+        _require_positive("scale_factor", self.scale_factor)
+        _require(
+            0 <= self.scale_floor < math.inf,
+            "scale_floor",
+            "finite and at least 0",
+            self.scale_floor,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +116,10 @@ class AgentConfig:
             "'sampled' with a squashed actor (closed_form needs --nosquash)",
             self.divergence,
         )
-        _require(self.temperature > 0, "temperature", "positive", self.temperature)
-        _require(
-            self.target_kl is None or self.target_kl > 0, "target_kl", "positive", self.target_kl
-        )
-        _require(self.learning_rate > 0, "learning_rate", "positive", self.learning_rate)
+        _require_positive("temperature", self.temperature)
+        if self.target_kl is not None:
+            _require_positive("target_kl", self.target_kl)
+        _require_positive("learning_rate", self.learning_rate)
         _require(0 <= self.discount < 1, "discount", "in [0, 1)", self.discount)
         _require(
             0 < self.target_update_rate <= 1,
@@ -182,12 +190,7 @@ class TrainingConfig:
             "finite and at least 0",
             self.pretraining_noise,
         )
-        _require(
-            self.updates_per_step > 0 and math.isfinite(self.updates_per_step),
-            "updates_per_step",
-            "positive",
-            self.updates_per_step,
-        )
+        _require_positive("updates_per_step", self.updates_per_step)
         _require(
             self.steps_per_epoch % self.num_environments == 0,
             "steps_per_epoch",

@@ -91,7 +91,7 @@ def make_task(name: str, reward: str = "binary") -> Task:
     Args:
         name: pen-binary, door-binary, relocate-binary, hammer-binary, halfcheetah, ant, walker2d,
             hopper, or a Gymnasium id with one-dimensional Box observations and bounded,
-            one-dimensional Box actions.
+            one-dimensional Box actions; "module:Name-v0" imports the module that registers it.
         reward: of the hand tasks, "binary" pays 1 per step at the goal and 0 elsewhere, "negative"
             0 and -1. Other tasks keep their own reward and accept only "binary", the default.
 
@@ -113,16 +113,29 @@ def make_task(name: str, reward: str = "binary") -> Task:
         environment_id = _LOCOMOTION_IDS.get(name, name)
         environment_kwargs = {}
 
+    module, colon, _ = environment_id.rpartition(":")
+    if colon and not _is_module_name(module):
+        raise UserError(f"task must be a name or module:name; got {name!r}")
     try:
         environment = _make(environment_id, environment_kwargs)
-    except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:
+    except gymnasium.error.UnregisteredEnv as error:
         raise UserError(_unknown_task_message(name)) from error
-    except (gymnasium.error.Error, ImportError) as error:
-        raise UserError(f"task {name!r} cannot be made: {error}") from error
+    except ModuleNotFoundError as error:
+        if colon and error.name and f"{module}.".startswith(f"{error.name}."):
+            raise UserError(
+                f"task {name!r} must name a module that Python can import; there is no {module}: "
+                "look for it in the working directory or install it"
+            ) from error
+        raise UserError(_unknown_task_message(name)) from error
+    except Exception as error:  # An environment of the user's own can raise anything.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"task {name!r} cannot be made: {reason}") from error
     with contextlib.closing(environment):
         observation_space = environment.observation_space
         action_space = environment.action_space
         horizon = environment.spec.max_episode_steps
+        if not colon:
+            environment_id = environment.spec.id  # With a version, if the name had none.
     if not isinstance(observation_space, gymnasium.spaces.Box) or len(observation_space.shape) != 1:
         raise UserError(
             f"task {name!r} must have a one-dimensional Box observation space; "
@@ -220,8 +233,9 @@ class VectorEnvironment:
     Every episode is reset with a seed of its own, derived from the run's seed, the environment's
     index and the episode's index: the same actions always give the same run. So its state is saved
     as the seeds and the actions of the episodes underway, and restored by doing them again: exact
-    in any simulator that repeats itself, and no simulator is looked into. Arrays handed out are never
-    written to again.
+    in any simulator that repeats itself, and no simulator is looked into.
+
+    Arrays handed out are never written to again.
     """
 
     def __init__(self, task: Task, num_environments: int, seed: int) -> None:
@@ -464,6 +478,10 @@ def _mujoco_deprecations_dropped() -> Iterator[None]:
         yield
     finally:
         mujoco.set_mju_user_warning(previous)
+
+
+def _is_module_name(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
 
 
 def _unknown_task_message(name: str) -> str:

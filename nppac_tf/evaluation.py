@@ -65,8 +65,12 @@ class Episodes:
         final_success: [E] float32, 1 where the last step was at the goal, else 0.
         returns: [E] float32, undiscounted.
         lengths: [E] int64, in steps.
-        observations: of each episode, [T, D] float32, those acted upon; empty unless recorded.
-        actions: of each episode, [T, A] float32, as executed; empty unless recorded.
+        observations: of each episode, [T, D] float32, those acted upon; this and what follows is
+            empty unless recorded.
+        actions: of each episode, [T, A] float32, as executed.
+        rewards: of each episode, [T] float32.
+        final_observations: [E, D] float32, after each episode's last action.
+        terminated: [E] bool, whether an episode ended in a terminal state; else it was truncated.
     """
 
     any_success: np.ndarray
@@ -76,6 +80,11 @@ class Episodes:
     lengths: np.ndarray
     observations: tuple[np.ndarray, ...] = ()
     actions: tuple[np.ndarray, ...] = ()
+    rewards: tuple[np.ndarray, ...] = ()
+    final_observations: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.empty((0, 0), np.float32)
+    )
+    terminated: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.bool_))
 
     def summary(self) -> dict[str, float]:
         """Means over the episodes; nan where the task has no success."""
@@ -118,6 +127,7 @@ def evaluate(
     seed: int = 0,
     num_environments: int = 10,
     record: bool = False,
+    on_frame: Callable[[np.ndarray], None] | None = None,
 ) -> Episodes:
     """Rolls a policy out for a number of episodes.
 
@@ -132,7 +142,9 @@ def evaluate(
         num_episodes: E, at least 1.
         seed: at least 0.
         num_environments: B, at least 1; no more than num_episodes are made.
-        record: whether to keep the observations and actions.
+        record: whether to keep the observations, actions and rewards.
+        on_frame: is given a frame [H, W, 3] uint8 of the start of each episode and of every step,
+            one episode after the other: num_environments counts as 1.
 
     Raises:
         UserError: if an argument is out of range, or the policy's actions are not [B, A].
@@ -143,10 +155,11 @@ def evaluate(
     if num_environments < 1:
         raise UserError(f"num_environments must be at least 1; got {num_environments}")
     policy_function = as_policy_function(policy)
-    batch_size = min(num_environments, num_episodes)
-    environments = [task.make() for _ in range(batch_size)]
+    batch_size = 1 if on_frame else min(num_environments, num_episodes)
+    render_mode = "rgb_array" if on_frame else None
+    environments = [task.make(render_mode) for _ in range(batch_size)]
     try:
-        return _roll_out(policy_function, task, environments, num_episodes, seed, record)
+        return _roll_out(policy_function, task, environments, num_episodes, seed, record, on_frame)
     finally:
         for environment in environments:
             environment.close()
@@ -159,6 +172,7 @@ def _roll_out(
     num_episodes: int,
     seed: int,
     record: bool,
+    on_frame: Callable[[np.ndarray], None] | None,
 ) -> Episodes:
     batch_size = len(environments)
     returns = np.zeros(num_episodes)
@@ -167,6 +181,9 @@ def _roll_out(
     final_success = np.zeros(num_episodes, np.float32)
     recorded_observations: list[list[np.ndarray]] = [[] for _ in range(num_episodes)]
     recorded_actions: list[list[np.ndarray]] = [[] for _ in range(num_episodes)]
+    recorded_rewards: list[list[float]] = [[] for _ in range(num_episodes)]
+    final_observations = np.empty((num_episodes, task.observation_size), np.float32)
+    terminations = np.zeros(num_episodes, np.bool_)
 
     observations = np.empty((batch_size, task.observation_size), np.float32)
     rewards = np.zeros(batch_size)
@@ -180,6 +197,8 @@ def _roll_out(
         else:
             underway[i] = episode
             observations[i], _ = environments[i].reset(seed=episode_seed(seed, episode))
+            if on_frame:
+                on_frame(environments[i].render())
 
     for i in range(batch_size):
         start_next_episode(i)
@@ -194,6 +213,10 @@ def _roll_out(
             observations[i], rewards[i], terminated, truncated, info = environments[i].step(
                 actions[i]
             )
+            if on_frame:
+                on_frame(environments[i].render())
+            if record:
+                recorded_rewards[episode].append(rewards[i])
             success = float(info.get("success", np.nan))
             returns[episode] += rewards[i]
             lengths[episode] += 1
@@ -201,6 +224,8 @@ def _roll_out(
             final_success[episode] = success
             if terminated or truncated:
                 ended.append(i)
+                final_observations[episode] = observations[i]
+                terminations[episode] = terminated
         require_finite("observation", observations)
         require_finite("reward", rewards)
         for i in ended:
@@ -208,6 +233,15 @@ def _roll_out(
         if ended:
             require_finite("observation", observations)
 
+    recorded: dict[str, Any] = {}
+    if record:
+        recorded = {
+            "observations": tuple(np.stack(rows) for rows in recorded_observations),
+            "actions": tuple(np.stack(rows) for rows in recorded_actions),
+            "rewards": tuple(np.array(row, np.float32) for row in recorded_rewards),
+            "final_observations": final_observations,
+            "terminated": terminations,
+        }
     any_success = np.where(np.isnan(steps_at_goal), np.nan, steps_at_goal > 0)
     return Episodes(
         any_success=any_success.astype(np.float32),
@@ -215,8 +249,7 @@ def _roll_out(
         final_success=final_success,
         returns=returns.astype(np.float32),
         lengths=lengths,
-        observations=tuple(np.stack(rows) for rows in recorded_observations) if record else (),
-        actions=tuple(np.stack(rows) for rows in recorded_actions) if record else (),
+        **recorded,
     )
 
 

@@ -86,7 +86,9 @@ class Replay(tf.Module):
         if width != sum(self._widths):
             raise ValueError(f"rows must hold {sum(self._widths)} numbers; got {width}")
         if size > self.capacity or (added > size and size != self.capacity):
-            raise ValueError(f"capacity must be {size}, that of the checkpoint; got {self.capacity}")
+            raise ValueError(
+                f"capacity must be {size}, that of the checkpoint; got {self.capacity}"
+            )
         unused = [[0, self.capacity - size], [0, 0]]
         self._rows.assign(tf.pad(tf.constant(rows, tf.float32), unused))
         self._added.assign(added)

@@ -1,6 +1,7 @@
 """What several runs of one configuration show together, from their tables of metrics alone."""
 
 import csv
+import difflib
 import os
 import pathlib
 from collections.abc import Sequence
@@ -35,8 +36,19 @@ class Summary(NamedTuple):
     longest_dip: int
 
 
+def read_rows(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The rows of a table of metrics, without the cells that are empty.
+
+    Raises:
+        UserError: if there is no such table, or it is damaged.
+    """
+    return _read(path)[1]
+
+
 def read_metrics(run: str | os.PathLike[str]) -> Table:
     """The columns of a run's metrics.csv, each [evaluations] float64; an empty cell is nan.
+
+    `METRICS` that the table lacks are nan throughout.
 
     Args:
         run: A run's folder, or the table itself.
@@ -45,16 +57,50 @@ def read_metrics(run: str | os.PathLike[str]) -> Table:
         UserError: if there is no table, or it holds no evaluation.
     """
     path = pathlib.Path(run)
-    path = path / "metrics.csv" if path.is_dir() else path
+    if not path.exists():
+        raise UserError(f"no run at {path}{_suggestion(path)}")
+    if path.is_dir():
+        if not (path / "metrics.csv").is_file():
+            raise UserError(
+                f"{path} must be a run's folder, with a metrics.csv; it has none"
+                f"{_suggestion(path / 'metrics.csv')}"
+            )
+        path = path / "metrics.csv"
+    columns, rows = _read(path)
+    if not rows:
+        raise UserError(f"{path} must hold an evaluation; it has none yet")
+    return {
+        name: np.array([row.get(name, np.nan) for row in rows])
+        for name in dict.fromkeys([*columns, *METRICS])
+    }
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, float]]]:
     try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        table = {name: np.array([float(row[name] or "nan") for row in rows]) for name in rows[0]}
-        if "env_steps" not in table:
-            raise ValueError("it has no column env_steps")
-    except (OSError, ValueError, IndexError, TypeError) as error:
+        with open(path, newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file, strict=True)
+            rows = [{name: float(value) for name, value in row.items() if value} for row in table]
+            columns = list(table.fieldnames or ())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, csv.Error) as error:
         raise UserError(f"{path} is not a run's table of metrics: {error}") from None
-    return table
+    if "env_steps" not in columns or any("env_steps" not in row for row in rows):
+        raise UserError(f"{path} is not a run's table of metrics: env_steps must be in every row")
+    return columns, rows
+
+
+def _suggestion(path: pathlib.Path) -> str:
+    """Runs below a folder, or folders and files of a similar name."""
+    folder = path.parent
+    if not folder.is_dir():
+        return ""
+    runs = [table.parent for table in sorted(folder.glob("*/metrics.csv"))]
+    close = difflib.get_close_matches(path.name, [item.name for item in folder.iterdir()], n=1)
+    if close:
+        return f"; did you mean {folder / close[0]}?"
+    shown = ",".join(map(str, runs[:3])) + (",..." if len(runs) > 3 else "")
+    return f"; runs near it: {shown}" if runs else ""
 
 
 def summarize(table: Table) -> Summary:

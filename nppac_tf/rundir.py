@@ -224,7 +224,7 @@ class RunDirectory:
         self._write_config(content)
         now = versions()
         return [
-            f"{name} is {now[name]} and was {had.get(name)} when the run began: its figures may differ"
+            f"{name} is {now[name]} and was {had.get(name)} when the run began: figures may differ"
             for name in now
             if now[name] != had.get(name)
         ]

@@ -146,15 +146,17 @@ class _Loop:
         self._epochs: list[Metrics] = []  # one per epoch
         self._losses: Metrics = {}  # of the latest updates
 
-    def run(self, demonstrations: Demonstrations | None, saved: RunCheckpoint | None) -> list[Metrics]:
+    def run(
+        self, demonstrations: Demonstrations | None, saved: RunCheckpoint | None
+    ) -> list[Metrics]:
         """Pre-trains or restores, and then trains until the configured step."""
         config = self._config
         restored = saved.restore(self._notice) if saved else None
+        fresh_to_prior = self._agent.prior.informative and not self._updates_before
         if restored:
             self._load_state_dict(restored)
-        elif demonstrations is not None and self._agent.prior.informative:
-            if config.pretraining_steps and not self._updates_before:
-                self._learner.pretrain(demonstrations.observations, self._progress)
+        elif demonstrations is not None and fresh_to_prior and config.pretraining_steps:
+            self._learner.pretrain(demonstrations.observations, self._progress)
         try:
             while True:
                 self._learn()

@@ -1,6 +1,10 @@
-"""Expert demonstrations: the data set, and reading and writing it."""
+"""Expert demonstrations: the data set, reading and writing it, and what is wrong with it."""
 
 from nppac_tf.demonstrations.demonstrations import Demonstrations
-from nppac_tf.demonstrations.formats import load_demonstrations, save_demonstrations
+from nppac_tf.demonstrations.formats import (
+    load_demonstrations,
+    load_recording,
+    save_demonstrations,
+)
 
-__all__ = ["Demonstrations", "load_demonstrations", "save_demonstrations"]
+__all__ = ["Demonstrations", "load_demonstrations", "load_recording", "save_demonstrations"]

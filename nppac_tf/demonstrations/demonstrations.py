@@ -63,9 +63,9 @@ class Demonstrations:
     notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        observations = _as_matrix(self.observations, "observations", "[N, D]")
+        observations = as_matrix(self.observations, "observations", "[N, D]")
         steps = len(observations)
-        actions = _as_matrix(
+        actions = as_matrix(
             self.actions, "actions", f"[N, A] to match observations {_shape(observations)}"
         )
         if len(actions) != steps:
@@ -73,7 +73,7 @@ class Demonstrations:
                 f"actions must be [N, A] to match observations {_shape(observations)}; "
                 f"got {_shape(actions)}"
             )
-        ends = _as_episode_ends(self.episode_ends, steps)
+        ends = as_episode_ends(self.episode_ends, steps)
         _check_finite(observations, "observations", ends)
         _check_finite(actions, "actions", ends)
         for field, array in (
@@ -112,8 +112,8 @@ class Demonstrations:
         trimmed = 0
         for index, (states, controls) in enumerate(episodes):
             label = f"of episode {index}"
-            states = _as_matrix(states, f"observations {label}", "[T, D]")
-            controls = _as_matrix(
+            states = as_matrix(states, f"observations {label}", "[T, D]")
+            controls = as_matrix(
                 controls, f"actions {label}", f"[T, A] to match observations {_shape(states)}"
             )
             if len(states) == len(controls) + 1:
@@ -280,12 +280,12 @@ def _shape(array: np.ndarray) -> str:
     return str(list(array.shape))
 
 
-def _as_matrix(values: npt.ArrayLike, label: str, requirement: str) -> np.ndarray:
+def as_matrix(values: npt.ArrayLike, label: str, requirement: str) -> np.ndarray:
     """Copies `values` to a float32 matrix [rows, columns] with at least one column."""
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{label} must be {requirement}; got {error}") from error
+        raise UserError(f"{label} must be {requirement}; got rows of several lengths") from error
     if array.dtype.kind not in "biuf":
         raise UserError(f"{label} must be numbers; got {array.dtype}")
     if array.ndim != 2 or not array.shape[1]:
@@ -294,7 +294,8 @@ def _as_matrix(values: npt.ArrayLike, label: str, requirement: str) -> np.ndarra
         return np.array(array, dtype=np.float32, order="C")
 
 
-def _as_episode_ends(values: npt.ArrayLike, steps: int) -> np.ndarray:
+def as_episode_ends(values: npt.ArrayLike, steps: int) -> np.ndarray:
+    """Checks and copies exclusive end indices [E] of episodes that fill `steps`."""
     ends = np.asarray(values)
     if ends.ndim != 1 or (ends.size and ends.dtype.kind not in "iu"):
         raise UserError(

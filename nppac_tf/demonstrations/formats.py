@@ -1,37 +1,48 @@
 """Reading and writing demonstrations, one reader per file format.
 
-AWAC and DAPG demonstrations are Python pickles, which may name any function and have it called.
-They are read without that: an unpickler looks names up in a short list, in which NumPy's own names
-lead to inert records of this module. NumPy's functions are not called with what a pickle holds
-(a forged dtype state would let a file write raw pointers into an object array); plain numeric
-arrays are rebuilt from the records after checking type, shape and size.
+Nothing that a file holds is executed: `pickles` says how Python pickles are read, and `minari_data`
+how Minari data sets are.
 """
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import importlib.resources
 import io
 import json
-import math
 import os
 import pathlib
-import pickle
-import re
-import secrets
-import struct
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Mapping
 from importlib.resources.abc import Traversable
 from types import MappingProxyType
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from nppac_tf.demonstrations.demonstrations import Demonstrations, TaskSpaces
+from nppac_tf.demonstrations import minari_data, pickles
+from nppac_tf.demonstrations.demonstrations import (
+    Demonstrations,
+    TaskSpaces,
+    as_episode_ends,
+    as_matrix,
+)
+from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.errors import UserError
+from nppac_tf.files import replace_file
 
 _EMBEDDED_PREFIX = "embedded:"
+_HEAD_SIZE = 512
+_MAX_UNPACKED_BYTES = 2**32
+_NPY_MAGIC = b"\x93NUMPY"
+_UNKNOWN = "something else"
+_BEGINNINGS = (
+    (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with git lfs pull"),
+    (_NPY_MAGIC, "an npy file: give it a name that ends in .npy"),
+    (b"PK\x03\x04", "a zip archive: if NumPy wrote it, give it a name that ends in .npz"),
+    (b"\x89HDF", "an HDF5 file: name the folder of a Minari data set, not a file in it"),
+    (b"\x1f\x8b", "a gzip archive: unpack it first"),
+    (b"\x80", "a Python pickle: give it a name that ends in .pickle"),
+)
 
 
 def load_demonstrations(
@@ -40,8 +51,10 @@ def load_demonstrations(
     """Loads demonstrations; nothing that a file holds is executed.
 
     Args:
-        source: `embedded:NAME` for those that ship with the package, or a file: `*.npz` as written
-            by `save_demonstrations`, `*.npy` (AWAC) or `*.pickle`, `*.pkl` (DAPG).
+        source: `embedded:NAME` for those that ship with the package; `minari:ID` for a Minari data
+            set, downloaded if it is not on this machine, `minari:FOLDER` or the folder itself; or a
+            file: `*.npz` as written by `save_demonstrations`, `*.npy` (AWAC) or `*.pickle`, `*.pkl`
+            (DAPG).
         task: If given, the demonstrations are checked against it and clipped into its action
             bounds; see `Demonstrations.conform`.
 
@@ -53,15 +66,37 @@ def load_demonstrations(
             demonstrations, names a Python object other than arrays and plain containers, or does
             not fit the task. The message is one line that begins with the source.
     """
+    recording = load_recording(source)
+    try:
+        demonstrations = recording.demonstrations()
+    except UserError as error:
+        raise UserError(f"{os.fspath(source)}: {error}") from error
+    return demonstrations if task is None else demonstrations.conform(task)
+
+
+def load_recording(source: str | os.PathLike[str]) -> Recording:
+    """Reads demonstrations as they were recorded, as far as they can be read.
+
+    Args:
+        source: See `load_demonstrations`.
+
+    Returns:
+        The recording; its `problems` say what could not be read, and why.
+
+    Raises:
+        UserError: Nothing can be read of the source. The message is one line that begins with it.
+    """
     source = os.fspath(source)
     try:
+        if not isinstance(source, str) or "\0" in source:
+            raise UserError("demonstrations must be named by a text without null characters")
         if source.startswith(_EMBEDDED_PREFIX):
-            demonstrations = _load_embedded(source.removeprefix(_EMBEDDED_PREFIX))
-        else:
-            demonstrations = _load_file(pathlib.Path(os.path.expanduser(source)))
+            return _load_embedded(source.removeprefix(_EMBEDDED_PREFIX))
+        if source.startswith(minari_data.PREFIX):
+            return minari_data.read(source.removeprefix(minari_data.PREFIX))
+        return _load_path(pathlib.Path(os.path.expanduser(source)))
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
-    return demonstrations if task is None else demonstrations.conform(task)
 
 
 def save_demonstrations(demonstrations: Demonstrations, path: str | os.PathLike[str]) -> None:
@@ -79,29 +114,24 @@ def save_demonstrations(demonstrations: Demonstrations, path: str | os.PathLike[
     path = pathlib.Path(os.path.expanduser(path))
     if path.suffix != ".npz":
         raise UserError(f"path must end in .npz; got {str(path)!r}")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+    def write(file: BinaryIO) -> None:
+        np.savez_compressed(
+            file,
+            observations=demonstrations.observations,
+            actions=demonstrations.actions,
+            episode_ends=demonstrations.episode_ends,
+            metadata=np.array(json.dumps(demonstrations.metadata, sort_keys=True)),
+            name=np.array(demonstrations.name),
+        )
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            np.savez_compressed(
-                file,
-                observations=demonstrations.observations,
-                actions=demonstrations.actions,
-                episode_ends=demonstrations.episode_ends,
-                metadata=np.array(json.dumps(demonstrations.metadata, sort_keys=True)),
-                name=np.array(demonstrations.name),
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(path, write)
     except OSError as error:
         raise UserError(f"path must be writable; got {str(path)!r} ({error.strerror})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
-def _load_embedded(name: str) -> Demonstrations:
+def _load_embedded(name: str) -> Recording:
     files = {
         pathlib.PurePath(file.name).stem: file
         for file in _embedded_files()
@@ -118,29 +148,26 @@ def _embedded_files() -> list[Traversable]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def _load_file(path: pathlib.Path) -> Demonstrations:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(
-            f"demonstrations must be {_EMBEDDED_PREFIX}NAME or a file ending in "
-            f"{', '.join(_READERS)}; got suffix {path.suffix!r}"
-        )
+def _load_path(path: pathlib.Path) -> Recording:
     try:
+        if path.is_dir():
+            return minari_data.read_folder(path)
+        reader = _READERS.get(path.suffix.lower())
+        if reader is None:
+            raise UserError(
+                f"demonstrations must be {_EMBEDDED_PREFIX}NAME, {minari_data.PREFIX}ID, the "
+                f"folder of a Minari data set, or a file ending in {', '.join(_READERS)}; "
+                f"got suffix {path.suffix!r}"
+            )
         with open(path, "rb") as file:
             return reader(file, path.name)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})") from error
 
 
-def _read_npz(file: BinaryIO, file_name: str) -> Demonstrations:
+def _read_npz(file: BinaryIO, file_name: str) -> Recording:
     """Reads what `save_demonstrations` writes; `metadata` and `name` may be absent."""
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except Exception as error:
-        raise UserError(
-            f"the file must be a whole npz archive of plain arrays; got {_one_line(error)}"
-        ) from error
+    arrays = _read_archive(file)
     missing = {"observations", "actions", "episode_ends"} - arrays.keys()
     if missing:
         raise UserError(
@@ -149,29 +176,93 @@ def _read_npz(file: BinaryIO, file_name: str) -> Demonstrations:
     try:
         metadata = json.loads(str(arrays["metadata"])) if "metadata" in arrays else {}
     except (ValueError, RecursionError) as error:
-        raise UserError(f"metadata must be JSON; got {_one_line(error)}") from error
+        raise UserError("metadata must be JSON; got a text that is not") from error
     if not isinstance(metadata, dict):
         raise UserError(f"metadata must be a JSON object; got {type(metadata).__name__}")
-    return Demonstrations(
-        arrays["observations"],
-        arrays["actions"],
-        arrays["episode_ends"],
+    observations = as_matrix(arrays["observations"], "observations", "[N, D]")
+    actions = as_matrix(arrays["actions"], "actions", "[N, A]")
+    if len(observations) != len(actions):
+        raise UserError(
+            f"actions must be [N, A] to match observations {list(observations.shape)}; "
+            f"got {list(actions.shape)}"
+        )
+    ends = as_episode_ends(arrays["episode_ends"], len(observations))
+    environment_id = metadata.get("task")
+    return Recording(
         str(arrays["name"]) if "name" in arrays else pathlib.PurePath(file_name).stem,
-        metadata,
+        "npz",
+        tuple(
+            RecordedEpisode(observations[start:end], actions[start:end])
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ),
+        tuple(range(len(ends))),
+        metadata=metadata,
+        environment_id=environment_id if isinstance(environment_id, str) else None,
     )
 
 
-def _read_awac(file: BinaryIO, file_name: str) -> Demonstrations:
-    """Reads an object array [E] of episodes saved by `np.save`."""
+def _read_archive(file: BinaryIO) -> dict[str, np.ndarray]:
+    """Reads the plain arrays of an npz archive."""
+    start = file.read(_HEAD_SIZE)
+    file.seek(0)
+    if not start.startswith(b"PK"):
+        raise UserError(
+            f"the file must be a whole npz archive of plain arrays; got {_describe(start)}"
+        )
     try:
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, _, dtype = read_header(file)
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > _MAX_UNPACKED_BYTES:
+            raise UserError(
+                f"the file must unpack to at most {_MAX_UNPACKED_BYTES:,} bytes; got {unpacked:,}"
+            )
+        with np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except UserError:
+        raise
     except Exception as error:
-        raise UserError(f"the file must be a whole npy file; got {_one_line(error)}") from error
+        got = "an array of Python objects" if _holds_objects(file) else "a damaged or cut-off file"
+        raise UserError(
+            f"the file must be a whole npz archive of plain arrays; got {got}"
+        ) from error
+
+
+def _holds_objects(file: BinaryIO) -> bool:
+    """Whether an npz archive is whole and one of its arrays would need to be unpickled."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    if _read_npy_header(member)[1].hasobject:
+                        return True
+    except Exception:
+        return False
+    return False
+
+
+def _read_npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype]:
+    """Reads shape and type; raises anything for a file that is not in the npy format."""
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, _, dtype = read_header(file)
+    return shape, dtype
+
+
+def _read_awac(file: BinaryIO, file_name: str) -> Recording:
+    """Reads an object array [E] of episodes saved by `np.save`."""
+    start = file.read(_HEAD_SIZE)
+    file.seek(0)
+    if not start.startswith(_NPY_MAGIC):
+        raise UserError(f"the file must be a whole npy file; got {_describe(start)}")
+    try:
+        shape, dtype = _read_npy_header(file)
+    except Exception as error:
+        raise UserError(
+            "the file must be a whole npy file; got a damaged or cut-off header"
+        ) from error
     if dtype.kind != "O":
         raise UserError(
             "an npy file of demonstrations must hold an object array of episodes (AWAC); "
@@ -180,241 +271,149 @@ def _read_awac(file: BinaryIO, file_name: str) -> Demonstrations:
     return _read_records(file, file_name, "AWAC npy")
 
 
-def _read_dapg(file: BinaryIO, file_name: str) -> Demonstrations:
+def _read_dapg(file: BinaryIO, file_name: str) -> Recording:
     """Reads a pickled list of episodes."""
     return _read_records(file, file_name, "DAPG pickle")
 
 
-_READERS: Mapping[str, Callable[[BinaryIO, str], Demonstrations]] = MappingProxyType(
+_READERS: Mapping[str, Callable[[BinaryIO, str], Recording]] = MappingProxyType(
     {".npz": _read_npz, ".npy": _read_awac, ".pickle": _read_dapg, ".pkl": _read_dapg}
 )
 
 
-def _read_records(file: BinaryIO, file_name: str, format_name: str) -> Demonstrations:
-    """Unpickles episodes: mappings with `observations` and `actions`; other keys are not used.
-
-    Rewards are among the keys not used: those of published AWAC files disagree with their
-    observations, and have other lengths.
-    """
+def _read_records(file: BinaryIO, file_name: str, format_name: str) -> Recording:
+    """Unpickles episodes: mappings with `observations` and `actions`, and often more."""
+    content = file.read()
     try:
-        records = _RestrictedUnpickler(file.read()).load()
+        records = pickles.as_list(pickles.unpickle(content))
     except UserError:
         raise
     except Exception as error:
-        raise UserError(
-            f"the pickle must be whole and undamaged; got {_one_line(error)}"
-        ) from error
-    records = _as_list(records)
+        got = _describe(content[:_HEAD_SIZE])
+        if got == _UNKNOWN or "pickle" in got or format_name == "AWAC npy":
+            got = "a damaged or cut-off one"
+        raise UserError(f"the pickle must be whole and undamaged; got {got}") from error
     if records is None:
         raise UserError(f"the {format_name} must hold a list of episodes")
-    return Demonstrations.from_episodes(
-        [_read_record(record, index) for index, record in enumerate(records)],
+    episodes: list[RecordedEpisode] = []
+    indices: list[int] = []
+    problems: list[str] = []
+    for index, record in enumerate(records):
+        try:
+            episodes.append(_read_record(record, index))
+            indices.append(index)
+        except UserError as error:
+            problems.append(str(error))
+    return Recording(
         pathlib.PurePath(file_name).stem,
+        format_name,
+        tuple(episodes),
+        tuple(indices),
+        tuple(problems),
         {"format": format_name, "source": file_name},
+        is_pickle=True,
     )
 
 
-def _read_record(record: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_record(record: Any, index: int) -> RecordedEpisode:
     if not isinstance(record, dict):
         raise UserError(f"episode {index} must be a dict; got {type(record).__name__}")
     for key in ("observations", "actions"):
         if key not in record:
             raise UserError(f"episode {index} must hold observations, actions; got {_keys(record)}")
-    observations = _as_list(record["observations"])
-    if observations and isinstance(observations[0], dict):
-        observations = [_state(item, index) for item in observations]
-    else:
-        observations = record["observations"]
-    return (
-        _as_numbers(observations, f"observations of episode {index}"),
-        _as_numbers(record["actions"], f"actions of episode {index}"),
+    observations = _states(record["observations"], f"observations of episode {index}")
+    actions = pickles.as_numbers(record["actions"], f"actions of episode {index}")
+    observed = list(observations.shape)
+    for label, values, wanted in (
+        ("observations", observations, "[T, D]"),
+        ("actions", actions, f"[T, A] to match observations {observed}"),
+    ):
+        if values.ndim != 2:
+            got = list(values.shape)
+            raise UserError(f"{label} of episode {index} must be {wanted}; got {got}")
+    next_observations = _optional(_states, record.get("next_observations"))
+    return RecordedEpisode(
+        observations,
+        actions,
+        rewards=_per_step(record.get("rewards")),
+        terminals=_per_step(record.get("terminals")),
+        successes=_per_step(_goal_flags(record.get("env_infos"))),
+        next_observations=(
+            next_observations
+            if next_observations is not None and next_observations.ndim == 2
+            else None
+        ),
+        initial_state=_initial_state(record.get("init_state_dict")),
     )
 
 
-def _state(observation: Any, index: int) -> Any:
+def _states(value: Any, label: str) -> np.ndarray:
+    """Reads observations, each an array or a dict that holds one as `state_observation`."""
+    items = pickles.as_list(value)
+    if items and isinstance(items[0], dict):
+        return pickles.as_numbers([_state(item, label) for item in items], label)
+    return pickles.as_numbers(value, label)
+
+
+def _state(observation: Any, label: str) -> Any:
     if not isinstance(observation, dict) or "state_observation" not in observation:
         got = _keys(observation) if isinstance(observation, dict) else type(observation).__name__
-        raise UserError(
-            f"observations of episode {index} must each hold state_observation; got {got}"
-        )
+        raise UserError(f"{label} must each hold state_observation; got {got}")
     return observation["state_observation"]
 
 
-def _as_list(value: Any) -> Sequence[Any] | None:
-    """Returns a list's, tuple's or object array's items; None for anything else."""
-    if isinstance(value, list | tuple):
-        return value
-    return value.items() if isinstance(value, _PickledArray) else None
-
-
-def _as_numbers(value: Any, label: str, depth: int = 2) -> np.ndarray:
-    """Turns an array, or lists nested at most `depth` deep, into a numeric array."""
-    items = _as_list(value)
-    if isinstance(value, _PickledArray) and items is None:
-        return value.to_array(label)
-    if isinstance(value, int | float):
-        try:
-            return np.array(value, np.float64)
-        except OverflowError as error:
-            raise UserError(f"{label} must fit into float64; got a greater number") from error
-    if items is None or not depth:
-        raise UserError(f"{label} must be arrays or lists of numbers; got {type(value).__name__}")
-    rows = [_as_numbers(item, label, depth - 1) for item in items]
-    shapes = {row.shape for row in rows}
-    if len(shapes) > 1:
-        shown = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
-        raise UserError(f"{label} must be rows of one width; got rows of {shown}")
-    return np.stack(rows) if rows else np.empty((0,) * depth)
-
-
-class _PickledType:
-    """A NumPy dtype as a pickle describes it."""
-
-    _code: Any = None
-    _state: Any = None
-
-    def __init__(self, code: Any, *_: Any) -> None:
-        self._code = code
-
-    def __setstate__(self, state: Any) -> None:
-        self._state = state
-
-    @property
-    def is_object(self) -> bool:
-        return isinstance(self._code, str) and re.fullmatch(r"O\d?", self._code) is not None
-
-    def to_dtype(self, label: str) -> np.dtype:
-        """Returns a numeric dtype; raises UserError for any other."""
-        match self._state:
-            case [_, "<" | ">" | "=" | "|" as byte_order, None, None, None, *_]:
-                pass
-            case _:
-                byte_order = ""
-        code = self._code if isinstance(self._code, str) else ""
-        if not byte_order or not re.fullmatch(r"b1|[iu][1248]|f[248]", code):
-            raise UserError(f"{label} must be numbers; got an array of type {self._code!r}")
-        return np.dtype(byte_order + code)
-
-
-class _PickledArray:
-    """A NumPy array as a pickle describes it; stands for `ndarray` and `_reconstruct`."""
-
-    _content: tuple[Any, ...] = ()
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran, content = state
-        self._content = (shape, dtype, "F" if fortran else "C", content)
-
-    def items(self) -> list[Any] | None:
-        """Returns the items of a one-dimensional object array; None of any other."""
-        match self._content:
-            case ((int(),), _PickledType(is_object=True), _, list() as items):
-                return items
+def _optional(read: Callable[[Any, str], np.ndarray], value: Any) -> np.ndarray | None:
+    """Reads what training does not need; None where it is absent or makes no sense."""
+    try:
+        return None if value is None else read(value, "")
+    except UserError:
         return None
 
-    def to_array(self, label: str) -> np.ndarray:
-        """Returns the numeric array; raises UserError if it is not one."""
-        match self._content:
-            case (tuple() as shape, _PickledType() as pickled_type, "C" | "F" as order, content):
-                dtype = pickled_type.to_dtype(label)
-            case _:
-                raise UserError(f"{label} must be arrays; got a damaged one")
-        if isinstance(content, str):
-            content = content.encode("latin1", "replace")
-        if (
-            not isinstance(content, bytes | bytearray)
-            or not all(isinstance(size, int) and size >= 0 for size in shape)
-            or math.prod(shape) * dtype.itemsize != len(content)
-        ):
-            raise UserError(f"{label} must be arrays with as much content as shape")
-        try:
-            return np.ndarray(shape, dtype, bytes(content), order=order)
-        except (ValueError, OverflowError) as error:
-            raise UserError(f"{label} must be arrays; got {_one_line(error)}") from error
+
+def _per_step(value: Any) -> np.ndarray | None:
+    """Reads one number per step, also where each is an array of one."""
+    values = _optional(pickles.as_numbers, value)
+    if values is None or values.ndim < 1 or values.size != len(values):
+        return None
+    return values.reshape(-1)
 
 
-class _PickledBuffer(_PickledArray):
-    """Stands for `_frombuffer`, by which pickle protocol 5 rebuilds an array."""
-
-    def __init__(self, content: Any, dtype: Any, shape: Any, order: Any) -> None:
-        self._content = (shape, dtype, order, content)
-
-
-class _PickledScalar(_PickledArray):
-    """Stands for `scalar`, by which a pickle rebuilds a NumPy number."""
-
-    def __init__(self, dtype: Any, content: Any = b"") -> None:
-        self._content = ((), dtype, "C", content)
+def _goal_flags(infos: Any) -> list[Any] | None:
+    items = pickles.as_list(infos)
+    if not items:
+        return None
+    flags = [item.get("goal_achieved") if isinstance(item, dict) else None for item in items]
+    return None if None in flags else flags
 
 
-# Every value is an immutable built-in type or has a `__setstate__`, so that a pickle's BUILD
-# instruction cannot set attributes of it. `bytes(text, "latin1")` is what `_codecs.encode` is
-# written for.
-_ADMITTED: Mapping[tuple[str, str], Callable[..., Any]] = MappingProxyType(
-    {
-        ("numpy", "dtype"): _PickledType,
-        ("numpy", "ndarray"): _PickledArray,
-        ("_codecs", "encode"): bytes,
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("collections", "defaultdict"): collections.defaultdict,
+def _initial_state(value: Any) -> dict[str, np.ndarray]:
+    if not isinstance(value, dict):
+        return {}
+    state = {
+        key: _optional(pickles.as_numbers, item)
+        for key, item in value.items()
+        if isinstance(key, str)
     }
-    | {
-        (f"numpy.{core}.{module}", name): stand_in
-        for core in ("core", "_core")
-        for module, name, stand_in in (
-            ("multiarray", "_reconstruct", _PickledArray),
-            ("multiarray", "scalar", _PickledScalar),
-            ("numeric", "_frombuffer", _PickledBuffer),
-        )
-    }
-    | {
-        (module, admitted.__name__): admitted
-        for module in ("builtins", "__builtin__")
-        for admitted in (list, dict, tuple, set, frozenset, int, float, complex, bytes, bytearray)
-    }
-)
+    return {key: item for key, item in state.items() if item is not None}
 
 
-class _RestrictedUnpickler(pickle._Unpickler):
-    """Rebuilds arrays and plain containers, and refuses every other name.
-
-    It is the pickle module's implementation in Python: the one in C lets ten bytes of a damaged
-    file fill 64 GB, since it keeps the numbered objects in an array as long as the greatest number.
-    For the same reason the content is read at once, and byte arrays are not set up at the size that
-    they announce but at that of what there is.
-    """
-
-    read: Callable[[int], bytes]
-    append: Callable[[Any], None]
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(io.BytesIO(content), encoding="latin1")
-
-    def load_bytearray8(self) -> None:
-        """Reads a byte array of pickle protocol 5."""
-        (size,) = struct.unpack("<Q", self.read(8))
-        self.append(bytearray(self.read(size)))
-
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
-
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        try:
-            return _ADMITTED[module, name]
-        except KeyError:
-            raise UserError(
-                "a pickle must hold arrays and plain containers only; refused "
-                f"{f'{module}.{name}'!r}"
-            ) from None
+def _describe(start: bytes) -> str:
+    """Says what a file is whose content begins so."""
+    for beginning, description in _BEGINNINGS:
+        if start.startswith(beginning):
+            return description
+    text = start.decode("utf-8", "ignore").lstrip().lower()
+    if not start:
+        return "an empty file"
+    if text.startswith("<"):
+        return "a web page: download the file itself"
+    if not any(byte < 9 or 13 < byte < 32 for byte in start):
+        return "a text file"
+    return _UNKNOWN
 
 
 def _keys(mapping: Mapping[Any, Any]) -> str:
     """Lists a mapping's keys in one line."""
-    return " ".join(", ".join(sorted(map(str, mapping))).split()) or "nothing"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    names = sorted(key if isinstance(key, str) else type(key).__name__ for key in mapping)
+    shown = ", ".join(" ".join(name.split())[:40] for name in names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "nothing"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -130,6 +131,32 @@ def test_a_run_is_evaluated(run):
     assert "any_success" not in output
 
 
+@pytest.mark.parametrize(("name", "frames"), [("a.mp4", 402), ("a.gif", 201)])
+def test_a_video_shows_the_first_episodes(run, folder, name, frames):
+    path, _ = run
+    video = folder / "videos" / name
+    arguments = (f"--run={path}", "--num_episodes=3", f"--video={video}", "--video_episodes=2")
+    output, errors = launch("evaluate", *arguments)
+    assert errors == ""
+    assert output.splitlines()[-1] == str(video)
+    count, seconds = imageio_ffmpeg.count_frames_and_secs(str(video))
+    assert count == frames
+    assert seconds == pytest.approx(402 / 30, rel=0.15)  # Pendulum's 30 frames per second.
+    reader = imageio_ffmpeg.read_frames(str(video), pix_fmt="rgb24")
+    next(reader)
+    assert len(set(reader)) > 20  # It moves.
+
+
+def test_a_missing_graphics_library_is_one_line(folder, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "nonsense")
+    video = folder / "b.mp4"
+    _, errors = launch("evaluate", "--demonstrations=embedded:pen", f"--video={video}", code=1)
+    (line,) = errors.splitlines()
+    assert line.startswith("error: MuJoCo cannot draw with MUJOCO_GL=nonsense (RuntimeError: ")
+    assert "libegl1" in line
+    assert not video.exists()
+
+
 def test_demonstrations_are_collected_from_an_exported_policy(run, folder):
     path, _ = run
     output = folder / "collected.npz"
@@ -145,6 +172,17 @@ def test_demonstrations_are_collected_from_an_exported_policy(run, folder):
     assert recorded.metadata["policy"]["updates"] == 200
     assert [episode["seed"] for episode in recorded.metadata["episodes"]] == [1, 1]
     assert str(folder) not in json.dumps(recorded.metadata)
+
+
+def test_demonstrations_are_collected_into_a_minari_data_set(run, folder, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+    path, _ = run
+    arguments = (f"--saved_model={path / 'policy'}", "--output=minari:toy/mine-v0")
+    launch("collect_demonstrations", *arguments, "--num_episodes=2", "--noonly_successful")
+    recorded = load_demonstrations("minari:toy/mine-v0")
+    assert (recorded.num_episodes, recorded.num_steps) == (2, 400)
+    _, errors = launch("collect_demonstrations", *arguments, "--noonly_successful", code=1)
+    assert "must not exist yet" in errors
 
 
 def test_a_prior_is_fitted_judged_saved_and_evaluated(folder, expert):
@@ -166,23 +204,9 @@ def test_a_prior_is_fitted_judged_saved_and_evaluated(folder, expert):
     assert output.startswith("prior mean on Pendulum-v1, 2 episodes")
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "complaint"),
-    [
-        ("train", ["--task=Pendulm-v1"], "close to it: Pendulum-v1"),
-        ("evaluate", ["--saved_model=nowhere"], "no exported policy at nowhere"),
-    ],
-)
-def test_a_mistake_found_later_is_one_line(name, arguments, complaint):
-    output, errors = launch(name, *arguments, code=1)
-    assert output == ""
-    (line,) = errors.splitlines()
-    assert line.startswith("error: ")
-    assert complaint in line
-
-
-def test_an_interrupt_is_one_line(folder, expert):
-    path = folder / "interrupted"
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_ends_a_run_in_one_line(folder, expert, name, code):
+    path = folder / f"stopped_by_{name}"
     arguments = (*SMALL, f"--demonstrations={expert}", f"--output_dir={path}")
     process = subprocess.Popen(
         command("train", *arguments, "--num_env_steps=1000000"),
@@ -193,16 +217,18 @@ def test_an_interrupt_is_one_line(folder, expert):
         # A test run in the background ignores interrupts, and so would what it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
-    while not (path / "checkpoints" / "checkpoint").exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors == f"error: interrupted; go on with --resume --output_dir={path}\n"
-    assert RunDirectory(path).rows()
+    try:
+        deadline = time.monotonic() + 120
+        while len(RunDirectory(path).rows()) < 2:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        process.send_signal(signal.Signals[name])
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert errors == f"error: stopped by {name}; go on with --resume --output_dir={path}\n"
 
 
 def test_a_run_is_made_longer(run, folder):

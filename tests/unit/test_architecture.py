@@ -3,37 +3,29 @@
 1. Imports point one way: LAYERS.
 2. One dependency, one door: DOORS.
 3. Importing the package imports nothing slow, and a launcher answers --help at once.
-4. What is imported is declared, in pyproject.toml and BUILD alike, and what is declared is pinned.
+4. What is imported is declared in pyproject.toml, and what is declared is pinned.
 """
 
-import ast
-import dataclasses
-import pathlib
-import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-ROOT = pathlib.Path(__file__).parents[2]
-PACKAGE = "nppac_tf"
+from sources import PACKAGE, ROOT, Module, home_of, parse, read_modules, within
 
 # From the bottom up. A module imports from the layers below its own, and from its own layer as long
 # as no cycle comes of it. A package (demonstrations, priors, baselines) stands for all its modules.
 # The launchers in launch/ lie above all: they may import any of these, and none imports a launcher.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "config", "divergences", "seeding"}),
+    frozenset({"errors", "config", "divergences", "files", "seeding"}),
     frozenset({"demonstrations", "priors", "networks"}),
-    frozenset({"replay", "environments", "evaluation", "agent"}),
-    frozenset(
-        {"baselines", "checkpoints", "diagnostics", "export", "plotting", "progress", "reports"}
-    )
-    | frozenset({"rundir", "training"}),
+    frozenset({"replay", "environments", "evaluation", "reenactment", "agent"}),
+    frozenset({"baselines", "checkpoints", "diagnostics", "export", "plotting", "progress"})
+    | frozenset({"metrics", "reports", "rundir", "training", "video"}),
 )
 
 # The only modules that may import a dependency, at any depth of the code.
@@ -43,7 +35,9 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "gymnasium_robotics": ("nppac_tf.environments",),
     "mujoco": ("nppac_tf.environments",),
     "matplotlib": ("nppac_tf.plotting",),
-    "minari": ("nppac_tf.demonstrations.formats",),
+    "minari": ("nppac_tf.demonstrations.minari_data",),
+    "h5py": ("nppac_tf.demonstrations.minari_data",),
+    "imageio_ffmpeg": ("nppac_tf.video",),
     "rich": ("nppac_tf.progress",),
     "absl.app": ("launch",),
     "absl.flags": ("launch",),
@@ -61,95 +55,10 @@ WITHOUT_TENSORFLOW = ("nppac_tf.config", "nppac_tf.demonstrations", "nppac_tf.er
 TENSORFLOW = ("gpflow", "keras", "tensorflow", "tensorflow_probability", "tf_agents")
 
 
-@dataclasses.dataclass(frozen=True)
-class Import:
-    """One name that an import statement asks for."""
-
-    target: str  # "absl.flags" of `from absl import flags`; it may name a module or a thing in one
-    line: int
-    runs_at_import: bool  # False within a function, and under `if TYPE_CHECKING:`
-
-
-@dataclasses.dataclass(frozen=True)
-class Module:
-    """A parsed source file."""
-
-    name: str  # "nppac_tf.priors.base", "launch.train"
-    path: str
-    imports: tuple[Import, ...]
-
-
-def within(name: str, prefix: str) -> bool:
-    """Whether a dotted name is `prefix` or something inside it."""
-    return name == prefix or name.startswith(f"{prefix}.")
-
-
-def is_type_checking(test: ast.expr) -> bool:
-    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
-        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
-    )
-
-
-def read_imports(source: str, package: str) -> Iterator[Import]:
-    """Yields every import in `source`, which relative imports see as a module of `package`."""
-
-    def visit(node: ast.AST, runs: bool) -> Iterator[Import]:
-        match node:
-            case ast.Import():
-                for alias in node.names:
-                    yield Import(alias.name, node.lineno, runs)
-            case ast.ImportFrom():
-                base = node.module or ""
-                if node.level:
-                    parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                    base = ".".join([*parents, base] if base else parents)
-                for alias in node.names:
-                    target = base if alias.name == "*" else f"{base}.{alias.name}"
-                    yield Import(target, node.lineno, runs)
-            case ast.If() if is_type_checking(node.test):
-                for child in node.body:
-                    yield from visit(child, False)
-                for child in node.orelse:
-                    yield from visit(child, runs)
-            case _:
-                inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-                for child in ast.iter_child_nodes(node):
-                    yield from visit(child, runs and not inside)
-
-    yield from visit(ast.parse(source), True)
-
-
-def parse(name: str, source: str, is_package: bool = False, path: str = "") -> Module:
-    package = name if is_package else name.rpartition(".")[0]
-    return Module(name, path or name, tuple(read_imports(source, package)))
-
-
-def read_modules(folder: str) -> list[Module]:
-    """Parses all Python files below a folder of the repository."""
-    modules = []
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        is_package = parts[-1] == "__init__"
-        name = ".".join(parts[:-1] if is_package else parts)
-        source = path.read_text(encoding="utf-8")
-        modules.append(parse(name, source, is_package, path.relative_to(ROOT).as_posix()))
-    return modules
-
-
 def layer_of(name: str) -> int | None:
     """The layer of a name inside the package, or None where the table has no place for it."""
     unit = name.split(".")[1]
     return next((i for i, layer in enumerate(LAYERS) if unit in layer), None)
-
-
-def home_of(target: str, modules: Mapping[str, Module]) -> str:
-    """The longest prefix of an import's target that is a module; the target itself if none is."""
-    name = target
-    while name not in modules:
-        name, dot, _ = name.rpartition(".")
-        if not dot:
-            return target
-    return name
 
 
 def layer_violations(modules: list[Module]) -> list[str]:
@@ -442,19 +351,8 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_what_is_declared_is_pinned() -> None:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    pins = {
-        canonicalize_name(name): version
-        for name, _, version in (line.partition("==") for line in lines if "==" in line)
-    }
+    pinned = [Requirement(line) for line in lines if "==" in line]
+    pins = {canonicalize_name(item.name): str(item.specifier).removeprefix("==") for item in pinned}
     ranges = declared() | declared("dev")
     assert pins.keys() == ranges.keys()
     assert [name for name in pins if not ranges[name].specifier.contains(pins[name])] == []
-
-
-def test_bazel_depends_on_what_is_declared() -> None:
-    text = (ROOT / "BUILD").read_text(encoding="utf-8")
-    (library,) = re.findall(
-        r'py_library\(\s+name = "nppac_tf",.*?^\)', text, re.DOTALL | re.MULTILINE
-    )
-    labels = re.findall(r'"@pypi//(\w+)"', library)
-    assert {canonicalize_name(label) for label in labels} == declared().keys()

@@ -29,10 +29,13 @@ def saved_in(folder, counter, replay=None):
     return RunCheckpoint(folder, {"counter": counter}, replay)
 
 
-def save(folder, value):
-    checkpoint = saved_in(folder, Counter(value))
-    checkpoint.save({"value": value})
+def save_and_wait(checkpoint, state):
+    checkpoint.save(state)
     checkpoint.wait()
+
+
+def save(folder, value):
+    save_and_wait(saved_in(folder, Counter(value)), {"value": value})
 
 
 def never(line):
@@ -219,8 +222,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(UserError) as error:
-            checkpoint.save({"value": 2})
-            checkpoint.wait()
+            save_and_wait(checkpoint, {"value": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (kept,) = checkpoints_in(tmp_path)

@@ -498,8 +498,10 @@ def test_names_the_file_in_errors(tmp_path):
     ("name", "message"),
     [
         ("absent.npz", "absent.npz: cannot be read \\(No such file or directory\\)"),
-        ("folder.npy", "folder.npy: cannot be read \\(Is a directory\\)"),
+        ("folder.npy", "folder.npy: a folder of demonstrations must be a whole Minari data set"),
         ("x.hdf5", "ending in .npz, .npy, .pickle, .pkl; got suffix '.hdf5'"),
+        ("x\0.npz", "without null characters"),
+        ("x" * 300 + ".npz", "cannot be read \\(File name too long\\)"),
         ("x", "got suffix ''"),
     ],
 )

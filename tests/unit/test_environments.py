@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import pickle
 import subprocess
 import sys
@@ -426,7 +427,7 @@ def silent_run(program, folder):
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=folder,
-        env={"PYTHONPATH": str(root)},
+        env={"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         check=False,

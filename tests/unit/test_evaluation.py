@@ -24,7 +24,10 @@ RETURNS = [1.5, 3.0, 5.0, 10.5]
 class PatternEnvironment(gymnasium.Env):
     """Observes (kind, step), where the kind of episode is the reset's seed modulo 4."""
 
-    def __init__(self, tells_success=True, poison=None):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    def __init__(self, tells_success=True, poison=None, render_mode=None):
+        self.render_mode = render_mode
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
         self._tells_success = tells_success
@@ -43,6 +46,10 @@ class PatternEnvironment(gymnasium.Env):
             reward = np.nan
         info = {"success": bool(success)} if self._tells_success else {}
         return self._observe(), reward, terminated, False, info
+
+    def render(self):
+        assert self.render_mode == "rgb_array"
+        return np.full((2, 2, 3), 10 * self._kind + self._step, np.uint8)
 
     def _observe(self):
         return np.array([np.nan if self._poison == "observation" else self._kind, self._step])
@@ -81,7 +88,8 @@ def test_metrics_of_known_episodes():
     np.testing.assert_array_equal(episodes.returns, np.float32(RETURNS)[k])
     np.testing.assert_array_equal(episodes.lengths, np.array(LENGTHS)[k])
     assert [values.dtype for values in fields(episodes)] == [np.float32] * 4 + [np.int64]
-    assert (episodes.observations, episodes.actions) == ((), ())
+    assert (episodes.observations, episodes.actions, episodes.rewards) == ((), (), ())
+    assert episodes.final_observations.size == episodes.terminated.size == 0
 
 
 @pytest.mark.parametrize("num_environments", [1, 2, 3, 7, 8, 50])
@@ -93,7 +101,7 @@ def test_result_is_independent_of_the_number_of_environments(num_environments):
     result = evaluate(policy, pattern_task(), 8, 1, num_environments, record=True)
     for values, expected_values in zip(fields(result), fields(expected), strict=True):
         np.testing.assert_array_equal(values, expected_values)
-    for name in ("observations", "actions"):
+    for name in ("observations", "actions", "rewards", "final_observations", "terminated"):
         for values, expected_values in zip(
             getattr(result, name), getattr(expected, name), strict=True
         ):
@@ -138,7 +146,24 @@ def test_recorded_episodes_hold_what_was_acted_upon_and_done():
         np.testing.assert_allclose(
             episodes.actions[i], np.minimum(0.4 * steps, 1)[:, np.newaxis], rtol=1e-6
         )
-        assert episodes.observations[i].dtype == episodes.actions[i].dtype == np.float32
+        np.testing.assert_allclose(
+            episodes.rewards[i], (steps + 1) * episodes.actions[i][:, 0], rtol=1e-6
+        )
+        np.testing.assert_array_equal(episodes.final_observations[i], [kind, LENGTHS[kind]])
+        assert episodes.terminated[i] == (LENGTHS[kind] < HORIZON)
+        for values in (episodes.observations, episodes.actions, episodes.rewards):
+            assert values[i].dtype == np.float32
+    assert set(episodes.terminated) == {False, True}
+    assert episodes.terminated.dtype == np.bool_
+    assert episodes.final_observations.dtype == np.float32
+
+
+def test_frames_are_of_each_start_and_step_in_order():
+    frames = []
+    episodes = evaluate(half, pattern_task(), 5, seed=1, on_frame=frames.append)
+    expected = [10 * k + step for k in kinds(5, seed=1) for step in range(LENGTHS[k] + 1)]
+    assert [frame[0, 0, 0] for frame in frames] == expected
+    np.testing.assert_array_equal(episodes.returns, evaluate(half, pattern_task(), 5, 1).returns)
 
 
 def test_task_without_success():

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from nppac_tf.config import AgentConfig, PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
 from nppac_tf.export import export_policy, load_metadata, load_policy
-from nppac_tf.priors import RescaledPrior, SparseGPPrior
+from nppac_tf.priors import Novelty, RescaledPrior, SparseGPPrior, UniformPrior
 
 D, A = 3, 2
 LOW, HIGH = np.array([-1.0, -2.0]), np.array([1.0, 3.0])
@@ -34,6 +35,8 @@ np.savez(
     served=serve(observation=observation)["action"],
     sampled=module.sample_action(observation, [1, 2]),
     **module.signatures["distribution_params"](observation=observation),
+    **{f"prior/{k}": v for k, v in module.action_with_prior(observation).items()},
+    **{f"safe/{k}": v for k, v in module.action_or_prior(observation, 0.5).items()},
 )
 heavy = {"tf_agents", "tensorflow_probability", "gpflow", "nppac_tf", "gymnasium"}
 print(*sorted(heavy & {name.split(".")[0] for name in sys.modules}))
@@ -47,11 +50,28 @@ def agent_with(squash=True, prior=None):
 
 
 @pytest.fixture(scope="module")
-def gaussian_process():
-    rng = np.random.default_rng(1)
-    states = rng.normal(size=(20, D))
-    data = Demonstrations(states, np.tanh(states[:, :A]), [20])
-    return SparseGPPrior.fit(data, PriorConfig(num_inducing_points=6, max_fit_iterations=2))
+def demonstrations():
+    states = np.random.default_rng(1).normal(size=(20, D))
+    return Demonstrations(states, 4 * np.tanh(states[:, :A]), [10, 20])
+
+
+@pytest.fixture(scope="module")
+def gaussian_process(demonstrations):
+    config = PriorConfig(num_inducing_points=6, max_fit_iterations=2)
+    return SparseGPPrior.fit(demonstrations, config)
+
+
+@pytest.fixture(scope="module")
+def novelty(gaussian_process, demonstrations):
+    return Novelty.calibrate(gaussian_process, demonstrations)
+
+
+@pytest.fixture(scope="module")
+def module(gaussian_process, novelty, tmp_path_factory):
+    """An export, loaded."""
+    path = tmp_path_factory.mktemp("export") / "policy"
+    export_policy(agent_with(prior=gaussian_process), path, novelty=novelty)
+    return tf.saved_model.load(str(path))
 
 
 @pytest.mark.parametrize("squash", [True, False])
@@ -64,9 +84,9 @@ def test_the_export_is_the_policy(tmp_path, squash):
     np.testing.assert_array_equal(actions, expected)
 
 
-def test_it_serves_with_tensorflow_alone(tmp_path, gaussian_process):
+def test_it_serves_with_tensorflow_alone(tmp_path, gaussian_process, novelty):
     agent = agent_with(prior=RescaledPrior(gaussian_process, 1.0, 0.1))
-    export_policy(agent, tmp_path / "policy")
+    export_policy(agent, tmp_path / "policy", novelty=novelty)
     np.save(tmp_path / "observations.npy", OBSERVATIONS)
     paths = [str(tmp_path / name) for name in ("policy", "observations.npy", "output.npz")]
     result = subprocess.run(
@@ -79,8 +99,12 @@ def test_it_serves_with_tensorflow_alone(tmp_path, gaussian_process):
         np.testing.assert_array_equal(output["mean"], expected)
         np.testing.assert_array_equal(output["served"], expected)
         assert output["sampled"].shape == (len(OBSERVATIONS), A)
-        np.testing.assert_allclose(output["prior_location"], statistics.location, rtol=1e-6)
-        np.testing.assert_allclose(output["prior_scale"], statistics.scale, rtol=1e-6)
+        np.testing.assert_array_equal(output["prior/action"], expected)
+        np.testing.assert_allclose(output["prior/prior_location"], statistics.location, rtol=1e-6)
+        np.testing.assert_allclose(output["prior/prior_scale"], statistics.scale, rtol=1e-6)
+        scores = novelty(agent.prior.uncertainty(tf.constant(OBSERVATIONS)))
+        np.testing.assert_allclose(output["prior/novelty"], scores, rtol=1e-5)
+        np.testing.assert_array_equal(output["safe/fell_back"], output["prior/novelty"] > 0.5)
         # Of the Gaussian before tanh and bounds, which give the mean action.
         squashed = (HIGH + LOW) / 2 + (HIGH - LOW) / 2 * np.tanh(output["location"])
         np.testing.assert_allclose(squashed, expected, rtol=1e-5)
@@ -114,6 +138,75 @@ def test_an_unsquashed_sample_is_clipped(tmp_path):
     assert samples.max(axis=0) == pytest.approx(HIGH)
 
 
+def test_where_the_state_is_novel_the_prior_acts(module):
+    observation = tf.constant(5 * OBSERVATIONS)
+    parts = {k: v.numpy() for k, v in module.action_with_prior(observation).items()}
+    scores = parts["novelty"]
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert (np.diff(np.sort(scores)) > 0).all()
+    prior_action = np.clip(parts["prior_location"], LOW.astype("f"), HIGH.astype("f"))
+    assert (prior_action != parts["prior_location"]).any()
+    for threshold in (0.0, float(np.median(scores)), 1.0):
+        outputs = module.action_or_prior(observation, threshold)
+        fell_back = scores > threshold
+        assert outputs["fell_back"].dtype == tf.bool
+        np.testing.assert_array_equal(outputs["fell_back"], fell_back)
+        expected = np.where(fell_back[:, np.newaxis], prior_action, parts["action"])
+        np.testing.assert_array_equal(outputs["action"], expected)
+        np.testing.assert_array_equal(outputs["novelty"], scores)
+    assert module.action_or_prior(observation, 0.0)["fell_back"].numpy().all()
+
+
+def test_a_threshold_may_be_one_of_each_observation(module):
+    observation = tf.constant(OBSERVATIONS)
+    thresholds = tf.constant([0.0, 1.0] * 3 + [0.0])
+    outputs = module.signatures["action_or_prior"](observation=observation, threshold=thresholds)
+    assert outputs["fell_back"].numpy().tolist() == [True, False] * 3 + [True]
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+        module.action_or_prior(observation, thresholds[:, tf.newaxis])
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_any_batch_size_is_served(module, size):
+    inputs = {"observation": tf.zeros([size, D])}
+    extra = {"sample_action": {"seed": tf.constant([1, 2])}}
+    extra["action_or_prior"] = {"threshold": tf.constant(0.5)}
+    assert len(module.signatures) == 6
+    for name, signature in module.signatures.items():
+        for output in signature(**inputs, **extra.get(name, {})).values():
+            assert output.shape[0] == size
+
+
+def test_a_uniform_prior_serves_no_prior_and_no_novelty(tmp_path, novelty):
+    agent = agent_with(prior=UniformPrior(D, A))
+    with pytest.raises(UserError, match="novelty must be None with a uniform prior"):
+        export_policy(agent, tmp_path / "policy", novelty=novelty)
+    export_policy(agent, tmp_path / "policy")
+    module = tf.saved_model.load(str(tmp_path / "policy"))
+    expected = {"serving_default", "mean_action", "sample_action", "distribution_params"}
+    assert set(module.signatures) == expected
+    assert load_metadata(tmp_path / "policy")["signatures"] == sorted(expected)
+
+
+def test_without_a_calibration_the_prior_is_served_without_a_score(tmp_path, gaussian_process):
+    export_policy(agent_with(prior=gaussian_process), tmp_path / "policy")
+    module = tf.saved_model.load(str(tmp_path / "policy"))
+    assert "action_or_prior" not in module.signatures
+    outputs = module.action_with_prior(tf.constant(OBSERVATIONS))
+    assert set(outputs) == {"action", "prior_location", "prior_scale"}
+
+
+def test_observations_of_another_shape_are_a_users_error(tmp_path):
+    export_policy(agent_with(), tmp_path / "policy")
+    policy = load_policy(tmp_path / "policy")
+    single = policy(OBSERVATIONS[0].astype(np.float64))
+    np.testing.assert_array_equal(single, policy(OBSERVATIONS[:1])[0])
+    assert policy(np.zeros((0, D))).shape == (0, A)
+    for shape in ([], [2], [2, 4], [1, 2, 3]):
+        with pytest.raises(UserError, match=r"observations must be \[B, 3\] or \[3\]; got \["):
+            policy(np.zeros(shape))
+
+
 def test_an_export_does_not_change_with_the_agent(tmp_path):
     agent = agent_with()
     export_policy(agent, tmp_path / "policy")
@@ -136,6 +229,38 @@ def test_metadata(tmp_path):
     assert metadata["prior"] == "LinearPrior"
     assert metadata["task"] is None
     assert metadata["updates"] == 0
+    assert metadata["novelty"] is None
+    assert metadata["provenance"] == {}
+    assert metadata["versions"]["tensorflow"] == tf.__version__
+
+
+def test_metadata_says_where_the_policy_comes_from(tmp_path, gaussian_process, novelty):
+    provenance = {"demonstrations": {"name": "pen", "fingerprint": "b54d"}}
+    agent = agent_with(prior=gaussian_process)
+    export_policy(agent, tmp_path / "policy", novelty=novelty, provenance=provenance)
+    metadata = load_metadata(tmp_path / "policy")
+    assert metadata["provenance"] == provenance
+    assert metadata["novelty"] == novelty.summary
+    assert "action_or_prior" in metadata["signatures"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_failed_replacement_leaves_the_earlier_export(tmp_path, monkeypatch, failing):
+    export_policy(agent_with(), tmp_path / "policy", provenance={"version": "earlier"})
+    rename, calls = os.rename, []
+
+    def fail(*paths):
+        calls.append(paths)
+        if len(calls) == failing:
+            raise OSError("no such luck")
+        rename(*paths)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="no such luck"):
+        export_policy(agent_with(), tmp_path / "policy", provenance={"version": "new"})
+    assert load_metadata(tmp_path / "policy")["provenance"] == {"version": "earlier"}
+    assert load_policy(tmp_path / "policy")(OBSERVATIONS).shape == (7, A)
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
 def test_something_else_is_not_replaced(tmp_path):
@@ -153,6 +278,6 @@ def test_what_is_no_export_is_named(tmp_path):
     metadata.write_text(json.dumps({"version": 0}))
     with pytest.raises(UserError, match="version 0 of the format"):
         load_policy(tmp_path)
-    metadata.write_text(json.dumps({"version": 1}))
+    metadata.write_text(json.dumps({"version": 1, "observation_size": D}))
     with pytest.raises(UserError, match="not a whole exported policy"):
         load_policy(tmp_path)

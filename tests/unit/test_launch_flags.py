@@ -1,8 +1,10 @@
 """Flags made of the configuration, and what the launchers make of bad ones."""
 
 import dataclasses
+import errno
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +23,8 @@ ONE_FLAG_OF = {
     "fit_prior": "held_out_fraction",
     "evaluate": "prior_file",
     "collect_demonstrations": "min_time_at_goal",
+    "inspect_demonstrations": "demonstrations",
+    "export": "output",
     "report": "runs",
 }
 
@@ -141,30 +145,74 @@ def test_help_is_quick_and_of_this_launcher(name):
     assert "log_dir" not in result.stdout
 
 
+def test_a_first_signal_is_noted_and_a_second_interrupts():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with common.stop_on_signals() as stop:
+        assert stop.requested is None
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested == "SIGTERM"
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested == "SIGTERM"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_one_interrupt_leaves_the_program_running():
+    with common.stop_on_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested == "SIGINT"
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_stopped_launcher_has_the_shells_exit_code(name, code):
+    assert common.Stopped(name, "go on with --resume").exit_code == code
+
+
 @pytest.mark.parametrize(
-    ("name", "arguments", "complaint"),
+    ("error", "line"),
     [
-        ("train", ["--sede=1"], "Unknown command line flag 'sede'. Did you mean: seed"),
-        ("train", ["--seed=x"], "--seed=x"),
-        ("train", ["--seed=1 # first"], "--seed=1 # first"),
-        ("train", ["--task=pen-binary # easy"], "comment in a flagfile needs a line of its own"),
-        ("train", ["pen-binary"], "unexpected argument 'pen-binary'"),
-        ("train", ["--prior=gp"], "<sparse_gp|exact_gp|uniform>"),
-        ("train", ["--actor_layers=8,x"], "comma-separated whole numbers; got '8,x'"),
-        ("train", ["--target_kl=low"], "must be a number or none; got 'low'"),
-        ("train", ["--flagfile=nowhere.flags"], "Unable to open flagfile"),
-        ("evaluate", ["--num_episodes=0"], "--num_episodes=0"),
-        ("evaluate", [], "exactly one of --run or --saved_model or --prior_file must be given"),
-        ("evaluate", ["--run=a", "--saved_model=b"], "got --run and --saved_model"),
-        ("collect_demonstrations", ["--run=a"], "--output must be"),
-        ("fit_prior", ["--prior=uniform"], "--prior must be one that is fitted"),
-        ("fit_prior", ["--output=prior.pkl"], "--output must end in .npz"),
+        (UserError("seed must be\nat least 0"), "seed must be at least 0"),
+        (FloatingPointError("the loss is nan"), "the loss is nan"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/pen/metrics.csv"),
+            "runs/pen/metrics.csv: No space left on device: make room on the disk, or write "
+            "elsewhere",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a", None, "b"),
+            "a -> b: Permission denied: ask for access to it, or name another place",
+        ),
+        (OSError("wrapped"), "unexpected OSError: wrapped; run again with --debug"),
+        (
+            TypeError("x" * 999),
+            "unexpected TypeError: " + "x" * 300 + "...; run again with --debug",
+        ),
+        (MemoryError(), "out of memory"),
     ],
 )
-def test_a_mistake_is_one_line(name, arguments, complaint):
-    result, _ = launch(name, *arguments)
-    assert result.returncode == 1
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert complaint in line
+def test_an_exception_is_explained(error, line):
+    assert common.explain(error).startswith(line)
+    assert "\n" not in common.explain(error)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "name"),
+    [((45, 24), "pen-binary"), ((39, 30), "relocate-binary"), ((11, 3), "hopper")],
+)
+def test_a_task_is_told_by_its_sizes(defined, sizes, name):
+    with flagsaver.flagsaver(task=None, reward=None):
+        task = common.make_task(sizes=sizes)
+    assert task.name == name
+    assert (task.observation_size, task.action_size) == sizes
+
+
+@pytest.mark.parametrize("sizes", [(17, 6), (3, 3), None])  # Two have the first, none the second.
+def test_a_task_that_sizes_do_not_tell_must_be_named(defined, sizes):
+    with (
+        flagsaver.flagsaver(task=None, reward=None),
+        pytest.raises(UserError, match="--task must be given"),
+    ):
+        common.make_task(sizes=sizes)

@@ -1,7 +1,9 @@
 import dataclasses
 import json
 import os
+import stat
 
+import fakes
 import gpflow
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from nppac_tf.priors import (
     SparseGPPrior,
     UniformPrior,
 )
-from nppac_tf.priors.gaussian_process import JITTER
+from nppac_tf.priors.gaussian_process import JITTER, _SymmetricMatrix
 
 D, P = 3, 2
 NOISE = 0.1
@@ -55,10 +57,9 @@ def fitted(demonstrations):
     return {cls: cls.fit(demonstrations, QUICK) for cls in CLASSES}
 
 
-def made_up(cls, kernel, observation_noise=True, seed=0):
+def made_up(cls, kernel, observation_noise=True, seed=0, num_centers=40):
     """A prior of random parameters, which no fit has tuned."""
     rng = np.random.default_rng(seed)
-    num_centers = 40
     centers = rng.normal(size=(num_centers, D))
     arrays = {
         "kernel_variance": np.array(1.7),
@@ -257,6 +258,66 @@ def test_without_noise_the_deviation_is_the_functions(cls):
     np.testing.assert_allclose(difference, np.tile(expected, (25, 1)), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("observation_noise", [True, False])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_uncertainty_is_the_log_deviation_of_the_function(cls, observation_noise):
+    prior = made_up(cls, "matern52", observation_noise)
+    observations = queries().astype(np.float32)
+    _, arrays = prior.state()
+    states = (observations - arrays["observation_shift"]) / arrays["observation_scale"]
+    _, variance = oracle(prior, states)
+    uncertainty = prior.uncertainty(tf.constant(observations))
+    assert uncertainty.dtype == tf.float32
+    np.testing.assert_allclose(uncertainty, 0.5 * np.log(variance), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.3])
+@pytest.mark.parametrize("cls", [*CLASSES, None])
+def test_a_prediction_is_statistics_and_uncertainty(cls, factor):
+    prior = made_up(cls, "rbf") if cls else fakes.LinearPrior(D, P)
+    prior = RescaledPrior(prior, factor, 0.2) if factor != 1 else prior
+    observations = tf.constant(queries(), tf.float32)
+    statistics, uncertainty = prior.predict(observations)
+    for one, other in zip(statistics, prior.statistics(observations), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(uncertainty, prior.uncertainty(observations))
+    assert uncertainty.shape == [25]
+
+
+def test_by_default_the_uncertainty_is_the_mean_log_deviation():
+    class Wide(fakes.LinearPrior):
+        def statistics(self, observations):
+            scale = tf.stack([tf.fill([2], 2.0), tf.constant([8.0, 0.5])], axis=1)
+            return PriorStatistics(tf.zeros([2, 2]), scale)
+
+    uncertainty = Wide(D, 2).uncertainty(tf.zeros([2, D]))
+    np.testing.assert_allclose(uncertainty, [np.log(4.0), 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 127, 128, 300])
+def test_a_symmetric_matrix_kept_by_half_is_the_whole(size):
+    rng = np.random.default_rng(size)
+    matrix = rng.normal(size=(size, size))
+    matrix += matrix.T
+    halved = _SymmetricMatrix(matrix)
+    vectors = rng.normal(size=(size, 7))
+    expected = np.einsum("ib,ij,jb->b", vectors, matrix, vectors)
+    np.testing.assert_allclose(halved.quadratic_form(tf.constant(vectors)), expected, rtol=1e-9)
+    np.testing.assert_array_equal(halved.numpy(), matrix)
+    if size == 300:
+        kept = sum(variable.shape.num_elements() for variable in halved.variables)
+        assert kept < 0.75 * size**2
+
+
+def test_a_posterior_over_more_points_than_a_block_is_the_oracles():
+    prior = made_up(ExactGPPrior, "matern32", num_centers=200)
+    states = queries()
+    mean, variance = prior._posterior(tf.constant(states))
+    expected_mean, expected_variance = oracle(prior, states)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(variance, expected_variance, rtol=1e-6, atol=1e-6)
+
+
 def test_a_noiseless_process_without_noise_keeps_a_positive_deviation():
     prior = made_up(ExactGPPrior, "rbf", observation_noise=False)
     settings, arrays = prior.state()
@@ -366,6 +427,25 @@ def test_the_global_configuration_of_gpflow_is_left_alone(demonstrations):
     assert prior.state()[1]["q_mean"].dtype == np.float64
 
 
+@pytest.mark.parametrize("cls", CLASSES)
+def test_gpflows_global_float32_breaks_neither_loading_nor_predicting(cls, fitted, demonstrations):
+    observations = tf.constant(queries(), tf.float32)
+    folds = np.arange(len_of(demonstrations)) % 3
+    expected = fitted[cls].predict(observations)
+    held_out = fitted[cls].held_out_uncertainty(demonstrations, folds)
+    before = gpflow.config.config()
+    gpflow.config.set_default_float(np.float32)
+    gpflow.config.set_default_jitter(1e-3)
+    try:
+        loaded = cls.from_state(*fitted[cls].state())
+        statistics, uncertainty = loaded.predict(observations)
+        np.testing.assert_array_equal(statistics.scale, expected[0].scale)
+        np.testing.assert_array_equal(uncertainty, expected[1])
+        np.testing.assert_array_equal(loaded.held_out_uncertainty(demonstrations, folds), held_out)
+    finally:
+        gpflow.config.set_config(before)
+
+
 # The uniform and the rescaled prior.
 
 
@@ -436,6 +516,15 @@ def test_a_loaded_prior_is_the_saved_one_to_the_bit(cls, fitted, tmp_path):
     assert type(loaded) is cls
     same_to_the_bit(fitted[cls], loaded)
     assert os.listdir(path.parent) == ["prior.npz"]
+
+
+def test_the_file_of_a_prior_is_for_all_whom_the_umask_lets_read(tmp_path):
+    before = os.umask(0o022)
+    try:
+        priors.save_prior(UniformPrior(D, P), tmp_path / "prior.npz")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "prior.npz").stat().st_mode) == 0o644
 
 
 def test_a_uniform_prior_can_be_saved(tmp_path):

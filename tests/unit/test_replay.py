@@ -167,7 +167,7 @@ def test_a_ring_that_has_gone_round_keeps_its_capacity(sizes, capacity):
 
 
 def test_content_of_another_width_is_refused():
-    with pytest.raises(ValueError, match="rows must hold .* numbers; got 3"):
+    with pytest.raises(ValueError, match=r"rows must hold .* numbers; got 3"):
         filled(4, 1).load(np.zeros([1, 3], np.float32), 1)
 
 

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nppac_tf import reports
 from nppac_tf.errors import UserError
@@ -46,17 +48,66 @@ def test_an_empty_cell_is_nan(tmp_path):
     assert np.isnan(reports.read_metrics(path)["train/kl"][0])
 
 
-@pytest.mark.parametrize("content", ["", "env_steps\n", "a,b\n1,2\n", "env_steps\nx\n"])
+def test_rows_leave_empty_cells_out(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("env_steps,train/kl\r\n0,\r\n1000,2.5\r\n")
+    assert reports.read_rows(path) == [{"env_steps": 0.0}, {"env_steps": 1000.0, "train/kl": 2.5}]
+
+
+def test_a_table_without_success_has_a_summary(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("env_steps,eval/return\n0,-9\n1000,-3\n")
+    summary = reports.summarize(reports.read_metrics(path))
+    assert (summary.first["eval/return"], summary.last["eval/return"]) == (-9, -3)
+    assert np.isnan(summary.first["eval/time_at_goal"])
+    assert summary.longest_dip == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"a,b\n1,2\n",
+        b"env_steps\nx\n",
+        b"env_steps,a\n1,2,3\n",
+        b"env_steps,a\n,1\n",
+        b"\xff\xfe\x00",
+        b'env_steps\n"1',
+    ],
+)
 def test_refuses_what_is_not_a_table(tmp_path, content):
     path = tmp_path / "metrics.csv"
-    path.write_text(content)
+    path.write_bytes(content)
     with pytest.raises(UserError, match="not a run's table"):
         reports.read_metrics(path)
 
 
-def test_refuses_a_missing_table(tmp_path):
-    with pytest.raises(UserError, match="not a run's table"):
-        reports.read_metrics(tmp_path / "absent.csv")
+@given(st.binary(max_size=60) | st.text('env_steps,\n\r"0.1x', max_size=40).map(str.encode))
+def test_any_content_is_a_table_or_a_users_error(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(content)
+    try:
+        table = reports.read_metrics(path)
+    except UserError:
+        return
+    assert len({len(column) for column in table.values()}) == 1
+
+
+def test_refuses_a_run_without_evaluations(tmp_path):
+    (tmp_path / "metrics.csv").write_text("env_steps\n")
+    with pytest.raises(UserError, match="must hold an evaluation; it has none yet"):
+        reports.read_metrics(tmp_path)
+
+
+def test_refuses_a_missing_run_with_a_close_one(tmp_path):
+    (tmp_path / "seed0").mkdir()
+    write(tmp_path / "seed0" / "metrics.csv", [0.5])
+    with pytest.raises(UserError, match=r"no run at .*sed0; did you mean .*/seed0\?"):
+        reports.read_metrics(tmp_path / "sed0")
+    with pytest.raises(UserError, match=r"runs near it: .*/seed0$"):
+        reports.read_metrics(tmp_path / "another")
+    with pytest.raises(UserError, match=r"with a metrics.csv; it has none; runs near it: .*seed0"):
+        reports.read_metrics(tmp_path)
 
 
 def test_interquartile_mean():

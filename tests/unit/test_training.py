@@ -192,8 +192,8 @@ def uninterrupted_mid_episode(task, demonstrations):
     return finished, recorder, 1000 - never.left
 
 
-# Asked once in pre-training, at each of 5 steps of an evaluation, and after each of an epoch's three
-# compiled calls: 1 to 5 stop the first evaluation, 6 to 8 the first epoch.
+# Asked once in pre-training, at each of 5 steps of an evaluation, and after each of an epoch's
+# three compiled calls: 1 to 5 stop the first evaluation, 6 to 8 the first epoch.
 EVERY_MOMENT = [pytest.param(stops, marks=pytest.mark.slow) for stops in range(1, 36)]
 
 
@@ -221,9 +221,7 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
 
 
 def without_clocks(rows):
-    return [
-        {name: str(value) for name, value in row.items() if name not in CLOCKS} for row in rows
-    ]
+    return [{name: str(value) for name, value in row.items() if name not in CLOCKS} for row in rows]
 
 
 def test_a_run_stopped_in_pretraining_begins_anew(task, demonstrations, tmp_path, uninterrupted):
@@ -257,7 +255,7 @@ def test_a_parameter_that_is_not_finite_is_never_saved(
 ):
     agent = PoisonedAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
     saving = saving_in(tmp_path)
-    with pytest.raises(UserError, match="^a parameter stopped being finite before update 20"):
+    with pytest.raises(UserError, match=r"^a parameter stopped being finite before update 20"):
         training.train(agent, task, demonstrations, config=CONFIG, checkpoint=saving)
     assert_same_run(uninterrupted, run(task, demonstrations, checkpoint=saving))
 

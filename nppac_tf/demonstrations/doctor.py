@@ -1,0 +1,90 @@
+"""What is wrong with a data set of demonstrations, and what to do about it.
+
+Every check looks at arrays alone; where a simulator has replayed the data, its results come in as
+data too (`Simulation`). A check that cannot be made of a recording says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from nppac_tf.demonstrations import expertise, integrity
+from nppac_tf.demonstrations.examination import (
+    SEVERITIES,
+    TASK_SIZES,
+    DoctorTask,
+    Finding,
+    Patient,
+    Simulation,
+    goal_flags,
+    known_task,
+)
+from nppac_tf.demonstrations.recording import Recording
+from nppac_tf.errors import UserError
+
+__all__ = [
+    "SEVERITIES",
+    "TASK_SIZES",
+    "Finding",
+    "Simulation",
+    "candidate_tasks",
+    "diagnose",
+    "goal_flags",
+    "tasks_of_sizes",
+]
+
+_CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
+    integrity.check_reading,
+    integrity.check_sizes,
+    integrity.check_lengths_agree,
+    integrity.check_finite,
+    expertise.check_simulation,
+    integrity.check_joins,
+    integrity.check_duplicates,
+    integrity.check_action_bounds,
+    integrity.check_dimensions,
+    integrity.check_episode_scales,
+    expertise.check_lengths,
+    expertise.check_goal,
+    expertise.check_rewards,
+)
+
+
+def candidate_tasks(recording: Recording) -> list[str]:
+    """The tasks that a recording may be of: as the file says, else all of its sizes."""
+    if recording.environment_id is not None:
+        return [known_task(recording.environment_id) or recording.environment_id]
+    return tasks_of_sizes(_sizes(recording))
+
+
+def tasks_of_sizes(sizes: tuple[int, int] | None) -> list[str]:
+    """The known tasks of these sizes of observation and action."""
+    return [name for name, known_sizes in TASK_SIZES.items() if known_sizes == sizes]
+
+
+def diagnose(
+    recording: Recording, task: DoctorTask | None = None, simulation: Simulation | None = None
+) -> list[Finding]:
+    """Examines a recording.
+
+    Args:
+        recording: Of `load_recording`.
+        task: What the demonstrations are meant for; without it no sizes, bounds or goals are known.
+        simulation: Of that task, where it could be replayed.
+
+    Returns:
+        The findings, the gravest first.
+    """
+    patient = Patient(recording, task, simulation)
+    findings = [finding for check in _CHECKS for finding in check(patient)]
+    if not any(finding.severity == "error" for finding in findings):
+        try:
+            recording.demonstrations()
+        except UserError as error:
+            findings.append(Finding("error", "refused", str(error), "Mend the file."))
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def _sizes(recording: Recording) -> tuple[int, int] | None:
+    widths = [(e.observations.shape[1], e.actions.shape[1]) for e in recording.episodes]
+    return max(set(widths), key=widths.count) if widths else None

@@ -1,0 +1,112 @@
+"""The doctor as a user runs it."""
+
+import numpy as np
+import pytest
+from launching import Launchers
+from matplotlib import image
+
+from nppac_tf import environments, evaluation
+from nppac_tf.demonstrations import Demonstrations, save_demonstrations
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Demonstrations of a hopper that falls, and what people make of them."""
+    place = tmp_path_factory.mktemp("doctor")
+    generator = np.random.default_rng(0)
+    task = environments.make_task("hopper")
+    episodes = evaluation.evaluate(
+        lambda observations: generator.uniform(-1, 1, (len(observations), task.action_size)),
+        task,
+        num_episodes=6,
+        record=True,
+    )
+    pairs = list(zip(episodes.observations, episodes.actions, strict=True))
+    save_demonstrations(Demonstrations.from_episodes(pairs), place / "sound.npz")
+    doubled = [(observations, 2 * actions) for observations, actions in pairs]
+    save_demonstrations(Demonstrations.from_episodes(doubled), place / "doubled.npz")
+    late = [(observations, np.roll(actions, 1, axis=0)) for observations, actions in pairs]
+    save_demonstrations(Demonstrations.from_episodes(late), place / "late.npz")
+    broken = [{"observations": o, "actions": a} for o, a in pairs]
+    broken[1] = {"observations": pairs[1][0]}
+    broken[3]["observations"] = np.full_like(pairs[3][0], np.nan)
+    array = np.empty(len(broken), object)
+    array[:] = broken
+    np.save(place / "broken.npy", array, allow_pickle=True)
+    (place / "words.npz").write_text("not demonstrations")
+    return place
+
+
+def test_a_sound_data_set_is_said_to_be_sound(folder):
+    outcome = Launchers(folder).run(
+        "inspect_demonstrations", "--demonstrations=sound.npz", "--output=figures/report.png"
+    )
+    assert (outcome.code, outcome.errors) == (0, "")
+    assert "task hopper, guessed by the sizes: pass --task if it is another" in outcome.output
+    assert "NOTE  simulator: replayed in hopper" in outcome.output
+    assert "\n0 errors, " in outcome.output
+    assert outcome.output.endswith("figures/report.png\n")
+    assert image.imread(folder / "figures" / "report.png").std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "lines"),
+    [
+        (
+            ["--demonstrations=doubled.npz"],
+            0,
+            ["WARNING  clipped actions: ", "What to do: They look as if they were in other units"],
+        ),
+        (
+            ["--demonstrations=late.npz", "--task=hopper"],
+            1,
+            ["ERROR  shifted actions: ", "Pair observation i with the action in row i + 1"],
+        ),
+        (
+            ["--demonstrations=sound.npz", "--task=pen-binary"],
+            1,
+            ["ERROR  sizes: ", "These are the sizes of hopper: pass --task=hopper."],
+        ),
+        (
+            ["--demonstrations=broken.npy", "--output=broken.png"],
+            1,
+            [
+                "ERROR  unreadable: episode 1 must hold observations, actions; got observations.",
+                "ERROR  not finite: ",
+                "    Episodes: 3\n",
+                "NOTE  pickle: ",
+                "2 errors",
+            ],
+        ),
+    ],
+)
+def test_findings_come_with_what_to_do(folder, arguments, code, lines):
+    outcome = Launchers(folder).run("inspect_demonstrations", *arguments)
+    assert (outcome.code, outcome.errors) == (code, "")
+    for line in lines:
+        assert line in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "line"),
+    [
+        ("inspect_demonstrations", [], "--demonstrations must be given"),
+        ("inspect_demonstrations", ["--demonstrations=words.npz"], "got a text file"),
+        (
+            "inspect_demonstrations",
+            ["--demonstrations=sound.npz", "--output=report"],
+            "--output must end in .png, .pdf or .svg; got 'report'",
+        ),
+        (
+            "inspect_demonstrations",
+            ["--demonstrations=sound.npz", "--task=hoper"],
+            "close to it: hopper",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(folder, name, arguments, line):
+    outcome = Launchers(folder).run(name, *arguments)
+    assert (outcome.code, outcome.output) == (1, "")
+    assert outcome.errors.startswith("error: ")
+    assert outcome.errors.count("\n") == 1
+    assert line in outcome.errors

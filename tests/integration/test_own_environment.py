@@ -1,0 +1,124 @@
+"""A person's own environment, in a module of theirs, from Python and by the launchers."""
+
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+from launching import Launchers
+
+import nppac_tf as nppac
+
+MODULE = """
+import gymnasium
+import numpy as np
+
+
+class Reach(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.position = self.np_random.uniform(-1.0, 1.0, 2)
+        return self.position.astype(np.float32), {}
+
+    def step(self, action):
+        self.position = self.position + 0.2 * np.asarray(action)
+        success = bool(np.linalg.norm(self.position) < 0.2)
+        return self.position.astype(np.float32), float(success), False, False, {"success": success}
+
+
+gymnasium.register("Reach-v0", Reach, max_episode_steps=20)
+"""
+TASK = "reach_module:Reach-v0"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the module; what it registers is forgotten afterwards."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "reach_module.py").write_text(MODULE)
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+    sys.modules.pop("reach_module", None)
+    gymnasium.registry.pop("Reach-v0", None)
+
+
+@pytest.fixture(scope="module")
+def task(place):
+    return nppac.make_task(TASK)
+
+
+@pytest.fixture(scope="module")
+def demonstrations(task):
+    """Straight ways to the origin, as arrays of one's own."""
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(8):
+        position, observations, actions = rng.uniform(-1, 1, 2), [], []
+        for _ in range(12):
+            action = np.clip(-2 * position, -1, 1) + 0.02 * rng.normal(size=2)
+            observations.append(position)
+            actions.append(np.clip(action, -1, 1))
+            position = position + 0.2 * actions[-1]
+        episodes.append((observations, actions))
+    return nppac.Demonstrations.from_episodes(episodes, name="reach").conform(task)
+
+
+@pytest.fixture(scope="module")
+def prior_file(demonstrations, place):
+    config = nppac.PriorConfig(prior="exact_gp", max_fit_iterations=30, scale_floor=0.05)
+    prior = nppac.fit_prior(demonstrations, config)
+    nppac.save_prior(prior.prior, place / "prior.npz")
+    return place / "prior.npz", prior
+
+
+def test_an_agent_learns_in_it(task, demonstrations, prior_file, place):
+    _, prior = prior_file
+    agent = nppac.NppacAgent.for_task(
+        task, prior, nppac.AgentConfig(actor_layers=(32, 32), critic_layers=(32, 32))
+    )
+    untrained = nppac.evaluate(agent.policy, task, 20).summary()
+    config = nppac.TrainingConfig(
+        num_env_steps=200,
+        num_environments=4,
+        steps_per_epoch=100,
+        pretraining_steps=800,
+        batch_size=64,
+        eval_interval=200,
+        eval_episodes=4,
+        checkpoint_interval=200,
+    )
+    rows = nppac.train(agent, task, demonstrations, config=config)
+    trained = nppac.evaluate(agent.policy, task, 20, record=True)
+    assert untrained["eval/any_success"] < 0.6
+    assert trained.summary()["eval/any_success"] >= 0.9
+    assert trained.summary()["eval/time_at_goal"] > untrained["eval/time_at_goal"] + 0.2
+    assert [row["env_steps"] for row in rows] == [0, 200]
+    nppac.export_policy(agent, place / "exported", task)
+
+
+def test_the_launchers_take_it_from_the_working_directory(place, demonstrations, prior_file):
+    nppac.save_demonstrations(demonstrations, place / "reach.npz")
+    launchers = Launchers(place)
+    arguments = ("--task=reach_module:Reach-v0", "--demonstrations=reach.npz", "--prior=exact_gp")
+    outcome = launchers.run("fit_prior", *arguments, "--max_fit_iterations=5", "--num_episodes=5")
+    assert (outcome.code, outcome.errors) == (0, "")
+    assert "exact_gp on reach_module:Reach-v0, 6 episodes fitted, 2 held out" in outcome.output
+
+    outcome = launchers.run("evaluate", "--prior_file=prior.npz", f"--task={TASK}")
+    assert (outcome.code, outcome.errors) == (0, "")
+    (line,) = (line for line in outcome.output.splitlines() if "any_success" in line)
+    assert float(line.split()[1]) >= 0.9
+
+
+@pytest.mark.usefixtures("prior_file")
+def test_a_video_of_what_draws_nothing_is_refused(place):
+    arguments = ("--prior_file=prior.npz", f"--task={TASK}", "--video=a.gif")
+    outcome = Launchers(place).run("evaluate", *arguments)
+    assert outcome.code == 1
+    (line,) = outcome.errors.splitlines()
+    assert line.startswith(f"error: task '{TASK}' cannot be drawn")
+    assert not (place / "a.gif").exists()

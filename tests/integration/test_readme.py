@@ -1,0 +1,127 @@
+"""The programs of README.md, run as they stand but for their budgets.
+
+A comment above a block says what it is: `<!-- run: NAME -->` a program, `<!-- file: NAME -->` a
+file that it needs. What a program reads beyond that is made here.
+"""
+
+import dataclasses
+import pathlib
+import re
+import runpy
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+
+from nppac_tf.config import AgentConfig, PriorConfig, TrainingConfig
+from nppac_tf.demonstrations import load_demonstrations
+from nppac_tf.export import load_metadata
+
+README = pathlib.Path(__file__).parents[2] / "README.md"
+BLOCK = re.compile(r"<!-- (run|file): (\S+) -->\n```python\n(.*?)\n```\n", re.DOTALL)
+BUDGETS = (
+    (re.compile(r"num_episodes=\d+"), "num_episodes=2"),
+    (re.compile(r"num_steps=\d+_000"), "num_steps=60"),
+    (re.compile(r"range\([\d_]+\)"), "range(20)"),
+)
+SMALL = {
+    PriorConfig: {"num_inducing_points": 20, "max_fit_iterations": 3},
+    AgentConfig: {"actor_layers": (16,), "critic_layers": (16,)},
+    TrainingConfig: {
+        "num_environments": 2,
+        "steps_per_epoch": 20,
+        "batch_size": 16,
+        "pretraining_steps": 60,
+        "eval_interval": 40,
+        "eval_episodes": 2,
+        "checkpoint_interval": 40,
+    },
+}
+
+
+def blocks(kind):
+    found = BLOCK.findall(README.read_text(encoding="utf-8"))
+    return {name: text for block_kind, name, text in found if block_kind == kind}
+
+
+@pytest.fixture
+def small_defaults(monkeypatch):
+    for config_class, values in SMALL.items():
+        defaults = [values.get(f.name, f.default) for f in dataclasses.fields(config_class)]
+        monkeypatch.setattr(config_class.__init__, "__defaults__", tuple(defaults))
+        for name, value in values.items():
+            assert getattr(config_class(), name) == value
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to run in, with the README's files; what they import is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in blocks("file").items():
+        (tmp_path / name).write_text(text + "\n")
+    yield tmp_path
+    for name in blocks("file"):
+        sys.modules.pop(name.removesuffix(".py"), None)
+    gymnasium.registry.pop("Reach-v0", None)
+
+
+def run(name):
+    """Runs a program with small budgets; returns its variables."""
+    program = blocks("run")[name]
+    for pattern, replacement in BUDGETS:
+        program = pattern.sub(replacement, program)
+    pathlib.Path("program.py").write_text(program)
+    return runpy.run_path("program.py", run_name="__main__")
+
+
+def summary_in(output):
+    (line,) = (line for line in output.splitlines() if line.startswith("{'eval/any_success'"))
+    return eval(line, {"nan": float("nan")})
+
+
+def test_every_program_is_run_here():
+    assert blocks("run").keys() == {"program", "own_environment", "tf_agents"}
+    unmarked = BLOCK.sub("", README.read_text(encoding="utf-8"))
+    assert "import nppac_tf" not in unmarked
+
+
+@pytest.mark.usefixtures("small_defaults")
+def test_the_program(place, capsys):
+    variables = run("program")
+    assert 0 <= summary_in(capsys.readouterr().out)["eval/any_success"] <= 1
+    assert load_metadata(place / "exported" / "pen")["updates"] == 60
+    assert variables["task"].name == "pen-binary"
+
+
+@pytest.mark.usefixtures("small_defaults")
+def test_ones_own_environment_and_demonstrations(place, capsys):
+    rng = np.random.default_rng(0)
+    (place / "episodes").mkdir()
+    recorded = []
+    for index in range(4):
+        position = np.linspace(rng.uniform(-1, 1, 2), 0, 11, dtype=np.float32)
+        actions = 10 * np.diff(position, axis=0)
+        recorded.append((position[:-1], actions))
+        np.savez(place / f"episodes/{index}.npz", observations=position[:-1], actions=actions)
+    run("own_environment")
+    summary = summary_in(capsys.readouterr().out)
+    assert summary["eval/return"] == pytest.approx(40 * summary["eval/time_at_goal"])
+    assert load_metadata(place / "exported" / "reach")["task"] == "my_robot:Reach-v0"
+    saved = load_demonstrations(place / "reach.npz")
+    for (observations, actions), kept in zip(recorded, saved.episodes(), strict=True):
+        np.testing.assert_array_equal(observations, kept[0])
+        np.testing.assert_array_equal(actions, kept[1])
+
+
+@pytest.mark.usefixtures("small_defaults", "place")
+def test_a_tf_agents_program(capsys):
+    variables = run("tf_agents")
+    assert int(variables["agent"].train_step_counter) == 20
+    assert np.isfinite(variables["loss"].loss)
+    # Each of two finished episodes of 100 steps adds the step from its end to the next one's start.
+    assert variables["buffer"].num_frames() == 220 + 2
+    assert 0 <= summary_in(capsys.readouterr().out)["eval/any_success"] <= 1
+    pairs = next(variables["batches"])[0]
+    assert not pairs.is_boundary()[:, 0].numpy().any()

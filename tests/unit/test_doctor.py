@@ -1,0 +1,687 @@
+"""Tests of the doctor: a sound data set passes, and each defect put into one is found by name."""
+
+import dataclasses
+import pickle
+import re
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nppac_tf import environments
+from nppac_tf.demonstrations import doctor, load_recording
+from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
+from nppac_tf.demonstrations.successes import success_rule, successes
+from nppac_tf.errors import UserError
+
+SIZES = (6, 3)
+LENGTH = 60
+
+
+def make_task(name="toy", sizes=SIZES, horizon=LENGTH, bound=1.0):
+    limit = np.full(sizes[1], bound, np.float32)
+    return types.SimpleNamespace(
+        name=name,
+        observation_size=sizes[0],
+        action_size=sizes[1],
+        action_low=-limit,
+        action_high=limit,
+        horizon=horizon,
+    )
+
+
+def make_episode(seed, length=LENGTH, sizes=SIZES):
+    """Smooth movements from a start of their own."""
+    generator = np.random.default_rng(seed)
+    time = np.arange(length + 1)[:, None] / 20
+
+    def wave(size):
+        return np.sin(time * generator.uniform(0.5, 2, size) + generator.uniform(0, 0.6, size))
+
+    states = wave(sizes[0])
+    rewards = states[1:, 0]
+    return RecordedEpisode(
+        states[:-1],
+        0.9 * wave(sizes[1])[:-1],
+        states[-1],
+        rewards=rewards,
+        terminals=np.zeros(length, np.bool_),
+        truncations=np.arange(length) == length - 1,
+        next_observations=states[1:],
+    )
+
+
+def make_recording(episodes=None, **changes):
+    episodes = tuple(make_episode(seed) for seed in range(8)) if episodes is None else episodes
+    recording = Recording("toy", "npz", tuple(episodes), tuple(range(len(episodes))))
+    return dataclasses.replace(recording, **changes)
+
+
+def with_episode(position, **changes):
+    """The sound recording with one episode changed."""
+    episodes = [make_episode(seed) for seed in range(8)]
+    episodes[position] = dataclasses.replace(episodes[position], **changes)
+    return make_recording(episodes)
+
+
+def find(recording, topic, task=None, simulation=None):
+    """The one finding of a topic."""
+    findings = doctor.diagnose(recording, task or make_task(), simulation)
+    found = [finding for finding in findings if finding.topic == topic]
+    assert len(found) == 1, [finding.topic for finding in findings]
+    return found[0]
+
+
+def test_a_sound_data_set_has_nothing():
+    assert doctor.diagnose(make_recording(), make_task()) == []
+
+
+def test_episodes_of_several_lengths_and_starts_have_nothing():
+    episodes = [make_episode(seed, LENGTH - seed) for seed in range(8)]
+    assert doctor.diagnose(make_recording(episodes), make_task()) == []
+
+
+SOUND = make_episode(3)
+
+
+def edited(array, rows, value):
+    result = np.array(array, np.float64)
+    result[rows] = value
+    return result
+
+
+def second_start(array, other):
+    """An array that goes on, from the middle, as another episode begins."""
+    half = LENGTH // 2
+    return np.concatenate([array[:half], other[: LENGTH - half]])
+
+
+DEFECTS = {
+    "nan in observations": (
+        {"observations": edited(SOUND.observations, (7, 2), np.nan)},
+        ("error", "not finite", "1 values of observations in 1 of 8 .* step 7, dimension 2"),
+    ),
+    "infinite actions": (
+        {"actions": edited(SOUND.actions, 5, np.inf)},
+        ("error", "not finite", "3 values of actions in 1 of 8 episodes .* at step 5"),
+    ),
+    "beyond float32": (
+        {"observations": edited(SOUND.observations, (0, 0), 1e300)},
+        ("error", "not finite", "1 values of observations"),
+    ),
+    "wider observations": (
+        {"observations": np.zeros([LENGTH, 7]), "final_observation": None},
+        ("error", "sizes", "1 of 8 episodes have other sizes"),
+    ),
+    "an observation more": (
+        {
+            "observations": np.concatenate([SOUND.observations, SOUND.final_observation[None]]),
+            "final_observation": None,
+            "next_observations": None,
+        },
+        ("note", "off by one", "one observation more than actions"),
+    ),
+    "actions missing": (
+        {"actions": SOUND.actions[:-5]},
+        ("error", "lengths differ", "the first of them 60 and 55"),
+    ),
+    "no steps": (
+        {
+            "observations": np.zeros([0, SIZES[0]]),
+            "actions": np.zeros([0, SIZES[1]]),
+        },
+        ("error", "empty episode", "1 of 8 episodes hold no action"),
+    ),
+    "a reward more": (
+        {"rewards": np.append(SOUND.rewards, 0.0)},
+        ("warning", "off by one", "another number of rewards than of steps, .* 61 for 60"),
+    ),
+    "nan in rewards": (
+        {"rewards": edited(SOUND.rewards, 3, np.nan)},
+        ("warning", "rewards", "nan or infinite"),
+    ),
+    "actions beyond the bounds": (
+        {"actions": edited(SOUND.actions, (slice(0, 2), 1), 1.25)},
+        ("warning", "clipped actions", r"2 of 1,440 action values, .* 0\.25 outside at most"),
+    ),
+    "degrees": (
+        {
+            "observations": 57.3 * SOUND.observations,
+            "final_observation": 57.3 * SOUND.final_observation,
+            "next_observations": 57.3 * SOUND.next_observations,
+        },
+        ("warning", "scales", "1 of 8 episodes are of another scale"),
+    ),
+    "a copy": (
+        dataclasses.asdict(make_episode(1)),
+        ("warning", "repeated episodes", "1 of 8 episodes repeat another.*: 3 of 1"),
+    ),
+    "the beginning of another": (
+        {
+            "observations": make_episode(1).observations[:50],
+            "actions": make_episode(1).actions[:50],
+            "final_observation": None,
+            "rewards": SOUND.rewards[:50],
+            "terminals": None,
+            "truncations": None,
+            "next_observations": None,
+        },
+        ("warning", "repeated episodes", "or a part of it: 3 of 1"),
+    ),
+    "a sensor that hangs": (
+        {
+            "observations": edited(SOUND.observations, slice(20, 40), SOUND.observations[20]),
+            "next_observations": None,
+        },
+        ("warning", "frozen state", "actions change, for up to 19 steps"),
+    ),
+    "a recorder that hangs": (
+        {
+            "observations": edited(SOUND.observations, slice(20, 40), SOUND.observations[20]),
+            "actions": edited(SOUND.actions, slice(20, 40), SOUND.actions[20]),
+            "next_observations": None,
+        },
+        ("warning", "repeated steps", "over and over, for up to 19 steps"),
+    ),
+    "a flag inside": (
+        {"terminals": np.arange(LENGTH) == 30},
+        ("warning", "terminal inside", "1 of 8 episodes hold a terminal"),
+    ),
+    "two episodes in one": (
+        {
+            "observations": second_start(SOUND.observations, make_episode(5).observations),
+            "next_observations": None,
+        },
+        ("warning", "joined episodes", "another began inside: step 30 of episode 3"),
+    ),
+    "rows that were dropped": (
+        {"next_observations": np.roll(SOUND.next_observations, 3, axis=0)},
+        ("warning", "successors", "next_observations of 1 of 8"),
+    ),
+    "a fall": (
+        {
+            "observations": SOUND.observations[:25],
+            "actions": SOUND.actions[:25],
+            "rewards": SOUND.rewards[:25],
+            "terminals": np.arange(25) == 24,
+            "truncations": np.zeros(25),
+            "next_observations": SOUND.next_observations[:25],
+        },
+        ("warning", "fails early", "1 of 8 episodes end in a terminal state, after 25 steps"),
+    ),
+    "a short one": (
+        {
+            "observations": SOUND.observations[:25],
+            "actions": SOUND.actions[:25],
+            "rewards": None,
+            "terminals": None,
+            "truncations": None,
+            "next_observations": None,
+        },
+        ("warning", "short episodes", "1 of 8 episodes are far shorter than the median of 60"),
+    ),
+    "a poor one": (
+        {"rewards": SOUND.rewards - 20},
+        ("warning", "low return", "1 of 8 episodes earn far less"),
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_finds_a_defect_of_one_episode(defect):
+    changes, (severity, topic, message) = DEFECTS[defect]
+    recording = with_episode(3, **changes)
+    with np.errstate(over="raise"):
+        finding = find(recording, topic)
+    assert finding.severity == severity
+    assert finding.episodes in ((3,), ())
+    assert finding.advice
+    assert re.search(message, finding.message), finding.message
+
+
+def all_episodes(change):
+    return make_recording([change(make_episode(seed)) for seed in range(8)])
+
+
+def changed(**changes):
+    """Changes every episode by functions of it."""
+    return all_episodes(
+        lambda e: dataclasses.replace(e, **{key: make(e) for key, make in changes.items()})
+    )
+
+
+@pytest.mark.parametrize(
+    ("recording", "topic", "severity", "message"),
+    [
+        (
+            changed(actions=lambda e: 30 * e.actions),
+            "clipped actions",
+            "warning",
+            r"they range over \[-",
+        ),
+        (changed(actions=lambda e: e.actions / 100), "tiny actions", "warning", "no action goes"),
+        (
+            changed(actions=lambda e: np.sign(e.actions)),
+            "saturated actions",
+            "note",
+            "100.0% of the action values",
+        ),
+        (
+            changed(actions=lambda e: np.zeros_like(e.actions)),
+            "constant actions",
+            "error",
+            "all actions are the same",
+        ),
+        (
+            changed(observations=lambda e: e.observations * [1, 1, 0, 1, 1, 1]),
+            "constant observations",
+            "note",
+            "dimension 2 of the observations never change",
+        ),
+        (
+            changed(
+                observations=lambda e: e.observations * [1, 1, 1, 1, 5000, 1],
+                next_observations=lambda e: None,
+                final_observation=lambda e: None,
+            ),
+            "scales",
+            "warning",
+            "dimension 4 of the observations vary",
+        ),
+        (
+            changed(observations=lambda e: edited(e.observations, 0, 0.5)),
+            "same start",
+            "note",
+            "the very same state",
+        ),
+        (changed(rewards=lambda e: np.full(LENGTH, -1.0)), "rewards", "note", "every reward is -1"),
+        (make_recording([]), "empty", "error", "no episode"),
+        (
+            make_recording([make_episode(0), make_episode(1)]),
+            "few episodes",
+            "warning",
+            "there are 2 episodes, 120 steps",
+        ),
+        (
+            make_recording([make_episode(k, 1000) for k in range(6)]),
+            "many steps",
+            "note",
+            "6,000 steps",
+        ),
+        (
+            make_recording([make_episode(k, 61 + k) for k in range(6)]),
+            "horizon",
+            "note",
+            "go on after the horizon of toy, 60 steps",
+        ),
+        (
+            make_recording([make_episode(k, 60 if k else 200) for k in range(8)]),
+            "long episodes",
+            "warning",
+            "1 of 8 episodes are far longer .*: 200",
+        ),
+        (
+            make_recording(problems=("episode 8 must be a dict; got int",)),
+            "unreadable",
+            "error",
+            "",
+        ),
+        (make_recording(is_pickle=True), "pickle", "note", "without executing anything"),
+    ],
+)
+def test_finds_a_defect_of_the_whole(recording, topic, severity, message):
+    finding = find(recording, topic)
+    assert finding.severity == severity
+    assert re.search(message, finding.message), finding.message
+
+
+def test_names_episodes_by_their_place_in_the_file():
+    recording = with_episode(3, actions=edited(SOUND.actions, 5, np.inf))
+    moved = dataclasses.replace(recording, indices=tuple(range(10, 18)))
+    assert find(moved, "not finite").episodes == (13,)
+
+
+def test_says_everything_that_is_wrong_with_a_file_that_loading_refuses(tmp_path):
+    records = [
+        {"observations": e.observations, "actions": 2 * e.actions}
+        for e in (make_episode(seed) for seed in range(8))
+    ]
+    records[2] = {"states": 1}
+    records[4]["observations"] = edited(records[4]["observations"], 3, np.nan)
+    records[6]["actions"] = records[6]["actions"][:-7]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(records))
+    recording = load_recording(tmp_path / "x.pkl")
+    findings = doctor.diagnose(recording, make_task())
+    errors = {f.topic: f.episodes for f in findings if f.severity == "error"}
+    assert errors == {"unreadable": (), "not finite": (4,), "lengths differ": (6,)}
+    assert {f.topic for f in findings} >= {"pickle", "clipped actions"}
+    assert [f.severity for f in findings] == sorted(
+        (f.severity for f in findings), key=doctor.SEVERITIES.index
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "advice"),
+    [
+        ((39, 28), "sizes of door-binary: pass --task=door-binary"),
+        ((17, 6), "halfcheetah and walker2d: pass --task=halfcheetah"),
+        ((3, 6), "Observations and actions are exchanged"),
+        ((5, 5), "Pass the --task that they were recorded in"),
+    ],
+)
+def test_names_the_task_that_the_sizes_fit(sizes, advice):
+    recording = make_recording([make_episode(seed, sizes=sizes) for seed in range(6)])
+    finding = find(recording, "sizes")
+    assert finding.severity == "error"
+    assert advice in finding.advice
+
+
+def test_knows_the_sizes_of_the_tasks():
+    for name, sizes in doctor.TASK_SIZES.items():
+        task = environments.make_task(name)
+        assert (task.observation_size, task.action_size) == sizes
+
+
+@pytest.mark.parametrize(
+    ("environment_id", "names"),
+    [
+        ("AdroitHandPen-v1", ["pen-binary"]),
+        ("AdroitHandDoorSparse-v1", ["door-binary"]),
+        ("nppac_tf/RelocateBinary-v0", ["relocate-binary"]),
+        ("HalfCheetah-v4", ["halfcheetah"]),
+        ("pen-binary", ["pen-binary"]),
+        ("Reacher-v5", ["Reacher-v5"]),
+        (None, []),
+    ],
+)
+def test_the_file_says_which_task_it_is_of(environment_id, names):
+    assert doctor.candidate_tasks(make_recording(environment_id=environment_id)) == names
+
+
+def test_sizes_say_which_task_it_may_be():
+    of = {
+        sizes: doctor.candidate_tasks(make_recording([make_episode(0, sizes=sizes)]))
+        for sizes in ((45, 24), (17, 6))
+    }
+    assert of == {(45, 24): ["pen-binary"], (17, 6): ["halfcheetah", "walker2d"]}
+
+
+@pytest.mark.parametrize("name", ["pen-binary", "door-binary", "relocate-binary", "hammer-binary"])
+def test_the_goal_told_from_observations_is_the_simulators(name):
+    """From states on both sides of each threshold, set in the simulator itself."""
+    task = environments.make_task(name)
+    environment = task.make()
+    simulator = environment.unwrapped.base
+    rule = success_rule(name)
+    generator = np.random.default_rng(0)
+    environment.reset(seed=0)
+    start = simulator.get_env_state()
+    start = {key: start[key] for key in simulator._state_space.spaces}
+    told, flags = [], []
+    for _ in range(60):
+        state = {key: np.array(value) for key, value in start.items()}
+        if name == "pen-binary":
+            turn = np.array([1.0, 0.0, 1.0, 0.0]) + generator.uniform(-0.15, 0.15, 4)
+            state["desired_orien"] = turn / np.linalg.norm(turn)
+            state["qpos"][24:27] += generator.uniform(-0.08, 0.08, 3)
+        elif name == "door-binary":
+            state["qpos"][28] = generator.uniform(1.2, 1.5)
+        elif name == "relocate-binary":
+            state["target_pos"] = state["obj_pos"] + generator.uniform(-0.1, 0.1, 3)
+        else:
+            state["qpos"][26] = generator.uniform(0.07, 0.09)
+        environment.reset(seed=0, options={"initial_state_dict": state})
+        observation, _, _, _, info = environment.step(np.zeros(task.action_size, np.float32))
+        told.append(bool(rule(observation)))
+        flags.append(bool(info["success"]))
+    environment.close()
+    assert told == flags
+    assert 5 < sum(flags) < 55
+
+
+def test_a_goal_counts_after_the_step_and_is_unknown_without_the_last_state():
+    states = np.zeros([4, 39])
+    states[2:, 28] = 1.5
+    rule = success_rule("door-binary")
+    whole = RecordedEpisode(states[:3], np.zeros([3, 28]), states[3])
+    np.testing.assert_array_equal(successes(whole, rule), [0, 1, 1])
+    cut = RecordedEpisode(states[:3], np.zeros([3, 28]))
+    np.testing.assert_array_equal(successes(cut, rule), [0, 1, np.nan])
+    longer = RecordedEpisode(states, np.zeros([3, 28]))
+    np.testing.assert_array_equal(successes(longer, rule), [0, 1, 1])
+
+
+def door_recording(reach=lambda seed: True, **changes):
+    """Doors that open over their episode, and pay by being open."""
+    episodes = []
+    for seed in range(8):
+        episode = make_episode(seed, sizes=(39, 28))
+        states = np.concatenate([episode.observations, episode.final_observation[None]])
+        states[:, 28] = np.linspace(0, 1.6 if reach(seed) else 1.2, LENGTH + 1)
+        paid = np.where(states[1:, 28] >= 1.35, 10.0, -0.1)
+        episodes.append(
+            dataclasses.replace(
+                episode,
+                observations=states[:-1],
+                final_observation=states[-1],
+                next_observations=None,
+                **{"rewards": paid} | {key: make(paid) for key, make in changes.items()},
+            )
+        )
+    return make_recording(episodes)
+
+
+DOOR = make_task("door-binary", (39, 28))
+
+
+def test_success_and_reward_that_agree_are_no_finding():
+    assert doctor.diagnose(door_recording(successes=lambda paid: paid > 0), DOOR) == []
+
+
+def test_finds_episodes_that_never_reach_the_goal():
+    recording = door_recording(reach=lambda seed: seed not in (2, 5))
+    assert find(recording, "no success", DOOR).episodes == (2, 5)
+
+
+def test_finds_success_after_the_horizon():
+    task = make_task("door-binary", (39, 28), horizon=40)
+    assert find(door_recording(), "late success", task).episodes == tuple(range(8))
+
+
+def test_finds_goal_flags_that_disagree():
+    recording = door_recording(successes=lambda paid: np.zeros(LENGTH))
+    assert find(recording, "success flags", DOOR).episodes == tuple(range(8))
+
+
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        lambda paid: paid,
+        lambda paid: np.append(-0.1, paid),
+        lambda paid: np.append(paid[1:], 10.0),
+        lambda paid: paid - 1,
+        lambda paid: paid + np.random.default_rng(0).normal(size=LENGTH),
+    ],
+    ids=["as paid", "one more", "of the state before", "shifted", "dense"],
+)
+def test_rewards_that_follow_the_goal_are_accepted(rewards):
+    findings = doctor.diagnose(door_recording(rewards=rewards), DOOR)
+    assert "rewards" not in {finding.topic for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("rewards", "message"),
+    [
+        (lambda paid: -paid, "in [01]% of the pairs"),
+        (lambda paid: np.random.default_rng(0).normal(size=LENGTH), "of the pairs"),
+        (
+            lambda paid: np.full(LENGTH, -0.1) if paid.sum() > 85 else paid,
+            "carry no reward although they reach the goal",
+        ),
+    ],
+)
+def test_rewards_that_do_not_follow_the_goal_are_found(rewards, message):
+    recording = door_recording(rewards=rewards)
+    if "carry" in message:  # Only some of the episodes.
+        episodes = [
+            dataclasses.replace(e, rewards=np.full(LENGTH, -0.1)) if k in (1, 4) else e
+            for k, e in enumerate(door_recording().episodes)
+        ]
+        recording = make_recording(episodes)
+    finding = find(recording, "rewards", DOOR)
+    assert re.search(message, finding.message), finding.message
+    assert finding.severity == "warning"
+    assert finding.episodes == ((1, 4) if "carry" in message else ())
+
+
+def make_simulation(error=1e-9, alignment=None, rivals=None, episodes=8, reward=None):
+    recording = make_recording()
+    replay = types.SimpleNamespace(
+        successes=tuple(np.full(LENGTH, np.nan) for _ in range(episodes)),
+        errors=tuple(np.full(LENGTH + 1, error) for _ in range(episodes)),
+        rewards=tuple(
+            e.rewards if reward is None else np.full(LENGTH, reward)
+            for e in recording.episodes[:episodes]
+        ),
+    )
+    return doctor.Simulation(replay, alignment or {-1: 1.0, 0: error, 1: 1.0}, rivals or {})
+
+
+@pytest.mark.parametrize(
+    ("simulation", "topic", "severity", "message"),
+    [
+        (make_simulation(), "simulator", "note", "the next 5 to 1e-09"),
+        (make_simulation(0.5), "simulator", "warning", "are off by 0.5"),
+        (
+            make_simulation(0.5, {-1: 0.6, 0: 0.5, 1: 0.01}),
+            "shifted actions",
+            "error",
+            "one step before observation i",
+        ),
+        (
+            make_simulation(0.5, {-1: 0.01, 0: 0.5, 1: 0.6}),
+            "shifted actions",
+            "error",
+            "one step after observation i",
+        ),
+        (
+            make_simulation(0.5, {-1: 0.01, 0: 0.5, 1: 0.6}, {"ant": 0.4, "hopper": 0.001}),
+            "another task",
+            "error",
+            "the simulator of hopper reproduces",
+        ),
+        (make_simulation(reward=7.0), "rewards", "warning", "8 of 8 episodes hold other rewards"),
+    ],
+)
+def test_says_what_the_simulator_says(simulation, topic, severity, message):
+    finding = find(make_recording(), topic, simulation=simulation)
+    assert finding.severity == severity
+    assert re.search(message, finding.message), finding.message
+
+
+def test_without_a_task_little_is_known_and_nothing_fails():
+    assert doctor.diagnose(make_recording()) == []
+    for changes, _ in DEFECTS.values():
+        doctor.diagnose(with_episode(3, **changes))
+
+
+@st.composite
+def broken_recordings(draw):
+    """Anything that a reader may hand over, most of it nonsense."""
+    episodes = []
+    width = draw(st.integers(1, 3))
+    for _ in range(draw(st.integers(0, 4))):
+        steps = draw(st.integers(0, 4))
+        generator = np.random.default_rng(draw(st.integers(0, 99)))
+
+        def values(*shape, generator=generator):
+            choice = draw(st.sampled_from(["normal", "constant", "huge", "nan", "flags"]))
+            if choice == "normal":
+                return generator.normal(size=shape)
+            if choice == "flags":
+                return generator.uniform(size=shape) < 0.5
+            return np.full(shape, {"constant": 1.0, "huge": 1e300, "nan": np.nan}[choice])
+
+        def length(steps=steps):
+            return draw(st.sampled_from([steps, steps, steps, steps + 1, 0, 7]))
+
+        size = draw(st.sampled_from([width, width, width, 39]))
+        optional = {
+            name: values(length())
+            for name in ("rewards", "terminals", "truncations", "successes")
+            if draw(st.booleans())
+        }
+        if draw(st.booleans()):
+            optional["next_observations"] = values(length(), draw(st.sampled_from([size, 2])))
+        if draw(st.booleans()):
+            optional["final_observation"] = values(draw(st.sampled_from([size, 2])))
+        episodes.append(
+            RecordedEpisode(values(length(), size), values(steps, draw(st.just(2))), **optional)
+        )
+    return make_recording(episodes)
+
+
+@settings(max_examples=300, deadline=None)
+@given(recording=broken_recordings(), width=st.sampled_from([1, 2, 39]))
+def test_nothing_that_a_reader_hands_over_stops_the_doctor(recording, width):
+    task = make_task("door-binary" if width == 39 else "toy", (width, 2), horizon=3)
+    for finding in doctor.diagnose(recording, task):
+        assert finding.message
+        assert "\n" not in finding.message
+
+
+def test_what_no_check_finds_is_still_refused():
+    recording = make_recording(metadata={"not": object()})
+    finding = find(recording, "refused")
+    with pytest.raises(UserError) as error:
+        recording.demonstrations()
+    assert finding.message == str(error.value)
+
+
+def test_the_human_pen_demonstrations(demos_path):
+    recording = load_recording(demos_path / "pen2_sparse.npy")
+    task = environments.make_task("pen-binary")
+    goals = doctor.goal_flags(recording, "pen-binary")
+    totals = [np.nansum(flags) for flags in goals]
+    assert (min(totals), max(totals)) == (79, 188)
+    findings = {f.topic: f for f in doctor.diagnose(recording, task)}
+    assert findings["off by one"].message.endswith("200 for 199")
+    assert len(findings["rewards"].episodes) == 8
+    assert findings.keys() == {
+        "off by one",
+        "rewards",
+        "pickle",
+        "saturated actions",
+        "horizon",
+    }
+
+
+def test_the_human_door_demonstrations(demos_path):
+    recording = load_recording(demos_path / "door-v0_demos.pickle")
+    findings = {
+        f.topic: f for f in doctor.diagnose(recording, environments.make_task("door-binary"))
+    }
+    assert "[-1.28, 1.37], 0.366 outside" in findings["clipped actions"].message
+    assert len(findings["no success"].episodes) == 18
+    assert findings.keys() == {
+        "clipped actions",
+        "no success",
+        "late success",
+        "pickle",
+        "many steps",
+        "horizon",
+    }
+
+
+def test_the_walker_that_falls(demos_path):
+    folder = demos_path / "minari" / "walker2d" / "tqc-noisy-v0"
+    if not folder.is_dir():
+        pytest.skip("needs the Minari data sets among the demonstrations")
+    findings = {
+        f.topic: f
+        for f in doctor.diagnose(load_recording(folder), environments.make_task("walker2d"))
+    }
+    assert findings.keys() == {"fails early", "many steps"}
+    assert findings["fails early"].episodes == (0, 5, 12)
