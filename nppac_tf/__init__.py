@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nppac_tf.priors import (
         BehavioralPrior,
         ExactGPPrior,
+        Novelty,
         RescaledPrior,
         SparseGPPrior,
         UniformPrior,
@@ -46,6 +47,7 @@ __all__ = [
     "BehavioralPrior",
     "Demonstrations",
     "ExactGPPrior",
+    "Novelty",
     "NppacAgent",
     "PriorConfig",
     "ProgressDisplay",
@@ -77,6 +79,7 @@ _HOME_OF = {
     "BehavioralPrior": "nppac_tf.priors",
     "Demonstrations": "nppac_tf.demonstrations",
     "ExactGPPrior": "nppac_tf.priors",
+    "Novelty": "nppac_tf.priors",
     "NppacAgent": "nppac_tf.agent",
     "SparseGPPrior": "nppac_tf.priors",
     "UniformPrior": "nppac_tf.priors",

@@ -106,7 +106,7 @@ def uninterrupted(demonstrations, tmp_path_factory):
 @pytest.mark.parametrize(
     ("number", "interruptions", "seed"),
     [
-        pytest.param(signal.SIGKILL, 2, 0, id="killed"),
+        pytest.param(signal.SIGKILL, 1, 0, id="killed"),
         pytest.param(signal.SIGTERM, 1, 1, id="stopped"),
         *(
             pytest.param(signal.SIGKILL, 5, seed, id=f"killed-{seed}", marks=pytest.mark.slow)
