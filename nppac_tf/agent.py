@@ -28,6 +28,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
+from nppac_tf import divergences
 from nppac_tf.config import AgentConfig
 from nppac_tf.networks import ActorNetwork, CriticNetwork
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
@@ -293,6 +294,48 @@ class NppacAgent(sac_agent.SacAgent):
             kl = tf.reduce_mean(divergence)
         optimizer.apply_gradients(zip(tape.gradient(kl, variables), variables, strict=True))
         return kl
+
+    def gradient_parts(
+        self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """The two parts of the actor's gradient, of alpha E[d(s)] and of -E[min Q(s, a)].
+
+        Args:
+            observations: [B, D].
+            statistics: pi0 there.
+            seed: [2] int, stateless.
+
+        Returns:
+            Gradients in the order of the actor's trainable variables, which sum to the actor's.
+        """
+        variables = self._actor_network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+            tape.watch(variables)
+            actions, divergence, _ = self._act(observations, statistics, seed, training=True)
+            penalty = tf.exp(self._log_alpha) * tf.reduce_mean(divergence)
+            q = self._min_q(self._critic_network_1, self._critic_network_2, observations, actions)
+            loss = -tf.reduce_mean(q)
+        unconnected = tf.UnconnectedGradients.ZERO
+        penalty_gradient = tape.gradient(penalty, variables, unconnected_gradients=unconnected)
+        loss_gradient = tape.gradient(loss, variables, unconnected_gradients=unconnected)
+        return penalty_gradient, loss_gradient
+
+    def kl_by_component(
+        self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """KL from the prior in each action component [B, A], in nats; they sum to d(s).
+
+        In closed form where the policy is Gaussian, else an estimate from one sample. A prior
+        without a density of its own (`UniformPrior`) has none.
+        """
+        policy, _ = self._actor_network(observations, step_type=(), network_state=())
+        if isinstance(policy, tfp.distributions.MultivariateNormalDiag):
+            parts = (policy.mean(), policy.stddev(), *statistics)
+            return divergences.gaussian_kl(*(part[..., tf.newaxis] for part in parts))
+        actions = policy.sample(seed=seed)
+        location, scale = (part[..., tf.newaxis] for part in statistics)
+        prior_log_prob = divergences.gaussian_log_prob(actions[..., tf.newaxis], location, scale)
+        return policy.log_prob_by_component(actions) - prior_log_prob
 
     def _critic_objective(
         self,

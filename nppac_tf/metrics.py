@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from nppac_tf.files import write_text
+from nppac_tf.monitor import MONITOR_COLUMNS
 from nppac_tf.training import EVALUATION_COLUMNS, TRAINING_COLUMNS, Metrics
 
 _TIMING_COLUMNS = ("wall_seconds", "train/updates_per_second")
@@ -54,7 +55,8 @@ class MetricsWriter:
             for file in self._tensorboard.glob("events.out.*"):
                 file.unlink()
         self._write_scalars(row)
-        columns = (*EVALUATION_COLUMNS, *TRAINING_COLUMNS)
+        columns = dict.fromkeys((*EVALUATION_COLUMNS, *TRAINING_COLUMNS, *MONITOR_COLUMNS))
+        columns |= dict.fromkeys(self._rows[-1])
         self._write_table(self._table, [c for c in columns if c not in _TIMING_COLUMNS])
         self._write_table(self._timings, ["env_steps", *_TIMING_COLUMNS])
 

@@ -43,6 +43,13 @@ class SquashedGaussian(tfp.distributions.TransformedDistribution):
 
     _mean = _mode
 
+    def log_prob_by_component(self, actions: tf.Tensor) -> tf.Tensor:
+        """Log density of each component [..., A] of actions [..., A] sampled from this."""
+        normal = tfp.distributions.Normal(self.distribution.mean(), self.distribution.stddev())
+        gaussian = self.bijector.inverse(actions)
+        slope = self.bijector.forward_log_det_jacobian(gaussian, event_ndims=0)
+        return normal.log_prob(gaussian) - slope
+
     @classmethod
     def _parameter_properties(cls, dtype: Any, num_classes: int | None = None) -> dict[str, Any]:
         properties = tfp.util.ParameterProperties

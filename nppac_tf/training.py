@@ -23,6 +23,7 @@ from nppac_tf.config import TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task, VectorEnvironment
 from nppac_tf.errors import UserError
+from nppac_tf.monitor import Monitor
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
 from nppac_tf.replay import Batch, Replay
 from nppac_tf.seeding import derive_seed
@@ -54,7 +55,10 @@ class Observer(Protocol):
         """`stage` is "pretraining" (of updates) or "training" (of environment steps)."""
 
     def on_evaluation(self, row: Metrics) -> None:
-        """`row` has `EVALUATION_COLUMNS` and, after the first update, `TRAINING_COLUMNS`."""
+        """`row` has `EVALUATION_COLUMNS` and, after the first epoch, `TRAINING_COLUMNS`.
+
+        With an informative prior it has what `monitor.Monitor.measure` gives as well.
+        """
 
     def on_epoch(self, row: Metrics) -> None:
         """`row` has "env_steps" and `TRAINING_COLUMNS`: the end of an epoch's updates."""
@@ -142,6 +146,7 @@ class _Loop:
         self._saved = -1  # environment steps of the latest checkpoint
         self._updates_before = int(agent.train_step_counter)
         self._started = time.monotonic()
+        self._monitor: Monitor | None = None
         self._rows: list[Metrics] = []  # one per evaluation
         self._epochs: list[Metrics] = []  # one per epoch
         self._losses: Metrics = {}  # of the latest updates
@@ -151,6 +156,9 @@ class _Loop:
     ) -> list[Metrics]:
         """Pre-trains or restores, and then trains until the configured step."""
         config = self._config
+        if self._agent.prior.informative:
+            states = None if demonstrations is None else demonstrations.observations
+            self._monitor = Monitor(self._agent, self.replay, states, self._notice, config.seed)
         restored = saved.restore(self._notice) if saved else None
         fresh_to_prior = self._agent.prior.informative and not self._updates_before
         if restored:
@@ -207,6 +215,7 @@ class _Loop:
             fresh = config.steps_per_epoch * (1 - done / num_updates)
             self._progress("training", round(self._env_steps - fresh), self._losses)
         if self._env_steps > (self._epochs[-1]["env_steps"] if self._epochs else 0):
+            self._losses |= self._monitor.measure() if self._monitor else {}
             self._remember(self._epochs, {"env_steps": self._env_steps, **self._losses})
 
     def _evaluate(self) -> None:
@@ -405,18 +414,17 @@ class Learner:
                 f"train/{name}": float(value)
                 for name, value in zip(NppacLossInfo._fields, means, strict=True)
             }
-            self._check_finite(losses)
+            self._check_finite(losses, int(self._agent.train_step_counter))
             yield done, losses
 
-    def _check_finite(self, losses: Metrics) -> None:
+    def _check_finite(self, losses: Metrics, updates: int) -> None:
         broken = [name for name, value in losses.items() if not np.isfinite(value)]
         if not broken and not self._all_finite():
             broken = ["a parameter"]
         if broken:
             raise UserError(
-                f"{', '.join(broken)} stopped being finite before update "
-                f"{int(self._agent.train_step_counter)}; try a larger --scale_floor, a smaller "
-                "--learning_rate, or --critic_layer_norm"
+                f"{', '.join(broken)} stopped being finite before update {updates}; try a larger "
+                "--scale_floor, a smaller --learning_rate, or --critic_layer_norm"
             )
 
     def _updates(self, num_updates: tf.Tensor, learn_policy: bool) -> tf.Tensor:
@@ -443,7 +451,7 @@ class Learner:
             kl = self._pretraining_loop(
                 states, statistics, tf.constant(first), tf.constant(last)
             ).numpy() / (last - first)
-            self._check_finite({"train/kl": kl})
+            self._check_finite({"train/kl": kl}, last)
             progress("pretraining", last, {"train/kl": float(kl)})
 
     def _pretraining(

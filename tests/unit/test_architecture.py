@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"demonstrations", "priors", "networks"}),
     frozenset({"replay", "environments", "evaluation", "reenactment", "agent"}),
     frozenset({"baselines", "checkpoints", "diagnostics", "export", "plotting", "progress"})
-    | frozenset({"metrics", "reports", "rundir", "training", "video"}),
+    | frozenset({"metrics", "monitor", "reports", "rundir", "training", "video"}),
 )
 
 # The only modules that may import a dependency, at any depth of the code.

@@ -17,6 +17,7 @@ from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import make_task
 from nppac_tf.errors import UserError
 from nppac_tf.metrics import MetricsWriter
+from nppac_tf.monitor import MONITOR_COLUMNS
 from nppac_tf.priors import UniformPrior
 from nppac_tf.replay import Replay
 from nppac_tf.rundir import RunDirectory
@@ -146,16 +147,19 @@ def test_the_table_is_whole_after_each_row(directory):
     writer = directory.observer()
     writer.on_evaluation(row(0))
     header, first = table(directory.metrics)
-    columns = [*EVALUATION_COLUMNS, *TRAINING_COLUMNS]
+    columns = [*EVALUATION_COLUMNS, *TRAINING_COLUMNS, *MONITOR_COLUMNS]
     assert header == [name for name in columns if name not in CLOCKS]
-    assert first == ["0", *["0.5"] * 5, *[""] * (len(TRAINING_COLUMNS) - 1)]
-    writer.on_evaluation(with_training(2000))
+    assert first == ["0", *["0.5"] * 5, *[""] * (len(TRAINING_COLUMNS) - 1 + len(MONITOR_COLUMNS))]
+    writer.on_evaluation({**with_training(2000), "monitor/kl_0": 2.5})
+    assert table(directory.metrics)[0][-1] == "monitor/kl_0"
+    assert [row[-1] for row in table(directory.metrics)[1:]] == ["", "2.5"]
     assert table(directory.timings) == [
         ["env_steps", *CLOCKS],
         ["0", "0.5", ""],
         ["2000", "0.5", "1.5"],
     ]
-    assert directory.rows() == [without_clocks(row(0)), without_clocks(with_training(2000))]
+    later = {**without_clocks(with_training(2000)), "monitor/kl_0": 2.5}
+    assert directory.rows() == [without_clocks(row(0)), later]
 
 
 def test_a_resumed_run_begins_the_table_anew(directory):

@@ -12,6 +12,7 @@ from nppac_tf.checkpoints import RunCheckpoint
 from nppac_tf.config import AgentConfig, TrainingConfig
 from nppac_tf.environments import VectorEnvironment
 from nppac_tf.errors import UserError
+from nppac_tf.monitor import MONITOR_COLUMNS
 from nppac_tf.priors import PriorStatistics, UniformPrior
 
 HORIZON = 5
@@ -112,7 +113,13 @@ def test_rows_are_evaluations(uninterrupted, recorder):
     assert [row["env_steps"] for row in rows] == [0, 20, 40, 60]
     assert tuple(rows[0]) == training.EVALUATION_COLUMNS
     for row in rows[1:]:
-        assert set(row) == {*training.EVALUATION_COLUMNS, *training.TRAINING_COLUMNS}
+        assert set(row) == {
+            *training.EVALUATION_COLUMNS,
+            *training.TRAINING_COLUMNS,
+            *MONITOR_COLUMNS,
+            "monitor/kl_0",
+            "monitor/kl_1",
+        }
         assert all(math.isfinite(value) for value in row.values())
     assert rows == recorder.rows
     seconds = [row["wall_seconds"] for row in rows]
@@ -261,19 +268,23 @@ def test_a_parameter_that_is_not_finite_is_never_saved(
 
 
 def test_the_actor_waits_until_the_critics_are_warm(task, demonstrations):
-    def actor_and_critic(num_env_steps):
-        config = dataclasses.replace(CONFIG, critic_warmup_steps=20)
-        agent, rows = run(task, demonstrations, config=config, num_steps=num_env_steps)
-        networks = (agent._actor_network, agent._critic_network_1)
-        alpha = agent._log_alpha.numpy()
-        return *(n.variables[0].numpy() for n in networks), alpha, rows
+    config = dataclasses.replace(CONFIG, critic_warmup_steps=20, num_env_steps=40)
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
+    recorder, seen = Recorder(), []
 
-    fresh, warm, online = (actor_and_critic(steps) for steps in (0, 20, 40))
+    def look(row):
+        networks = (agent._actor_network, agent._critic_network_1)
+        weights = [network.variables[0].numpy() for network in networks]
+        seen.append((*weights, agent._log_alpha.numpy(), row))
+
+    recorder.on_evaluation = look
+    training.train(agent, task, demonstrations, config=config, observers=[recorder])
+    fresh, warm, online = seen
     np.testing.assert_array_equal(warm[0], fresh[0])
     assert (warm[1] != fresh[1]).any()
     assert warm[2] == fresh[2]
-    assert warm[3][-1]["eval/return"] == warm[3][0]["eval/return"]
-    assert warm[3][-1]["updates"] == 10
+    assert warm[3]["eval/return"] == fresh[3]["eval/return"]
+    assert warm[3]["updates"] == 10
     assert (online[0] != warm[0]).any()
     assert online[2] != warm[2]
 
