@@ -128,6 +128,11 @@ def load_policy_source() -> PolicySource:
 
     metadata = export.load_metadata(path)
     sizes = (metadata["observation_size"], metadata["action_size"])
+    if ":" in (metadata["task"] or "") and not FLAGS.task:
+        raise UserError(
+            f"{path} is for {metadata['task']}, which would import a module of that name: pass "
+            f"--task={metadata['task']} if that is what you want"
+        )
     task = make_task(metadata["task"], metadata["reward"], sizes)
     require_sizes("policy", sizes, task)
     return PolicySource(path.resolve().name, export.load_policy(path), task, metadata)

@@ -101,10 +101,8 @@ def _replay(video: pathlib.Path | None) -> None:
     recording = load_recording(common.FLAGS.demonstrations)
     data = recording.demonstrations()
     sizes = (data.observation_size, data.action_size)
-    guessed = None
-    if not common.FLAGS.task and not data.metadata.get("task"):
-        guessed = reenactment.likeliest_task(recording)
-    task = guessed or common.make_task(data.metadata.get("task"), sizes=sizes)
+    guessed = None if common.FLAGS.task else reenactment.likeliest_task(recording)
+    task = guessed or common.make_task(sizes=sizes)
     common.require_sizes("demonstrations", sizes, task)
     number = data.num_episodes
     if common.FLAGS["num_episodes"].present:

@@ -3,8 +3,8 @@
 python launch/fit_prior.py --demonstrations=embedded:pen --output=prior.npz
 
 Fitted to most episodes, the prior is judged on those held out; fitted to all, its mean acts in the
-simulator, and it is saved. --scale_factor and --scale_floor count in the report, but are no part of
-the file: they belong to a run's configuration.
+simulator, and it is saved. --scale_factor, --scale_floor and --fixed_scale count in the report, but
+are no part of the file: they belong to a run's configuration.
 """
 
 import math

@@ -4,7 +4,6 @@ python launch/train.py --flagfile=configs/pen.flags --seed=1
 python launch/train.py --resume --output_dir=runs/...
 """
 
-import dataclasses
 import datetime
 import pathlib
 
@@ -62,9 +61,9 @@ def main() -> None:
         if directory.prior.exists():
             fitted = priors.load_prior(directory.prior)
         else:
-            unscaled = dataclasses.replace(config.prior, scale_factor=1.0, scale_floor=0.0)
+            cache = _cache(priors.default_cache())
             with display.busy("Fitting the prior"):
-                fitted = priors.fit_prior(data, unscaled, _cache(priors.default_cache()))
+                fitted = priors.fit_prior(data, config.prior.unscaled(), cache)
         directory.keep_prior(fitted)
         prior = priors.rescale(fitted, config.prior)
         learner = agent.NppacAgent.for_task(task, prior, config.agent, config.training.seed)

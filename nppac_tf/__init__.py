@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from nppac_tf.evaluation import evaluate
     from nppac_tf.export import export_policy
     from nppac_tf.priors import (
+        BayesianNetworkPrior,
         BehavioralPrior,
+        DropoutPrior,
+        EnsemblePrior,
         ExactGPPrior,
+        FixedScalePrior,
+        GaussianNetworkPrior,
         Novelty,
         RescaledPrior,
         SparseGPPrior,
@@ -44,9 +49,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AgentConfig",
+    "BayesianNetworkPrior",
     "BehavioralPrior",
     "Demonstrations",
+    "DropoutPrior",
+    "EnsemblePrior",
     "ExactGPPrior",
+    "FixedScalePrior",
+    "GaussianNetworkPrior",
     "Novelty",
     "NppacAgent",
     "PriorConfig",
@@ -69,6 +79,11 @@ __all__ = [
 ]
 
 _HOME_OF = {
+    "GaussianNetworkPrior": "nppac_tf.priors",
+    "FixedScalePrior": "nppac_tf.priors",
+    "EnsemblePrior": "nppac_tf.priors",
+    "DropoutPrior": "nppac_tf.priors",
+    "BayesianNetworkPrior": "nppac_tf.priors",
     "ProgressDisplay": "nppac_tf.progress",
     "AgentConfig": "nppac_tf.config",
     "PriorConfig": "nppac_tf.config",

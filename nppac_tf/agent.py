@@ -185,7 +185,21 @@ class NppacAgent(sac_agent.SacAgent):
             seed=seed,
         )
         agent.initialize()
+        agent._make_optimizer_variables()
         return agent
+
+    def _make_optimizer_variables(self) -> None:
+        """Makes what the optimizers keep, so that every checkpoint holds and restores all of it."""
+        critics = (
+            self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
+        )
+        for optimizer, variables in (
+            (self._actor_optimizer, self._actor_network.trainable_variables),
+            (self._critic_optimizer, critics),
+            (self._alpha_optimizer, [self._log_alpha]),
+        ):
+            if optimizer is not None:
+                optimizer._create_all_weights(variables)
 
     @property
     def prior(self) -> BehavioralPrior:

@@ -27,6 +27,7 @@ from nppac_tf.errors import UserError
 from nppac_tf.files import sync_folder
 from nppac_tf.replay import Replay
 
+_VERSION = 1
 _TO_KEEP = 2
 _PREFIX = "checkpoint-"
 _TEMPORARY = ".writing-"
@@ -48,7 +49,7 @@ class RunCheckpoint:
     def __init__(self, folder: pathlib.Path, learned: dict[str, Any], replay: Replay) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for orphan in folder.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(orphan)
+            shutil.rmtree(orphan, ignore_errors=True)
         self._folder = folder
         self._variables = tf.train.Checkpoint(**learned)
         self._replay = replay
@@ -66,7 +67,8 @@ class RunCheckpoint:
         number = max((_number(path) for path in _all(self._folder)), default=0) + 1
         temporary = self._folder / f"{_TEMPORARY}{number}"
         rows, added = self._replay.content()
-        text = json.dumps({"loop": state, "replay_added": added}, default=_encode)
+        content = {"version": _VERSION, "loop": state, "replay_added": added}
+        text = json.dumps(content, default=_encode)
         with self._failing_clearly(temporary):
             temporary.mkdir()
             self._variables.write(str(temporary / _VARIABLES))
@@ -83,7 +85,7 @@ class RunCheckpoint:
                 os.rename(temporary, self._folder / f"{_PREFIX}{number:06d}")
                 sync_folder(self._folder)
             for old in _all(self._folder)[_TO_KEEP:]:
-                shutil.rmtree(old)
+                shutil.rmtree(old, ignore_errors=True)  # What stays goes at the next save.
 
         self._pending = self._thread.submit(finish)
 
@@ -191,7 +193,7 @@ def read_state(path: pathlib.Path) -> dict[str, Any]:
     """Content of state.json, after all files of a checkpoint were found as they were written.
 
     Returns:
-        "loop", the state given to `RunCheckpoint.save`, and "replay_added".
+        "loop", the state given to `RunCheckpoint.save`, "replay_added" and "version".
 
     Raises:
         ValueError: if the checkpoint is damaged.
@@ -199,9 +201,14 @@ def read_state(path: pathlib.Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
         for name in {_STATE, _REPLAY, f"{_VARIABLES}.index"} | manifest.keys():
+            if pathlib.PurePath(name).name != name or not (path / name).is_file():
+                raise ValueError(f"{name} is missing or no file of a checkpoint")
             if _checksum(path / name) != manifest[name]:
                 raise ValueError(f"{name} is not as it was written")
-        return json.loads((path / _STATE).read_text(), object_hook=_decode)
+        state = json.loads((path / _STATE).read_text(), object_hook=_decode)
+        if state["version"] != _VERSION:
+            raise ValueError(f"it is of version {state['version']}, and this program of {_VERSION}")
+        return state
     except OSError as error:
         name = pathlib.PurePath(str(error.filename)).name
         raise ValueError(f"{name} cannot be read ({error.strerror})") from None

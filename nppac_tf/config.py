@@ -11,7 +11,15 @@ from typing import Any
 
 from nppac_tf.errors import UserError
 
-PRIORS = ("sparse_gp", "exact_gp", "uniform")
+PRIORS = (
+    "sparse_gp",
+    "exact_gp",
+    "gaussian_network",
+    "ensemble",
+    "bayesian_network",
+    "dropout",
+    "uniform",
+)
 KERNELS = ("rbf", "matern12", "matern32", "matern52")
 DIVERGENCES = ("sampled", "closed_form")
 XLA_MODES = ("auto", "on", "off")
@@ -64,16 +72,64 @@ class PriorConfig:
     observation_noise: bool = _option(
         True, "Count the demonstrator's noise in the deviation of the Gaussian process."
     )
+    network_layers: tuple[int, ...] = _option((256, 256), "Hidden layers of a network as prior.")
+    network_epochs: int = _option(100, "Passes over the demonstrations that fit a network.")
+    weight_decay: float = _option(
+        0.0,
+        "Decoupled weight decay of a network; a Bayesian one has its weights' prior instead.",
+    )
+    entropy_bonus: float = _option(
+        0.0,
+        "Weight in [0, 1) of the entropy in a network's objective; c widens the fitted deviation "
+        "by 1 / sqrt(1 - c).",
+    )
+    early_stopping_patience: int = _option(
+        0,
+        "Epochs without progress on held-out episodes after which a network's fit stops, and its "
+        "best weights are restored; 0 to fit all episodes for all epochs.",
+    )
+    validation_fraction: float = _option(0.2, "Share of the episodes held out for early stopping.")
+    ensemble_size: int = _option(5, "Networks in the ensemble.")
+    num_network_samples: int = _option(
+        20, "Draws of a Bayesian network's weights, or of dropout's masks, that a prior averages."
+    )
+    dropout_rate: float = _option(0.1, "Share of hidden units that dropout leaves out.")
     scale_factor: float = _option(1.0, "The prior's deviation is multiplied by this.")
     scale_floor: float = _option(
         0.0, "Lower bound on the prior's deviation, in units of the action; 0 for none."
     )
-    prior_seed: int = _option(0, "Seed of the exact Gaussian process's random subset.")
+    fixed_scale: float | None = _option(
+        None, "If given, the prior's deviation everywhere, in units of the action."
+    )
+    prior_seed: int = _option(
+        0,
+        "Seed of the exact Gaussian process's random subset, and of all that is random in "
+        "a network's fit.",
+    )
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        for name in ("num_inducing_points", "num_hyperparameter_points", "max_fit_iterations"):
+        for name in (
+            "num_inducing_points",
+            "num_hyperparameter_points",
+            "max_fit_iterations",
+            "network_epochs",
+            "ensemble_size",
+            "num_network_samples",
+        ):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("early_stopping_patience", "prior_seed"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        _check_layers("network_layers", self.network_layers)
+        _require(
+            0 <= self.weight_decay < math.inf,
+            "weight_decay",
+            "finite and at least 0",
+            self.weight_decay,
+        )
+        _require(0 <= self.entropy_bonus < 1, "entropy_bonus", "in [0, 1)", self.entropy_bonus)
+        for name in ("validation_fraction", "dropout_rate"):
+            _require(0 < getattr(self, name) < 1, name, "in (0, 1)", getattr(self, name))
         _require_positive("scale_factor", self.scale_factor)
         _require(
             0 <= self.scale_floor < math.inf,
@@ -81,6 +137,18 @@ class PriorConfig:
             "finite and at least 0",
             self.scale_floor,
         )
+        if self.fixed_scale is not None:
+            _require_positive("fixed_scale", self.fixed_scale)
+            _require(
+                self.scale_factor == 1.0 and self.scale_floor == 0.0,
+                "fixed_scale",
+                "none with a scale_factor or scale_floor, which it makes void",
+                self.fixed_scale,
+            )
+
+    def unscaled(self) -> "PriorConfig":
+        """The same fit, without what `priors.rescale` adds to it."""
+        return dataclasses.replace(self, scale_factor=1.0, scale_floor=0.0, fixed_scale=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,13 +320,17 @@ class RunConfig:
                 missing = {field.name for field in dataclasses.fields(kind)} - part.keys()
                 if missing:
                     raise KeyError(", ".join(sorted(missing)))
-            agent = {k: tuple(v) if isinstance(v, list) else v for k, v in values["agent"].items()}
             rest = {k: v for k, v in values.items() if k not in ("prior", "agent", "training")}
             return cls(
-                prior=PriorConfig(**values["prior"]),
-                agent=AgentConfig(**agent),
+                prior=PriorConfig(**_with_tuples(values["prior"])),
+                agent=AgentConfig(**_with_tuples(values["agent"])),
                 training=TrainingConfig(**values["training"]),
                 **rest,
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"not the configuration of a run of this version: {error}") from None
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

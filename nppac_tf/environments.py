@@ -348,12 +348,14 @@ class VectorEnvironment:
         observations = self._reset(range(self.num_environments))
         unrepeated = []
         for i, actions in enumerate(state["actions"]):
+            ended = False
             for action in actions:
                 observations[i], _, terminated, truncated, _ = self._environments[i].step(action)
-                if terminated or truncated:
+                ended = terminated or truncated
+                if ended:
                     break
             self._actions[i] = list(actions)
-            if not np.array_equal(observations[i], state["observations"][i]):
+            if ended or not np.array_equal(observations[i], state["observations"][i]):
                 unrepeated.append(i)
                 self._episode_indices[i] += 1
                 (observations[i],) = self._reset([i])

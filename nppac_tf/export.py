@@ -46,6 +46,13 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _METADATA = pathlib.Path("assets.extra") / "metadata.json"
+_USED: dict[str, tuple[type, ...]] = {
+    "task": (str, type(None)),
+    "reward": (str, type(None)),
+    "observation_size": (int,),
+    "action_size": (int,),
+    "updates": (int,),
+}
 
 
 def export_policy(
@@ -128,11 +135,16 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         metadata = json.loads((pathlib.Path(path) / _METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"no exported policy at {path}") from None
+    if not isinstance(metadata, dict):
+        raise UserError(f"{path} is not an exported policy: its {_METADATA} says nothing of one")
     if metadata.get("version") != _VERSION:
         raise UserError(
             f"{path} was written by version {metadata.get('version')} of the format; "
             f"this program reads version {_VERSION}: export the policy again"
         )
+    for name, kinds in _USED.items():
+        if not isinstance(metadata.get(name, _USED), kinds):
+            raise UserError(f"{path} is not an exported policy: its {_METADATA} has no {name}")
     return metadata
 
 

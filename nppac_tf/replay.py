@@ -73,7 +73,7 @@ class Replay(tf.Module):
 
     def content(self) -> tuple[np.ndarray, int]:
         """A copy of the rows in use [len(self), W], and how many were ever added."""
-        return self._rows[: len(self)].numpy(), int(self._added)
+        return self._rows.sparse_read(tf.range(len(self))).numpy(), int(self._added)
 
     def load(self, rows: np.ndarray, added: int) -> None:
         """The inverse of `content`, into a ring of the same or, unless it was full, any size.

@@ -125,11 +125,16 @@ class RunDirectory:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 file.seek(0)
                 raise UserError(
                     f"{self.path} is being written by another process ({file.read().strip()}): "
                     "wait for it or stop it, or name another folder"
+                ) from None
+            except OSError as error:
+                raise UserError(
+                    f"{self.path} cannot be locked ({error.strerror}): name a folder on another "
+                    "file system"
                 ) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {platform.node()}\n")
@@ -138,7 +143,7 @@ class RunDirectory:
 
     def require_new(self) -> None:
         """Raises UserError if a run is here already."""
-        for path in (self._config, self.metrics, self._checkpoints):
+        for path in (self._config, self.metrics, self._checkpoints, self.prior, self._novelty):
             if path.exists():
                 raise UserError(
                     f"{self.path} already holds a run: pass --resume to go on with it, or another "

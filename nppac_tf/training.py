@@ -267,7 +267,7 @@ class _Loop:
         }
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
-        self._env_steps = self._saved = state["env_steps"]
+        self._env_steps = state["env_steps"]
         self._updates_before = state["updates_before"]
         self._started -= state["wall_seconds"]
         self._losses = state["losses"]
@@ -356,7 +356,6 @@ class Learner:
             self._prior.statistics,
             input_signature=[tf.TensorSpec([None, agent.prior.observation_size], tf.float32)],
         )
-        # Two functions, since one may create an optimizer's variables in its first trace only.
         self._update_loops = {
             learn_policy: tf.function(
                 functools.partial(self._updates, learn_policy=learn_policy),

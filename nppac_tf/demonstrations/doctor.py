@@ -51,9 +51,13 @@ _CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
 
 
 def candidate_tasks(recording: Recording) -> list[str]:
-    """The tasks that a recording may be of: as the file says, else all of its sizes."""
-    if recording.environment_id is not None:
-        return [known_task(recording.environment_id) or recording.environment_id]
+    """The tasks that a recording may be of: as the file says, else the known ones of its sizes.
+
+    "module:Name-v0" is not followed: it would import the module, and a file may name any.
+    """
+    named = recording.environment_id
+    if named is not None:
+        return [] if ":" in named else [known_task(named) or named]
     return tasks_of_sizes(_sizes(recording))
 
 

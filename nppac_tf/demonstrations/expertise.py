@@ -197,8 +197,8 @@ def check_rewards(patient: Patient) -> Iterator[Finding]:
     spread = 1.4826 * np.median(np.abs(returns - center))
     poor = [int(i) for i in np.flatnonzero(returns < center - 6 * spread)] if spread > 0 else []
     fallen = patient.ends_early()
-    low = [position for position in poor if position not in fallen]
-    if low and len(episodes) >= _FEW_EPISODES and returns[low].min() < 0.8 * abs(center):
+    low = [p for p in poor if p not in fallen and center - returns[p] > 0.2 * abs(center)]
+    if low and len(episodes) >= _FEW_EPISODES:
         yield Finding(
             "warning",
             "low return",

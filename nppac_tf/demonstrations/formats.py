@@ -33,6 +33,7 @@ from nppac_tf.files import replace_file
 _EMBEDDED_PREFIX = "embedded:"
 _HEAD_SIZE = 512
 _MAX_UNPACKED_BYTES = 2**32
+_MAX_NUMBERS_PER_BYTE = 4
 _NPY_MAGIC = b"\x93NUMPY"
 _UNKNOWN = "something else"
 _BEGINNINGS = (
@@ -298,12 +299,18 @@ def _read_records(file: BinaryIO, file_name: str, format_name: str) -> Recording
     episodes: list[RecordedEpisode] = []
     indices: list[int] = []
     problems: list[str] = []
+    left = _MAX_NUMBERS_PER_BYTE * len(content)
     for index, record in enumerate(records):
         try:
-            episodes.append(_read_record(record, index))
-            indices.append(index)
+            episode = _read_record(record, index)
         except UserError as error:
             problems.append(str(error))
+            continue
+        left -= episode.observations.size + episode.actions.size
+        if left < 0:
+            raise UserError("the file must hold what its size is for; got episodes repeated over")
+        episodes.append(episode)
+        indices.append(index)
     return Recording(
         pathlib.PurePath(file_name).stem,
         format_name,

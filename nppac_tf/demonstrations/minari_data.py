@@ -89,12 +89,18 @@ def read_folder(folder: pathlib.Path) -> Recording:
                     f"{_DATA_FILE} must hold the {metadata['total_episodes']} episodes that the "
                     f"metadata announce; got {count}: download or write the data set anew"
                 )
+            left = min(_MAX_BYTES, _MAX_COMPRESSION * (data / _DATA_FILE).stat().st_size)
             for index in range(count):
                 try:
-                    episodes.append(_read_episode(file, index, sizes))
-                    indices.append(index)
+                    episode = _read_episode(file, index, sizes)
                 except UserError as error:
                     problems.append(str(error))
+                    continue
+                left -= episode.observations.nbytes + episode.actions.nbytes
+                if left < 0:
+                    raise MemoryError
+                episodes.append(episode)
+                indices.append(index)
     except OSError as error:
         raise UserError(_damaged(folder)) from error
     except MemoryError as error:

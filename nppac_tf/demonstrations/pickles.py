@@ -22,7 +22,8 @@ import numpy as np
 
 from nppac_tf.errors import UserError
 
-_MAX_VALUES = 2**26
+_MAX_VALUES = 2**25
+_MAX_COPIED_PER_BYTE = 16
 _MAX_TUPLE_DEPTH = 100
 
 
@@ -57,8 +58,8 @@ def as_numbers(value: Any, label: str, depth: int = 2) -> np.ndarray:
             raise UserError(f"{label} must fit into float64; got a greater number") from error
     if items is None or not depth:
         raise UserError(f"{label} must be arrays or lists of numbers; got {type(value).__name__}")
-    # The same list may stand in a pickle many times over, at two bytes each.
-    if sum(len(as_list(item) or ()) for item in items) > _MAX_VALUES:
+    # The same row may stand in a pickle many times over, at two bytes each.
+    if sum(map(_num_values, items)) > _MAX_VALUES:
         raise UserError(f"{label} must be at most {_MAX_VALUES:,} numbers; got more")
     rows = [as_numbers(item, label, depth - 1) for item in items]
     shapes = {row.shape for row in rows}
@@ -66,6 +67,14 @@ def as_numbers(value: Any, label: str, depth: int = 2) -> np.ndarray:
         shown = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
         raise UserError(f"{label} must be rows of one width; got rows of {shown}")
     return np.stack(rows) if rows else np.empty((0,) * depth)
+
+
+def _num_values(item: Any) -> int:
+    """How many numbers a row would become."""
+    items = as_list(item)
+    if items is not None:
+        return len(items)
+    return item.num_values if isinstance(item, _PickledArray) else 1
 
 
 class _PickledType:
@@ -116,6 +125,14 @@ class _PickledArray:
                 return items
         return None
 
+    @property
+    def num_values(self) -> int:
+        """How many numbers the array says that it holds."""
+        match self._content:
+            case (tuple() as shape, *_) if all(isinstance(size, int) for size in shape):
+                return math.prod(shape)
+        return 0
+
     def to_array(self, label: str) -> np.ndarray:
         """Returns the numeric array; raises UserError if it is not one."""
         match self._content:
@@ -164,6 +181,28 @@ class _PickledBytes:
     def __setstate__(self, state: Any) -> None:
         raise UserError("a pickle must hold arrays and plain containers only; got damaged bytes")
 
+
+class _Copying:
+    """Stands for a container type, which copies what it is given; it counts what that costs."""
+
+    __slots__ = ("_kind", "_unpickler")
+
+    def __init__(self, unpickler: _RestrictedUnpickler, kind: Callable[..., Any]) -> None:
+        self._kind = kind
+        self._unpickler = unpickler
+
+    def __call__(self, *arguments: Any) -> Any:
+        self._unpickler.spend(sum(len(a) for a in arguments if hasattr(a, "__len__")))
+        return self._kind(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise UserError("a pickle must hold arrays and plain containers only; got a damaged one")
+
+
+_CONTAINERS = (
+    *(list, tuple, dict, set, frozenset),
+    *(collections.OrderedDict, collections.defaultdict),
+)
 
 # Every value is an immutable built-in type or has a `__setstate__`, so that a pickle's BUILD
 # instruction cannot set attributes of it.
@@ -214,6 +253,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content), encoding="latin1")
         self._tuples: dict[int, tuple[int, Any]] = {}
+        self._left_to_copy = _MAX_COPIED_PER_BYTE * len(content)
 
     def note_depth(self) -> None:
         """Refuses a tuple of tuples of tuples ...: its hash would overflow the C stack."""
@@ -223,6 +263,12 @@ class _RestrictedUnpickler(pickle._Unpickler):
             if depth > _MAX_TUPLE_DEPTH:
                 raise UserError("a pickle must hold plain containers; got tuples nested too deeply")
             self._tuples[id(made)] = (depth, made)
+
+    def spend(self, number: int) -> None:
+        """Counts items copied into a container: three bytes of a pickle copy one of any size."""
+        self._left_to_copy -= number
+        if self._left_to_copy < 0:
+            raise UserError("a pickle must hold what its size is for; got containers copied over")
 
     def load_bytearray8(self) -> None:
         """Reads a byte array of pickle protocol 5."""
@@ -237,7 +283,10 @@ class _RestrictedUnpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         try:
-            return _ADMITTED[module, name]
+            admitted = _ADMITTED[module, name]
+            if admitted in _CONTAINERS:
+                return _Copying(self, admitted)
+            return admitted
         except KeyError:
             raise UserError(
                 "a pickle must hold arrays and plain containers only; refused "

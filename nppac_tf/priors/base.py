@@ -6,6 +6,7 @@ is stored, and the agent's losses take them as tensors (`PriorStatistics`).
 """
 
 import abc
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -180,3 +181,26 @@ class RescaledPrior(BehavioralPrior):
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Not for files: save the wrapped prior, and wrap again after loading."""
         raise NotImplementedError("save the wrapped prior: rescaling is part of the configuration")
+
+
+class FixedScalePrior(RescaledPrior):
+    """A prior whose deviation is one constant, whatever the state; its location is kept.
+
+    With a falling sequence of constants it shows what a vanishing deviation of pi0 does to the
+    agent (Proposition 1 of the paper), with all else equal.
+
+    Args:
+        prior: The prior whose location is kept.
+        scale: The deviation, positive, in units of the action.
+
+    Raises:
+        ValueError: for a scale out of range, or a uniform prior, which has no deviation.
+    """
+
+    def __init__(self, prior: BehavioralPrior, scale: float) -> None:
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scale must be positive and finite; got {scale}")
+        super().__init__(prior, floor=scale)
+
+    def _rescale(self, location: tf.Tensor, scale: tf.Tensor) -> PriorStatistics:
+        return PriorStatistics(location, tf.fill(tf.shape(location), self.floor))

@@ -18,13 +18,23 @@ from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
 from nppac_tf.files import replace_file
-from nppac_tf.priors.base import BehavioralPrior, RescaledPrior, UniformPrior
+from nppac_tf.priors.base import BehavioralPrior, FixedScalePrior, RescaledPrior, UniformPrior
 from nppac_tf.priors.gaussian_process import ExactGPPrior, SparseGPPrior
+from nppac_tf.priors.neural import (
+    BayesianNetworkPrior,
+    DropoutPrior,
+    EnsemblePrior,
+    GaussianNetworkPrior,
+)
 
 _VERSION = 1
 _CLASSES: dict[str, Any] = {
     "sparse_gp": SparseGPPrior,
     "exact_gp": ExactGPPrior,
+    "gaussian_network": GaussianNetworkPrior,
+    "ensemble": EnsemblePrior,
+    "bayesian_network": BayesianNetworkPrior,
+    "dropout": DropoutPrior,
     "uniform": UniformPrior,
 }
 _NAMES = {cls: name for name, cls in _CLASSES.items()}
@@ -47,9 +57,11 @@ def fit_prior(
 
 
 def rescale(prior: BehavioralPrior, config: PriorConfig) -> BehavioralPrior:
-    """A fitted prior with the configuration's factor and floor; a uniform one has neither."""
+    """A fitted prior with the configuration's deviation, factor and floor; a uniform has none."""
     if not prior.informative:
         return prior
+    if config.fixed_scale is not None:
+        return FixedScalePrior(prior, config.fixed_scale)
     if config.scale_factor != 1.0 or config.scale_floor > 0.0:
         return RescaledPrior(prior, config.scale_factor, config.scale_floor)
     return prior
@@ -122,11 +134,8 @@ def load_prior(path: str | os.PathLike[str]) -> BehavioralPrior:
 
 
 def _key(demonstrations: Demonstrations, config: PriorConfig) -> str:
-    fitted = {
-        name: value
-        for name, value in dataclasses.asdict(config).items()
-        if name not in ("scale_factor", "scale_floor")
-    }
-    fitter = [_VERSION, importlib.metadata.version("gpflow")]
+    fitted = dataclasses.asdict(config.unscaled())
+    libraries = ("gpflow", "tensorflow", "tensorflow_probability")
+    fitter = [_VERSION, *map(importlib.metadata.version, libraries)]
     content = json.dumps([*fitter, demonstrations.fingerprint(), fitted], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -38,6 +38,7 @@ from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
+from nppac_tf.priors.standardization import Standardization
 
 JITTER = 1e-6
 _SMALLEST_VARIANCE = 1e-10
@@ -49,25 +50,6 @@ _KERNELS = {
     "matern32": gpflow.kernels.Matern32,
     "matern52": gpflow.kernels.Matern52,
 }
-
-
-class _Standardization:
-    """Shift and scale per dimension that give data zero mean and unit deviation.
-
-    A dimension that does not vary keeps its scale: a constant says nothing about units.
-    """
-
-    def __init__(self, shift: np.ndarray, scale: np.ndarray) -> None:
-        self.shift = shift
-        self.scale = scale
-
-    @classmethod
-    def of(cls, data: np.ndarray) -> Self:
-        deviation = data.std(axis=0)
-        return cls(data.mean(axis=0), np.where(deviation > 1e-8, deviation, 1.0))
-
-    def __call__(self, data: np.ndarray) -> np.ndarray:
-        return (data - self.shift) / self.scale
 
 
 class GaussianProcessPrior(BehavioralPrior):
@@ -357,8 +339,8 @@ class _Data:
     def __init__(self, demonstrations: Demonstrations) -> None:
         observations = demonstrations.observations.astype(np.float64)
         actions = demonstrations.actions.astype(np.float64)
-        self.observation_units = _Standardization.of(observations)
-        self.action_units = _Standardization.of(actions)
+        self.observation_units = Standardization.of(observations)
+        self.action_units = Standardization.of(actions)
         self.states = self.observation_units(observations)
         self.actions = self.action_units(actions)
         self.num_inputs = self.states.shape[1]

@@ -24,7 +24,17 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "config", "divergences", "files", "seeding"}),
     frozenset({"demonstrations", "priors", "networks"}),
     frozenset({"replay", "environments", "evaluation", "reenactment", "agent"}),
-    frozenset({"baselines", "checkpoints", "diagnostics", "export", "plotting", "progress"})
+    frozenset(
+        {
+            "baselines",
+            "checkpoints",
+            "claim_figures",
+            "diagnostics",
+            "export",
+            "plotting",
+            "progress",
+        }
+    )
     | frozenset({"metrics", "monitor", "reports", "rundir", "training", "video"}),
 )
 
@@ -34,7 +44,7 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "gymnasium": ("nppac_tf.environments",),
     "gymnasium_robotics": ("nppac_tf.environments",),
     "mujoco": ("nppac_tf.environments",),
-    "matplotlib": ("nppac_tf.plotting",),
+    "matplotlib": ("nppac_tf.plotting", "nppac_tf.claim_figures"),
     "minari": ("nppac_tf.demonstrations.minari_data",),
     "h5py": ("nppac_tf.demonstrations.minari_data",),
     "imageio_ffmpeg": ("nppac_tf.video",),

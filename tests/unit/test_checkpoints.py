@@ -183,6 +183,29 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, name, 
     assert saved_in(tmp_path, counter).restore(never) == {"value": 3}
 
 
+@pytest.mark.parametrize("name", ["/dev/zero", "../notes.txt", "absent"])
+def test_a_manifest_names_files_of_its_checkpoint_alone(tmp_path, name):
+    save(tmp_path, 1)
+    (tmp_path / "notes.txt").write_text("")
+    (path,) = checkpoints_in(tmp_path)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({name: {}, **manifest}))
+    with pytest.raises(ValueError, match="is missing or no file of a checkpoint"):
+        checkpoints.read_state(path)
+
+
+def test_a_checkpoint_of_another_version_is_passed_over(tmp_path):
+    save(tmp_path, 1)
+    (path,) = checkpoints_in(tmp_path)
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({**state, "version": 99}))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["state.json"] = checkpoints._checksum(path / "state.json")
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="it is of version 99, and this program of 1"):
+        checkpoints.read_state(path)
+
+
 def test_damaged_checkpoints_alone_are_a_users_error(tmp_path):
     save(tmp_path, 1)
     (path,) = checkpoints_in(tmp_path)

@@ -10,16 +10,42 @@ from nppac_tf.errors import UserError
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PriorConfig(prior="neural"), "prior must be one of sparse_gp, exact_gp, uniform"),
+        (
+            lambda: PriorConfig(prior="neural"),
+            "prior must be one of sparse_gp, exact_gp, gaussian_network, ensemble, "
+            "bayesian_network, dropout, uniform; got 'neural'",
+        ),
         (lambda: PriorConfig(kernel="cosine"), "kernel must be one of rbf, .*; got 'cosine'"),
         (lambda: PriorConfig(num_inducing_points=0), "num_inducing_points must be at least 1"),
-        (lambda: PriorConfig(scale_factor=0.0), "scale_factor must be positive; got 0.0"),
-        (lambda: PriorConfig(scale_floor=-1.0), "scale_floor must be at least 0; got -1.0"),
+        (
+            lambda: PriorConfig(scale_factor=0.0),
+            "scale_factor must be positive and finite; got 0.0",
+        ),
+        (
+            lambda: PriorConfig(scale_floor=-1.0),
+            "scale_floor must be finite and at least 0; got -1.0",
+        ),
+        (lambda: PriorConfig(fixed_scale=0.0), "fixed_scale must be positive and finite; got 0.0"),
+        (
+            lambda: PriorConfig(fixed_scale=0.1, scale_factor=0.5),
+            "fixed_scale must be none with a scale_factor or scale_floor, .*; got 0.1",
+        ),
+        (lambda: PriorConfig(fixed_scale=0.1, scale_floor=0.2), "fixed_scale must be none with"),
+        (lambda: PriorConfig(network_layers=()), "network_layers must be one or more positive"),
+        (lambda: PriorConfig(network_epochs=0), "network_epochs must be at least 1; got 0"),
+        (lambda: PriorConfig(weight_decay=-1.0), "weight_decay must be finite and at least 0"),
+        (lambda: PriorConfig(entropy_bonus=1.0), r"entropy_bonus must be in \[0, 1\); got 1.0"),
+        (lambda: PriorConfig(early_stopping_patience=-1), "patience must be at least 0; got -1"),
+        (lambda: PriorConfig(validation_fraction=0.0), r"must be in \(0, 1\); got 0.0"),
+        (lambda: PriorConfig(ensemble_size=0), "ensemble_size must be at least 1; got 0"),
+        (lambda: PriorConfig(num_network_samples=0), "num_network_samples must be at least 1"),
+        (lambda: PriorConfig(dropout_rate=1.0), r"dropout_rate must be in \(0, 1\); got 1.0"),
+        (lambda: PriorConfig(prior_seed=-1), "prior_seed must be at least 0; got -1"),
         (lambda: AgentConfig(actor_layers=()), "actor_layers must be one or more positive"),
         (lambda: AgentConfig(critic_layers=(8, 0)), r"critic_layers must be .*; got \(8, 0\)"),
         (lambda: AgentConfig(divergence="closed_form", squash=True), "needs --nosquash"),
-        (lambda: AgentConfig(temperature=0.0), "temperature must be positive; got 0.0"),
-        (lambda: AgentConfig(target_kl=-1.0), "target_kl must be positive; got -1.0"),
+        (lambda: AgentConfig(temperature=0.0), "temperature must be positive and finite; got 0.0"),
+        (lambda: AgentConfig(target_kl=-1.0), "target_kl must be positive and finite; got -1.0"),
         (lambda: AgentConfig(discount=1.0), r"discount must be in \[0, 1\); got 1.0"),
         (lambda: AgentConfig(target_update_rate=0.0), r"must be in \(0, 1\]; got 0.0"),
         (lambda: TrainingConfig(batch_size=0), "batch_size must be at least 1; got 0"),
@@ -47,7 +73,7 @@ def test_values_out_of_range_are_refused(make, message):
 def test_a_run_survives_json():
     config = RunConfig(
         task="door-binary",
-        prior=PriorConfig(kernel="rbf", scale_floor=0.1),
+        prior=PriorConfig(kernel="rbf", scale_floor=0.1, network_layers=(64, 32)),
         agent=AgentConfig(actor_layers=(32, 16), squash=False, divergence="closed_form"),
         training=TrainingConfig(seed=4),
     )
@@ -95,3 +121,9 @@ def test_a_warm_up_must_end():
     with pytest.raises(UserError, match="a multiple of steps_per_epoch"):
         TrainingConfig(critic_warmup_steps=1500)
     assert TrainingConfig(num_env_steps=0, critic_warmup_steps=4000).num_env_steps == 0
+
+
+def test_an_unscaled_configuration_differs_in_the_rescaling_alone():
+    assert PriorConfig(kernel="rbf", fixed_scale=0.1).unscaled() == PriorConfig(kernel="rbf")
+    rescaled = PriorConfig(kernel="rbf", scale_factor=0.3, scale_floor=0.1)
+    assert rescaled.unscaled() == PriorConfig(kernel="rbf")

@@ -400,7 +400,7 @@ def test_a_pickle_cannot_change_what_it_is_given(tmp_path, class_of):
     """BUILD with a pair as state sets attributes of the object below it, here of a class."""
     path = tmp_path / "x.pkl"
     path.write_bytes(b"\x80\x02" + class_of.encode() + b"N}U\x05shapeK\x01s\x86b.")
-    with pytest.raises(UserError, match="whole and undamaged"):
+    with pytest.raises(UserError, match="whole and undamaged|got a damaged one"):
         load_demonstrations(path)
     arrays = make_arrays()
     assert_holds(load_demonstrations(write_pickle(path, dapg_records(arrays))), arrays)

@@ -338,7 +338,13 @@ def test_state_between_episodes_goes_on_exactly():
     np.testing.assert_array_equal(run(resumed, 5), run(uninterrupted, 5))
 
 
-@pytest.mark.parametrize("name", ["pen-binary", "door-binary", "halfcheetah", "ant", "walker2d"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pen-binary", "door-binary", "relocate-binary", "hammer-binary"),
+        *("halfcheetah", "ant", "walker2d", "hopper"),
+    ],
+)
 def test_state_within_an_episode_goes_on_exactly(name):
     task = make_task(name)
 

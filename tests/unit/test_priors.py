@@ -16,6 +16,7 @@ from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
 from nppac_tf.priors import (
     ExactGPPrior,
+    FixedScalePrior,
     PriorStatistics,
     RescaledPrior,
     SparseGPPrior,
@@ -492,6 +493,37 @@ def test_a_uniform_prior_has_nothing_to_rescale(demonstrations):
     np.testing.assert_array_equal(prior.log_prob(statistics, actions), np.zeros(4))
 
 
+def test_a_fixed_scale_keeps_the_location_alone(fitted, demonstrations):
+    prior = fitted[SparseGPPrior]
+    observations = tf.constant(queries(), tf.float32)
+    fixed = FixedScalePrior(prior, 0.02)
+    folds = np.arange(len_of(demonstrations)) % 3
+    for statistics in (fixed.statistics(observations), fixed.predict(observations)[0]):
+        np.testing.assert_array_equal(statistics.location, prior.statistics(observations).location)
+        np.testing.assert_array_equal(statistics.scale, np.full([25, P], 0.02, np.float32))
+    for uncertainty in (fixed.uncertainty(observations), fixed.predict(observations)[1]):
+        np.testing.assert_array_equal(uncertainty, prior.uncertainty(observations))
+    np.testing.assert_array_equal(
+        fixed.held_out_uncertainty(demonstrations, folds),
+        prior.held_out_uncertainty(demonstrations, folds),
+    )
+    compiled = tf.function(fixed.statistics, jit_compile=True)(observations)
+    np.testing.assert_array_equal(compiled.scale, np.full([25, P], 0.02, np.float32))
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.1, float("inf"), float("nan")])
+def test_a_fixed_scale_out_of_range_is_refused(scale, fitted):
+    with pytest.raises(ValueError, match="scale must be positive and finite"):
+        FixedScalePrior(fitted[ExactGPPrior], scale)
+
+
+def test_a_uniform_prior_has_no_scale_to_fix():
+    with pytest.raises(ValueError, match="prior must have a deviation to rescale"):
+        FixedScalePrior(UniformPrior(D, P), 0.1)
+    uniform = UniformPrior(D, P)
+    assert priors.rescale(uniform, PriorConfig(prior="uniform", fixed_scale=0.1)) is uniform
+
+
 # Files and cache.
 
 
@@ -697,6 +729,16 @@ def test_a_rescaling_uses_the_same_fit(fits, demonstrations, tmp_path):
     observations = tf.constant(queries(), tf.float32)
     expected = np.maximum(2.0 * plain.statistics(observations).scale, 0.7)
     np.testing.assert_allclose(rescaled.statistics(observations).scale, expected)
+
+
+def test_a_fixed_scale_uses_the_same_fit(fits, demonstrations, tmp_path):
+    priors.fit_prior(demonstrations, QUICK, tmp_path)
+    config = dataclasses.replace(QUICK, fixed_scale=0.05)
+    fixed = priors.fit_prior(demonstrations, config, tmp_path)
+    assert len(fits) == 1
+    assert isinstance(fixed, FixedScalePrior)
+    scale = fixed.statistics(tf.constant(queries(), tf.float32)).scale
+    np.testing.assert_array_equal(scale, np.full([25, P], 0.05, np.float32))
 
 
 @pytest.mark.parametrize("change", [{"scale_floor": 0.1}, {"scale_factor": 0.5}])

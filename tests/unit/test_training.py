@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nppac_tf import training
+from nppac_tf import checkpoints, training
 from nppac_tf.agent import NppacAgent
 from nppac_tf.checkpoints import RunCheckpoint
 from nppac_tf.config import AgentConfig, TrainingConfig
@@ -225,6 +225,34 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
     assert_same_run(expected, resumed)
     assert again.rows == resumed[1]
     assert without_clocks(again.epochs) == without_clocks(recorder.epochs)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(13, 1), (13, 0), (3, 1), pytest.param(35, 0, marks=pytest.mark.slow)]
+)
+def test_a_run_stopped_twice_with_no_update_between_goes_on_exactly(
+    task, demonstrations, uninterrupted_mid_episode, first, second, tmp_path
+):
+    """What the optimizers keep must be in a checkpoint that was made before their next step."""
+    saving = saving_in(tmp_path)
+    for asked in (first, second):
+        with pytest.raises(training.Stopped):
+            run(task, demonstrations, MID_EPISODE, checkpoint=saving, should_stop=Countdown(asked))
+    resumed = run(task, demonstrations, MID_EPISODE, checkpoint=saving)
+    assert_same_run(uninterrupted_mid_episode[0], resumed)
+
+
+@pytest.mark.parametrize("stops", [28, 33])  # Among the last updates, and in the last evaluation.
+def test_a_run_stopped_near_its_end_leaves_its_last_checkpoint(
+    task, demonstrations, stops, tmp_path
+):
+    saving = saving_in(tmp_path)
+    with pytest.raises(training.Stopped):
+        run(task, demonstrations, MID_EPISODE, checkpoint=saving, should_stop=Countdown(stops))
+    agent, rows = run(task, demonstrations, MID_EPISODE, checkpoint=saving)
+    latest = checkpoints.latest(tmp_path)
+    assert checkpoints.read_variable(latest, "updates") == int(agent.train_step_counter)
+    assert len(checkpoints.read_state(latest)["loop"]["rows"]) == len(rows)
 
 
 def without_clocks(rows):

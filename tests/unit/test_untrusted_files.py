@@ -7,6 +7,7 @@ import io
 import json
 import pathlib
 import pickle
+import resource
 import struct
 import subprocess
 import sys
@@ -193,8 +194,42 @@ def test_a_list_that_stands_in_itself_many_times_is_refused(tmp_path):
     row = [0.0] * 20_000
     value = [{"observations": [row] * 20_000, "actions": [[0.0]]}]
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, 2))
-    with pytest.raises(UserError, match="must be at most 67,108,864 numbers"):
+    with pytest.raises(UserError, match="must be at most 33,554,432 numbers"):
         load_demonstrations(tmp_path / "x.pkl")
+
+
+def repeated_episode():
+    record = {"observations": np.zeros((300, 50)), "actions": np.zeros((300, 10))}
+    return pickle.dumps([record] * 20_000, 2)
+
+
+def repeated_array():
+    return pickle.dumps([{"observations": [np.zeros(3000)] * 30_000, "actions": [[0.0]]}], 2)
+
+
+def copied_list():
+    """A list of 100,000 numbers, and three bytes for each of a thousand copies of it."""
+    numbers = b"]q\x00(" + b"K\x00" * 100_000 + b"e"
+    copies = b"cbuiltins\nlist\nq\x01(" + b"h\x01h\x00\x85R" * 1000 + b"l"
+    return b"\x80\x02" + numbers + copies + b"."
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (repeated_episode(), "got episodes repeated over"),
+        (repeated_array(), "must be at most 33,554,432 numbers"),
+        (copied_list(), "got containers copied over"),
+    ],
+    ids=["episode", "array", "list"],
+)
+def test_a_small_pickle_cannot_fill_the_memory(tmp_path, content, message):
+    (tmp_path / "x.pkl").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=message):
+        load_demonstrations(tmp_path / "x.pkl")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # in kilobytes
+    assert grown < 400_000
 
 
 def npz(**arrays):

@@ -1,0 +1,186 @@
+"""Measures one of the paper's claims: numbers (JSON), tables (CSV) and figures (PNG) in a folder.
+
+python launch/diagnose.py --claim=C2 --demonstrations=pen.npy --task=pen-binary --output_dir=claims
+python launch/diagnose.py --claim=C3 --runs=runs/a,runs/b --output_dir=claims
+
+C1: KL(q || p) as p degenerates. C2 and C5, in one go: the priors' deviation on and off the
+demonstrations, heat maps, calibration. C3: runs with --fixed_scale, put together. C4: the actor's
+gradient as the prior's deviation falls. The task, where given, is where C2 visits states.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import common
+from absl import flags
+
+from nppac_tf.config import PRIORS, PriorConfig, RunConfig
+from nppac_tf.errors import UserError
+
+_FITTED = sorted(
+    set(PRIORS) - {"uniform"}, key=lambda name: (name[-3:] == "_gp", PRIORS.index(name))
+)
+
+common.define(RunConfig, only=("demonstrations",))
+common.define(PriorConfig)
+flags.DEFINE_string("task", None, "Where states are visited, and whose bounds clip actions.")
+flags.DEFINE_enum("reward", None, ("binary", "negative"), "Of a hand task.")
+_CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5"), "Which to measure.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for what is written.")
+_PRIORS = flags.DEFINE_list("priors", _FITTED, "C2, C5: classes to compare, with commas between.")
+_RUNS = flags.DEFINE_list("runs", None, "C3: folders of runs with --fixed_scale.")
+_HELD_OUT = flags.DEFINE_float("held_out_fraction", 0.2, "C2, C5: share of the episodes held out.")
+_NUM_STATES = flags.DEFINE_integer(
+    "num_states", 500, "C2, C5: states of each kind; C4: states in the batch.", lower_bound=10
+)
+_NUM_EPISODES = flags.DEFINE_integer(
+    "num_episodes", 5, "C2, C5: episodes in which each prior acts.", lower_bound=1
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of all choices.", lower_bound=0)
+_PRIOR_CACHE = flags.DEFINE_string(
+    "prior_cache", None, "As of train.py: folder of fitted priors, or 'none'."
+)
+
+
+def main() -> None:
+    if _CLAIM.value is None:
+        raise UserError("--claim must be one of C1, C2, C3, C4, C5; got none")
+    if not _OUTPUT_DIR.value:
+        raise UserError("--output_dir must name a folder; got none")
+    folder = common.require_output_folder("output_dir")
+    unknown = [name for name in _PRIORS.value if name not in _FITTED]
+    if unknown or not _PRIORS.value:
+        raise UserError(f"--priors must be of {', '.join(_FITTED)}; got {','.join(_PRIORS.value)}")
+    if _CLAIM.value == "C3" and not _RUNS.value:
+        raise UserError("--runs must name runs made with --fixed_scale for C3; got none")
+    config = common.configuration(PriorConfig).unscaled()
+    if _CLAIM.value == "C4" and config.prior == "uniform":
+        raise UserError("--prior must be one that is fitted; got 'uniform'")
+    print(f"{_CLAIM.value}: loading", flush=True)
+    measure = {"C1": _degeneracy, "C2": _deviations, "C3": _runs, "C4": _gradients}
+    for path in measure.get(_CLAIM.value, _deviations)(folder, config):
+        print(path)
+
+
+def _degeneracy(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
+    from nppac_tf import claim_figures, diagnostics
+
+    result = diagnostics.measure_degeneracy()
+    figures = {"c1": claim_figures.degeneracy(result)}
+    return diagnostics.write_claim(folder, "c1", result.numbers(), {"c1": result.table()}, figures)
+
+
+def _runs(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
+    from nppac_tf import claim_figures, diagnostics
+
+    result = diagnostics.read_fixed_scale_runs(_RUNS.value or ())
+    figures = {"c3": claim_figures.fixed_scale_runs(result)}
+    return diagnostics.write_claim(folder, "c3", result.numbers(), {"c3": result.table()}, figures)
+
+
+def _deviations(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
+    task, data = _load()
+    fitted, held_out = data.split(_HELD_OUT.value, _SEED.value)
+    config = dataclasses.replace(config, observation_noise=True)
+    from nppac_tf import claim_figures, diagnostics
+
+    priors = {name: _fit(fitted, dataclasses.replace(config, prior=name)) for name in _PRIORS.value}
+    result = diagnostics.measure_deviations(
+        priors,
+        fitted,
+        held_out,
+        task,
+        num_states=_NUM_STATES.value,
+        num_episodes=_NUM_EPISODES.value,
+        seed=_SEED.value,
+        on_progress=lambda name: print(f"measuring {name}", flush=True),
+    )
+    recalibration = None
+    if "exact_gp" in priors and fitted.num_episodes > 1:
+        print("recalibrating exact_gp", flush=True)
+        recalibration = diagnostics.recalibrate(
+            priors["exact_gp"], fitted, held_out, seed=_SEED.value
+        )
+    about = {
+        "demonstrations": {
+            "name": data.name,
+            "fitted_episodes": fitted.num_episodes,
+            "fitted_steps": fitted.num_steps,
+            "held_out_episodes": held_out.num_episodes,
+            "held_out_steps": held_out.num_steps,
+        },
+        "deviation": "geometric mean over action components, units of the action; a Gaussian "
+        "process's without observation noise unless said",
+        **result.numbers(),
+    }
+    finding = claim_figures.deviation_finding(result)
+    figures = {
+        "c2": claim_figures.deviations(result, f"{data.name}: {finding}"),
+        "c2_maps": claim_figures.deviation_maps(result, f"{data.name}: {finding}"),
+    }
+    paths = diagnostics.write_claim(folder, "c2", about, {"c2": result.table()}, figures)
+    extra = {} if recalibration is None else {"recalibration": recalibration.numbers()}
+    return paths + diagnostics.write_claim(
+        folder,
+        "c5",
+        {**about, **extra},
+        {"c5": result.accuracy_table()},
+        {"c5": claim_figures.calibration(result, recalibration, data.name)},
+    )
+
+
+def _gradients(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
+    task, data = _load()
+    import numpy as np
+
+    from nppac_tf import claim_figures, diagnostics
+
+    chosen = np.random.default_rng(_SEED.value).permutation(data.num_steps)[: _NUM_STATES.value]
+    prior = _fit(data, config)
+    print("measuring gradients", flush=True)
+    result = diagnostics.measure_gradient_growth(
+        prior, data.observations[chosen], task or _Bounds.of(data), seed=_SEED.value
+    )
+    numbers = result.numbers()
+    figures = {"c4": claim_figures.gradient_growth(result, numbers["slope"])}
+    return diagnostics.write_claim(folder, "c4", numbers, {"c4": result.table()}, figures)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bounds:
+    """What an agent needs of a task, taken from demonstrations."""
+
+    observation_size: int
+    action_low: Any
+    action_high: Any
+
+    @classmethod
+    def of(cls, data: Any) -> "_Bounds":
+        low, high = data.actions.min(axis=0), data.actions.max(axis=0)
+        margin = (high <= low) * 1.0
+        return cls(data.observation_size, low - margin, high + margin)
+
+
+def _load() -> tuple[Any, Any]:
+    """The task, or None, and the demonstrations."""
+    from nppac_tf import demonstrations
+
+    task = common.make_task() if common.FLAGS.task else None
+    data = demonstrations.load_demonstrations(common.FLAGS.demonstrations, task)
+    print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps", flush=True)
+    for notice in data.notices:
+        print(notice)
+    return task, data
+
+
+def _fit(data: Any, config: PriorConfig) -> Any:
+    from nppac_tf import priors
+
+    print(f"fitting {config.prior}, unless the cache has it", flush=True)
+    cache = pathlib.Path(_PRIOR_CACHE.value) if _PRIOR_CACHE.value else priors.default_cache()
+    return priors.fit_prior(data, config, None if _PRIOR_CACHE.value == "none" else cache)
+
+
+if __name__ == "__main__":
+    common.run(main)

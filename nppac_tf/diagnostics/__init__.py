@@ -1,0 +1,22 @@
+"""The paper's claims C1 to C5, measured: each a function that gives arrays, numbers and a table."""
+
+from nppac_tf.diagnostics.degeneracy import Degeneracy, measure_degeneracy
+from nppac_tf.diagnostics.deviations import Deviations, measure_deviations
+from nppac_tf.diagnostics.fixed_scales import FixedScaleRuns, read_fixed_scale_runs
+from nppac_tf.diagnostics.gradients import GradientGrowth, measure_gradient_growth
+from nppac_tf.diagnostics.recalibration import Recalibration, recalibrate
+from nppac_tf.diagnostics.writing import write_claim
+
+__all__ = [
+    "Degeneracy",
+    "Deviations",
+    "FixedScaleRuns",
+    "GradientGrowth",
+    "Recalibration",
+    "measure_degeneracy",
+    "measure_deviations",
+    "measure_gradient_growth",
+    "read_fixed_scale_runs",
+    "recalibrate",
+    "write_claim",
+]

@@ -1,0 +1,95 @@
+"""C3: the smaller the prior's deviation, the worse online learning with the KL term.
+
+Read from runs that differ in `--fixed_scale` (and seed) alone.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nppac_tf import reports
+from nppac_tf.diagnostics.writing import Table
+from nppac_tf.errors import UserError
+from nppac_tf.rundir import RunDirectory
+
+METRICS = ("eval/time_at_goal", "eval/return", "train/kl")
+_FINAL_EVALUATIONS = 3
+
+
+class Curve(NamedTuple):
+    """A metric of the runs at one deviation: environment steps [K], values [runs, K]."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FixedScaleRuns:
+    """Learning curves by the prior's deviation.
+
+    Attributes:
+        scales: [S], rising.
+        curves: For each scale, metric -> curve.
+    """
+
+    scales: np.ndarray
+    curves: tuple[dict[str, Curve], ...]
+
+    def numbers(self) -> dict[str, Any]:
+        """For c3.json: by scale, first value and mean over seeds of the last evaluations."""
+        by_scale = []
+        for scale, curves in zip(self.scales, self.curves, strict=True):
+            row: dict[str, Any] = {"sigma0": scale, "runs": len(curves[METRICS[0]].values)}
+            for metric, (steps, values) in curves.items():
+                if not np.isfinite(values).any():
+                    continue
+                row["env_steps"] = int(steps[-1])
+                row[f"{metric}, first"] = float(values[:, np.isfinite(values).all(0)][:, 0].mean())
+                row[f"{metric}, final"] = float(values[:, -_FINAL_EVALUATIONS:].mean())
+            by_scale.append(row)
+        finals = [row.get(f"{METRICS[1]}, final", np.nan) for row in by_scale]
+        return {
+            "final_is_the_mean_of_evaluations": _FINAL_EVALUATIONS,
+            "by_sigma0": by_scale,
+            "final_return_rises_with_sigma0": bool(np.all(np.diff(finals) > 0)),
+        }
+
+    def table(self) -> Table:
+        """For c3.csv: a row per scale, metric and evaluation, means over runs."""
+        rows = [
+            (scale, metric, int(step), value)
+            for scale, curves in zip(self.scales, self.curves, strict=True)
+            for metric, (steps, values) in curves.items()
+            for step, value in zip(steps, values.mean(axis=0), strict=True)
+            if np.isfinite(value)
+        ]
+        return ("sigma0", "metric", "env_steps", "mean"), rows
+
+
+def read_fixed_scale_runs(runs: Sequence[str | os.PathLike[str]]) -> FixedScaleRuns:
+    """Reads runs that were made with `--fixed_scale`, and groups them by it.
+
+    Raises:
+        UserError: if one is no run, or was made without a fixed scale.
+    """
+    tables: dict[float, list[reports.Table]] = {}
+    for run in runs:
+        scale = RunDirectory(run).config().prior.fixed_scale
+        if scale is None:
+            raise UserError(f"--runs must be made with --fixed_scale; {run} was not: leave it out")
+        tables.setdefault(scale, []).append(reports.read_metrics(run))
+    scales = sorted(tables)
+    return FixedScaleRuns(
+        np.array(scales),
+        tuple(
+            {
+                metric: Curve(*reports.together(tables[scale], metric))
+                for metric in METRICS
+                if all(metric in table for table in tables[scale])
+            }
+            for scale in scales
+        ),
+    )
