@@ -63,7 +63,8 @@ def _evaluate(source: str, video: pathlib.Path | None) -> None:
     with _frames(video, task) as on_frame:
         if on_frame is not None:
             number = min(_VIDEO_EPISODES.value, _NUM_EPISODES.value)
-            evaluation.evaluate(policy, task, number, _SEED.value, on_frame=on_frame)
+            with progress.ProgressDisplay() as display, display.busy(f"Filming {number} episodes"):
+                evaluation.evaluate(policy, task, number, _SEED.value, on_frame=on_frame)
     episodes = evaluation.evaluate(policy, task, _NUM_EPISODES.value, _SEED.value)
     intervals = episodes.intervals()
     progress.print_table(
@@ -109,12 +110,18 @@ def _replay(video: pathlib.Path | None) -> None:
         number = min(number, _NUM_EPISODES.value)
     with _frames(video, task) as on_frame:
         if on_frame is not None:
-            reenactment.reenact(task, recording, min(_VIDEO_EPISODES.value, number), on_frame)
+            filmed = min(_VIDEO_EPISODES.value, number)
+            with progress.ProgressDisplay() as display, display.busy(f"Filming {filmed} episodes"):
+                reenactment.reenact(task, recording, filmed, on_frame)
     replayed = reenactment.reenact(task, recording, number)
     rows = [
         ("episodes that reach the goal", np.mean(replayed.any_success)),
         ("time at the goal", np.mean(replayed.time_at_goal)),
-        ("median difference at the end", np.median([_last(error) for error in replayed.errors])),
+        ("return", np.mean([rewards.sum() for rewards in replayed.rewards])),
+        (
+            "greatest difference from the last observation (median)",
+            np.median([_last(error) for error in replayed.errors]),
+        ),
     ]
     progress.print_table(
         f"{data.name} replayed on {task.name}, {number} episodes",

@@ -8,7 +8,6 @@ are no part of the file: they belong to a run's configuration.
 """
 
 import math
-import time
 
 import common
 from absl import flags
@@ -48,9 +47,9 @@ def main() -> None:
     from nppac_tf import evaluation, priors, progress
     from nppac_tf.priors import calibration
 
-    started = time.monotonic()
-    statistics = tf.function(priors.fit_prior(training, config).statistics, reduce_retracing=True)
-    fit_seconds = time.monotonic() - started
+    with progress.ProgressDisplay() as display, display.busy("Fitting to most episodes"):
+        fitted = priors.fit_prior(training, config)
+    statistics = tf.function(fitted.statistics, reduce_retracing=True)
     location, scale = calibration.predict(statistics, held_out.observations)
     far = calibration.far_observations(held_out.observations, _SEED.value)
     covered = calibration.coverage(held_out.actions, location, scale, _LEVELS)
@@ -65,7 +64,6 @@ def main() -> None:
         f"{held_out.num_episodes} held out",
         ("", "value"),
         [
-            ("time to fit (s)", f"{fit_seconds:.1f}"),
             ("held-out log likelihood (nats per action)", f"{log_likelihood:.4g}"),
             ("held-out root mean squared error", f"{error:.4g}"),
             *(
@@ -80,7 +78,8 @@ def main() -> None:
 
     if not _NUM_EPISODES.value and output is None:
         return
-    prior = priors.fit_prior(data, config)
+    with progress.ProgressDisplay() as display, display.busy("Fitting to all"):
+        prior = priors.fit_prior(data, config)
     if _NUM_EPISODES.value:
         act = tf.function(prior.statistics)
         episodes = evaluation.evaluate(

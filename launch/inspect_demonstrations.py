@@ -78,6 +78,12 @@ def _print_summary(title: str, recording, task, goals) -> None:
             ("observation size", f"{first.observations.shape[1]}"),
             ("action size", f"{first.actions.shape[1]}"),
         ]
+    returns = [e.rewards.sum() for e in recording.episodes if e.rewards is not None]
+    if returns:
+        low, median, high = np.min(returns), np.median(returns), np.max(returns)
+        rows.append(
+            ("recorded return: least, median, most", f"{low:,.4g}, {median:,.4g}, {high:,.4g}")
+        )
     if goals and all(len(flags) for flags in goals):
         spans = [("all steps", max(lengths))]
         if task.horizon is not None:

@@ -32,12 +32,19 @@ def main() -> None:
     resuming = _is_to_resume()
     if resuming:
         folder = common.require_run("output_dir")
-        config = common.configuration(RunConfig, base=common.run_configuration(folder))
+        before = common.run_configuration(folder)
+        config = common.configuration(RunConfig, base=before)
+        before.require_resumable(config, folder)
     else:
         config = common.configuration(RunConfig)
         folder = _default_output_dir(config)
         if _OUTPUT_DIR.value:
             folder = common.require_output_folder("output_dir")
+        if (folder / "config.json").exists():
+            raise UserError(
+                f"{folder} already holds a run: pass --resume to go on with it, or another "
+                "--output_dir"
+            )
     from nppac_tf import demonstrations, environments
 
     task = environments.make_task(config.task, config.reward)
@@ -45,14 +52,16 @@ def main() -> None:
     from nppac_tf import agent, priors, progress, rundir, training
 
     directory = rundir.RunDirectory(folder)
+    how_to_go_on = f"go on with --resume --output_dir={folder}"
     title = f"{config.task}, {config.prior.prior}, seed {config.training.seed}"
     with directory.locked(), progress.ProgressDisplay() as display:
         display.say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
         for notice in data.notices:
             display.say(notice)
         if resuming:
+            notices = directory.resume(config, data)
             display.say(f"Going on with {directory.path}; its evaluations so far:")
-            for notice in directory.resume(config, data):
+            for notice in notices:
                 display.say(notice)
         else:
             directory.require_new()
@@ -62,8 +71,11 @@ def main() -> None:
             fitted = priors.load_prior(directory.prior)
         else:
             cache = _cache(priors.default_cache())
-            with display.busy("Fitting the prior"):
-                fitted = priors.fit_prior(data, config.prior.unscaled(), cache)
+            try:
+                with display.busy("Fitting the prior"):
+                    fitted = priors.fit_prior(data, config.prior.unscaled(), cache)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(f"interrupted; {how_to_go_on}") from None
         directory.keep_prior(fitted)
         prior = priors.rescale(fitted, config.prior)
         learner = agent.NppacAgent.for_task(task, prior, config.agent, config.training.seed)
@@ -80,8 +92,7 @@ def main() -> None:
                 )
             except training.Stopped:
                 by = str(stop.requested)
-                how = f"go on with --resume --output_dir={directory.path}"
-                raise common.Stopped(by, f"stopped by {by}; {how}") from None
+                raise common.Stopped(by, f"stopped by {by}; {how_to_go_on}") from None
         with display.busy("Exporting the policy"):
             directory.conclude(learner, task, rows, title, data)
 
@@ -120,13 +131,13 @@ def _readable(value: float) -> str:
 def _default_output_dir(config: RunConfig) -> pathlib.Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{config.prior.prior}-seed{config.training.seed}-{now}"
-    return pathlib.Path("runs") / config.task.replace("/", "-") / name
+    return pathlib.Path("runs") / config.task.replace("/", "-").replace(":", "-") / name
 
 
 def _cache(default: pathlib.Path) -> pathlib.Path | None:
     if _PRIOR_CACHE.value == "none":
         return None
-    return pathlib.Path(_PRIOR_CACHE.value) if _PRIOR_CACHE.value else default
+    return pathlib.Path(_PRIOR_CACHE.value).expanduser() if _PRIOR_CACHE.value else default
 
 
 if __name__ == "__main__":

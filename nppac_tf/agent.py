@@ -526,6 +526,10 @@ def _aggregate(
 
 
 def _check_prior(prior: BehavioralPrior, time_step_spec: ts.TimeStep, action_spec: Any) -> None:
+    if not isinstance(prior, BehavioralPrior):
+        raise ValueError(
+            f"prior must be a BehavioralPrior (UniformPrior for none); got {type(prior).__name__}"
+        )
     sizes = (int(time_step_spec.observation.shape[0]), int(action_spec.shape[0]))
     if (prior.observation_size, prior.action_size) != sizes:
         raise ValueError(

@@ -101,7 +101,7 @@ def degeneracy(result: Degeneracy) -> figure.Figure:
 
 def deviation_finding(result: Deviations) -> str:
     """What becomes of each kind's deviation 10 sd away, in a line for a title."""
-    changes = []
+    changes: list[str] = []
     for name, short in (("gaussian_network", "network"), ("exact_gp", "GP"), ("sparse_gp", "GP")):
         if name in result.places and not any(f"the {short}" in change for change in changes):
             ratio = result.ratios(name)["far"]
@@ -130,10 +130,10 @@ def deviations(result: Deviations, title: str) -> figure.Figure:
                 axis.plot(at, bands.action[1], color=color, linewidth=1.0, linestyle=":")
         axis.set_yscale("log")
     upper_left.set_title("Along lines from one demonstration state to another", fontsize="small")
-    upper_left.set_xlabel("position on the line (0 and 1: demonstration states)")
+    upper_left.set_xlabel("position on the line")
     upper_left.set_ylabel("predictive deviation\n(units of the action)")
     upper_right.set_title("Moving away from the demonstrations", fontsize="small")
-    upper_right.set_xlabel("distance (standard deviations of each dimension)")
+    upper_right.set_xlabel("distance (sd of each dimension)")
     places = [place for place in _PLACES if any(place in kinds for kinds in result.places.values())]
     offsets = np.linspace(-0.3, 0.3, len(result.places))
     for offset, (name, kinds) in zip(offsets, result.places.items(), strict=True):
@@ -191,7 +191,7 @@ def deviation_maps(result: Deviations, title: str) -> figure.Figure:
     for row in panels:
         row[0].set_ylabel(f"component 2 ({plane.explained[1]:.0%})")
     for panel in panels[-1]:
-        panel.set_xlabel(f"component 1 ({plane.explained[0]:.0%} of variance)")
+        panel.set_xlabel(f"component 1 ({plane.explained[0]:.0%})")
     drawing.colorbar(
         picture, ax=panels, label="predictive deviation (units of the action)", extend="both"
     )
@@ -203,7 +203,7 @@ def calibration(
 ) -> figure.Figure:
     """C5: coverage of held-out actions, and log likelihood, of each class."""
     covered = [
-        f"{CLASSES[name][0]}'s 90% interval covers {result.accuracy[name].coverage[1]:.0%}"
+        f"the {CLASSES[name][0]}'s 90% interval covers {result.accuracy[name].coverage[1]:.0%}"
         for name in ("exact_gp", "gaussian_network")
         if name in result.accuracy
     ]
@@ -241,7 +241,7 @@ def calibration(
     )
     for index, value in enumerate(likelihoods):
         right.annotate(
-            f" {_signed(value)} ",
+            f" {value:,.1f} ".replace("-", "−"),
             (max(value, 0.0), index),
             va="center",
             ha="left",

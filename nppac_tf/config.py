@@ -24,6 +24,7 @@ KERNELS = ("rbf", "matern12", "matern32", "matern52")
 DIVERGENCES = ("sampled", "closed_form")
 XLA_MODES = ("auto", "on", "off")
 REWARDS = ("binary", "negative")
+_MAY_GROW = "training.num_env_steps"
 
 
 def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -287,7 +288,7 @@ class RunConfig:
     task: str = _option("pen-binary", "pen-binary, door-binary, halfcheetah, or a Gymnasium id.")
     reward: str = _option("binary", "Hand tasks: 0/1 (binary) or -1/0 (negative).", REWARDS)
     demonstrations: str = _option(
-        "embedded:pen", "embedded:NAME, or a .npz, AWAC .npy or DAPG .pickle file."
+        "embedded:pen", "embedded:NAME, minari:ID, or a .npz, AWAC .npy or DAPG .pickle file."
     )
     prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)
@@ -301,6 +302,22 @@ class RunConfig:
             "embedded:NAME or a file",
             self.demonstrations,
         )
+
+    def require_resumable(self, asked: "RunConfig", run: Any) -> None:
+        """Checks that a run of this configuration may go on as asked: the same, or longer.
+
+        Raises:
+            UserError: names the first field that differs, and `run`.
+        """
+        had, wanted = _flatten(self.to_dict()), _flatten(asked.to_dict())
+        for name, value in wanted.items():
+            longer = name == _MAY_GROW and value >= had[name]
+            if value != had[name] and not longer:
+                flag = name.rpartition(".")[2]
+                or_more = " or more" if name == _MAY_GROW else ""
+                raise UserError(
+                    f"{flag} must be {had[name]!r}{or_more} to resume {run}; got {value!r}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON."""
@@ -334,3 +351,13 @@ class RunConfig:
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

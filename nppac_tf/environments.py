@@ -490,11 +490,13 @@ def _unknown_task_message(name: str) -> str:
     short_names = [*_HAND_TASKS, *_LOCOMOTION_IDS]
     by_lower_case = {known.lower(): known for known in [*gymnasium.registry, *short_names]}
     by_prefix = [short for short in short_names if name and short.startswith(name.lower())]
-    matches = difflib.get_close_matches(name.lower(), by_lower_case, n=3)
+    bare = name.rpartition(":")[2].lower()
+    matches = difflib.get_close_matches(bare, by_lower_case, n=3)
     close = list(dict.fromkeys([*by_prefix, *(by_lower_case[match] for match in matches)]))
     suggestion = f"close to it: {', '.join(close)}; " if close else ""
     return (
-        f"task must be one of {', '.join(short_names)} or a Gymnasium id; {suggestion}got {name!r}"
+        f"task must be one of {', '.join(short_names)}, a Gymnasium id, or module:id, which imports "
+        f"the module that registers it; {suggestion}got {name!r}"
     )
 
 

@@ -27,13 +27,13 @@ class Summary(NamedTuple):
         env_steps: Length of the run.
         longest_dip: Environment steps of the longest time that `eval/time_at_goal` stayed under
             `KEPT_SHARE` of its first value, from the first evaluation under it to the next that is
-            not; 0 where it never did.
+            not; 0 where it never did, None for a task without a goal.
     """
 
     first: dict[str, float]
     last: dict[str, float]
     env_steps: int
-    longest_dip: int
+    longest_dip: int | None
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, float]]:
@@ -118,8 +118,26 @@ def summarize(table: Table) -> Summary:
         {name: float(table[name][0]) for name in METRICS},
         {name: float(table[name][-1]) for name in METRICS},
         int(steps[-1]),
-        int(max(dips)),
+        None if np.isnan(time_at_goal).all() else int(max(dips)),
     )
+
+
+def in_common(tables: Sequence[Table]) -> list[Table]:
+    """The rows of several runs at the steps that all have evaluated.
+
+    Raises:
+        UserError: if there is no such step.
+    """
+    steps = tables[0]["env_steps"]
+    for table in tables[1:]:
+        steps = np.intersect1d(steps, table["env_steps"])
+    if not len(steps):
+        raise UserError("runs must have evaluations at the same steps to be put together")
+    chosen = (np.isin(table["env_steps"], steps) for table in tables)
+    return [
+        {name: column[rows] for name, column in table.items()}
+        for table, rows in zip(tables, chosen, strict=True)
+    ]
 
 
 def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
@@ -133,8 +151,5 @@ def together(tables: Sequence[Table], metric: str) -> tuple[np.ndarray, np.ndarr
     Returns:
         Steps [K] and values [runs, K].
     """
-    steps = tables[0]["env_steps"]
-    for table in tables[1:]:
-        steps = np.intersect1d(steps, table["env_steps"])
-    rows = [table[metric][np.isin(table["env_steps"], steps)] for table in tables]
-    return steps, np.stack(rows)
+    rows = in_common(tables)
+    return rows[0]["env_steps"], np.stack([table[metric] for table in rows])

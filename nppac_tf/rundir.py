@@ -13,7 +13,6 @@ policy/                      the SavedModel, at the end
 """
 
 import contextlib
-import csv
 import fcntl
 import importlib.metadata
 import json
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nppac_tf import checkpoints, evaluation, export, plotting
+from nppac_tf import checkpoints, evaluation, export, plotting, reports
 from nppac_tf.agent import NppacAgent
 from nppac_tf.checkpoints import RunCheckpoint
 from nppac_tf.config import RunConfig
@@ -52,7 +51,6 @@ _PACKAGES = (
     "tensorflow-probability",
     "tf-agents",
 )
-_MAY_GROW = "training.num_env_steps"
 
 
 class RunDirectory:
@@ -150,22 +148,6 @@ class RunDirectory:
                     "--output_dir"
                 )
 
-    def require_same(self, config: RunConfig) -> None:
-        """Checks that a configuration is that of the run, which may only be made longer.
-
-        Raises:
-            UserError: names the first field that differs.
-        """
-        asked, had = _flatten(config.to_dict()), _flatten(self.config().to_dict())
-        for name, value in asked.items():
-            longer = name == _MAY_GROW and value >= had[name]
-            if value != had[name] and not longer:
-                flag = name.rpartition(".")[2]
-                or_more = " or more" if name == _MAY_GROW else ""
-                raise UserError(
-                    f"{flag} must be {had[name]!r}{or_more} to resume {self.path}; got {value!r}"
-                )
-
     def config(self) -> RunConfig:
         """The run's configuration.
 
@@ -213,7 +195,7 @@ class RunDirectory:
         Raises:
             UserError: if the configuration or the demonstrations are not the run's.
         """
-        self.require_same(config)
+        self.config().require_resumable(config, self.path)
         content = self._read_config()
         try:
             fingerprint = content["demonstrations"]["fingerprint"]
@@ -251,13 +233,7 @@ class RunDirectory:
 
     def rows(self) -> list[Metrics]:
         """What metrics.csv holds; empty where there is none."""
-        if not self.metrics.is_file():
-            return []
-        with open(self.metrics, newline="") as file:
-            return [
-                {name: float(value) for name, value in row.items() if value}
-                for row in csv.DictReader(file)
-            ]
+        return reports.read_rows(self.metrics) if self.metrics.is_file() else []
 
     def conclude(
         self,
@@ -300,6 +276,10 @@ class RunDirectory:
             UserError: if there is no checkpoint or no prior, or they do not fit.
         """
         config = self.config()
+        if not self.prior.exists():
+            raise UserError(
+                f"{self.path} has no prior yet: it was stopped before; go on with --resume"
+            )
         task = make_task(config.task, config.reward)
         return self._restored(task, rescale(load_prior(self.prior), config.prior)), task
 
@@ -348,13 +328,3 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -30,6 +30,7 @@ __all__ = [
     "candidate_tasks",
     "diagnose",
     "goal_flags",
+    "not_replayed",
     "tasks_of_sizes",
 ]
 
@@ -87,6 +88,19 @@ def diagnose(
         except UserError as error:
             findings.append(Finding("error", "refused", str(error), "Mend the file."))
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def not_replayed(task_name: str) -> Finding:
+    """What to say of a task whose simulator cannot be set to where a demonstration began."""
+    return Finding(
+        "note",
+        "not replayed",
+        f"the observations of {task_name} do not tell its simulator's state, so the actions were "
+        "not replayed: shifted or shuffled actions would not be noticed, nor data of another task "
+        "of these sizes",
+        "Look at the held-out error that launch/fit_prior.py reports: actions that do not belong "
+        "to their observations cannot be predicted.",
+    )
 
 
 def _sizes(recording: Recording) -> tuple[int, int] | None:

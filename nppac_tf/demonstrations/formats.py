@@ -26,6 +26,7 @@ from nppac_tf.demonstrations.demonstrations import (
     as_episode_ends,
     as_matrix,
 )
+from nppac_tf.demonstrations.examination import TASK_SIZES, known_task
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.errors import UserError
 from nppac_tf.files import replace_file
@@ -72,7 +73,24 @@ def load_demonstrations(
         demonstrations = recording.demonstrations()
     except UserError as error:
         raise UserError(f"{os.fspath(source)}: {error}") from error
-    return demonstrations if task is None else demonstrations.conform(task)
+    if task is None:
+        return demonstrations
+    sizes = (demonstrations.observation_size, demonstrations.action_size)
+    named = known_task(recording.environment_id) if recording.environment_id else None
+    if named not in (None, task.name) and task.name in TASK_SIZES:
+        raise UserError(
+            f"{os.fspath(source)}: demonstrations must be of {task.name}; got those of {named}: "
+            f"pass --task={named}"
+        )
+    if sizes != (task.observation_size, task.action_size):
+        fitting = [named] if named else [name for name, own in TASK_SIZES.items() if own == sizes]
+        hint = f"; did you mean --task={' or '.join(fitting)}?" if fitting else ""
+        raise UserError(
+            f"{os.fspath(source)}: demonstrations must have observation size "
+            f"{task.observation_size} and action size {task.action_size} for task {task.name}; "
+            f"got {sizes[0]} and {sizes[1]}{hint}"
+        )
+    return demonstrations.conform(task)
 
 
 def load_recording(source: str | os.PathLike[str]) -> Recording:
@@ -155,10 +173,12 @@ def _load_path(path: pathlib.Path) -> Recording:
             return minari_data.read_folder(path)
         reader = _READERS.get(path.suffix.lower())
         if reader is None:
+            is_id = not path.exists() and "/" in str(path) and not path.suffix
+            hint = f"; did you mean {minari_data.PREFIX}{path}?" if is_id else ""
             raise UserError(
                 f"demonstrations must be {_EMBEDDED_PREFIX}NAME, {minari_data.PREFIX}ID, the "
-                f"folder of a Minari data set, or a file ending in {', '.join(_READERS)}; "
-                f"got suffix {path.suffix!r}"
+                f"folder of a Minari data set, or a file ending in {', '.join(_READERS)}; got "
+                f"{path.name!r}{hint or ': see Demonstrations.from_episodes for other arrays'}"
             )
         with open(path, "rb") as file:
             return reader(file, path.name)
@@ -172,7 +192,8 @@ def _read_npz(file: BinaryIO, file_name: str) -> Recording:
     missing = {"observations", "actions", "episode_ends"} - arrays.keys()
     if missing:
         raise UserError(
-            f"the file must hold observations, actions, episode_ends; got {_keys(arrays)}"
+            f"the file must hold observations, actions, episode_ends; got {_keys(arrays)}: join "
+            "episodes with Demonstrations.from_episodes, and write them with save_demonstrations"
         )
     try:
         metadata = json.loads(str(arrays["metadata"])) if "metadata" in arrays else {}

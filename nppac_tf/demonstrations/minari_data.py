@@ -13,6 +13,7 @@ import contextlib
 import difflib
 import io
 import json
+import logging
 import os
 import pathlib
 import re
@@ -69,9 +70,11 @@ def read_folder(folder: pathlib.Path) -> Recording:
     data = folder / "data"
     for name in (_METADATA_FILE, _DATA_FILE):
         if not (data / name).is_file():
+            below = sorted(path.parents[1] for path in folder.glob(f"*/data/{_DATA_FILE}"))
+            hint = f"; did you mean {below[0]}?" if below else ""
             raise UserError(
                 f"a folder of demonstrations must be a whole Minari data set; got {folder} without "
-                f"data/{name}"
+                f"data/{name}{hint}"
             )
     metadata = _read_metadata(data / _METADATA_FILE)
     sizes = tuple(_box_size(metadata, key) for key in ("observation_space", "action_space"))
@@ -260,8 +263,8 @@ def _download(dataset_id: str) -> None:
         else:
             reason = f"no connection to the server, {type(error).__name__}"
         raise UserError(
-            f"there is no such data set in {_root()}, and it could not be downloaded "
-            f"({reason}){hint}"
+            f"there is no such data set in {_root()} (MINARI_DATASETS_PATH names another folder), "
+            f"and it could not be downloaded ({reason}){hint}"
         ) from error
 
 
@@ -405,9 +408,15 @@ def _short(value: Any) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps Minari's remarks, which are for those who publish data sets, from the terminal."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.CRITICAL)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        finally:
+            hub.setLevel(level)
 
 
 @contextlib.contextmanager

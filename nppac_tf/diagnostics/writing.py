@@ -53,7 +53,7 @@ def write_claim(
     return paths
 
 
-_DPI = 120
+_DPI = 105
 
 
 def _copy(content: bytes, target: BinaryIO) -> None:

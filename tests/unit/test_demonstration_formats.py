@@ -499,10 +499,10 @@ def test_names_the_file_in_errors(tmp_path):
     [
         ("absent.npz", "absent.npz: cannot be read \\(No such file or directory\\)"),
         ("folder.npy", "folder.npy: a folder of demonstrations must be a whole Minari data set"),
-        ("x.hdf5", "ending in .npz, .npy, .pickle, .pkl; got suffix '.hdf5'"),
+        ("x.hdf5", "ending in .npz, .npy, .pickle, .pkl; got 'x.hdf5': see Demonstrations.from_episodes"),
         ("x\0.npz", "without null characters"),
         ("x" * 300 + ".npz", "cannot be read \\(File name too long\\)"),
-        ("x", "got suffix ''"),
+        ("x", "did you mean minari:"),
     ],
 )
 def test_refuses_sources_that_are_no_files_of_ours(tmp_path, name, message):

@@ -195,14 +195,15 @@ def test_refuses_ids_that_minari_would_not_read_back(root, name):
         write(name)
 
 
-def test_an_absent_data_set_names_close_ones(root):
+def test_an_absent_data_set_names_close_ones(root, monkeypatch):
+    monkeypatch.setattr(minari, "download_dataset", download_failing(ImportError()))
     write()
     write("other/thing-v3")
     with pytest.raises(UserError) as error:
         load_demonstrations("minari:toy/wlak-v0")
     assert str(error.value) == (
-        f"minari:toy/wlak-v0: there is no such data set in {root}, and it could not be downloaded "
-        "(downloading needs the package huggingface_hub); close to it here: toy/walk-v0"
+        f"minari:toy/wlak-v0: there is no such data set in {root} (MINARI_DATASETS_PATH names "
+        "another folder), and it could not be downloaded (downloading needs the package huggingface_hub); close to it here: toy/walk-v0"
     )
 
 

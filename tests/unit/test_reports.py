@@ -60,7 +60,7 @@ def test_a_table_without_success_has_a_summary(tmp_path):
     summary = reports.summarize(reports.read_metrics(path))
     assert (summary.first["eval/return"], summary.last["eval/return"]) == (-9, -3)
     assert np.isnan(summary.first["eval/time_at_goal"])
-    assert summary.longest_dip == 0
+    assert summary.longest_dip is None
 
 
 @pytest.mark.parametrize(

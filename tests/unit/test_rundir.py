@@ -103,9 +103,10 @@ def test_a_run_is_not_written_over(tmp_path, directory):
 
 
 def test_a_run_is_resumed_as_it_was(directory):
-    directory.require_same(CONFIG)
+    directory.config().require_resumable(CONFIG, directory.path)
     longer = dataclasses.replace(CONFIG.training, num_env_steps=CONFIG.training.num_env_steps + 1)
-    directory.require_same(dataclasses.replace(CONFIG, training=longer))
+    asked = dataclasses.replace(CONFIG, training=longer)
+    directory.config().require_resumable(asked, directory.path)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,7 @@ def test_a_run_is_resumed_as_it_was(directory):
 )
 def test_the_first_difference_is_named(directory, change, complaint):
     with pytest.raises(UserError, match=complaint):
-        directory.require_same(dataclasses.replace(CONFIG, **change))
+        directory.config().require_resumable(dataclasses.replace(CONFIG, **change), directory.path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": {}}', '{"config": {"task": 1}}'])
@@ -239,7 +240,7 @@ def test_a_checkpoint_newer_than_the_policy_is_loaded(directory, task, demonstra
 
 
 def test_the_agent_of_the_latest_checkpoint(directory, task):
-    with pytest.raises(UserError, match="no prior at"):
+    with pytest.raises(UserError, match=r"has no prior yet: .* go on with --resume"):
         directory.load_agent()
     directory.keep_prior(UniformPrior(3, 1))
     with pytest.raises(UserError, match="no whole checkpoint yet"):

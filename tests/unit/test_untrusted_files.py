@@ -329,7 +329,7 @@ BROKEN = [
     ),
     ("x.pkl", pickle.dumps({"a" * 999: 1, 3: 2}), "must hold a list of episodes"),
     ("x.pkl", pickle.dumps([{"\n" * 999: 1, (3,): 2}]), "observations, actions; got , tuple"),
-    ("x.txt", WORDS, r"ending in \.npz, \.npy, \.pickle, \.pkl; got suffix '\.txt'"),
+    ("x.txt", WORDS, r"ending in \.npz, \.npy, \.pickle, \.pkl; got 'x\.txt': see"),
 ]
 
 
