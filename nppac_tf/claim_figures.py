@@ -203,11 +203,11 @@ def calibration(
 ) -> figure.Figure:
     """C5: coverage of held-out actions, and log likelihood, of each class."""
     covered = [
-        f"the {CLASSES[name][0]}'s 90% interval covers {result.accuracy[name].coverage[1]:.0%}"
+        f"{CLASSES[name][0]} {result.accuracy[name].coverage[1]:.0%}"
         for name in ("exact_gp", "gaussian_network")
         if name in result.accuracy
     ]
-    drawing = _figure((8.6, 3.8), f"{title}: {', '.join(covered) or 'calibration'}")
+    drawing = _figure((8.6, 3.8), f"{title}: a 90% interval covers {', '.join(covered)}")
     left, right = drawing.subplots(1, 2, width_ratios=(1.6, 1.0))
     positions = np.arange(len(LEVELS), dtype=np.float64)
     names = list(result.accuracy)

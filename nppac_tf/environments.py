@@ -495,8 +495,8 @@ def _unknown_task_message(name: str) -> str:
     close = list(dict.fromkeys([*by_prefix, *(by_lower_case[match] for match in matches)]))
     suggestion = f"close to it: {', '.join(close)}; " if close else ""
     return (
-        f"task must be one of {', '.join(short_names)}, a Gymnasium id, or module:id, which imports "
-        f"the module that registers it; {suggestion}got {name!r}"
+        f"task must be one of {', '.join(short_names)}, a Gymnasium id, or module:id, which "
+        f"imports the module that registers it; {suggestion}got {name!r}"
     )
 
 

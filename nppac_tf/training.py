@@ -4,29 +4,25 @@ Environments are stepped in plain Python, many at once. Updates run in a compile
 that holds the prior's statistics. What happens is told to observers, which print, write or draw it.
 """
 
-import collections
 import contextlib
 import dataclasses
-import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 
 from nppac_tf import evaluation
 from nppac_tf.agent import NppacAgent, NppacLossInfo
 from nppac_tf.checkpoints import RunCheckpoint
+from nppac_tf.collection import Collector
 from nppac_tf.config import TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task, VectorEnvironment
-from nppac_tf.errors import UserError
+from nppac_tf.learning import Learner
 from nppac_tf.monitor import Monitor
-from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
-from nppac_tf.replay import Batch, Replay
-from nppac_tf.seeding import derive_seed
+from nppac_tf.replay import Replay
 
 Metrics = dict[str, float]
 
@@ -42,10 +38,6 @@ EVALUATION_COLUMNS = (
 TRAINING_COLUMNS = tuple(
     f"train/{name}" for name in ("return", *NppacLossInfo._fields, "updates_per_second")
 )
-
-# Updates per compiled call: about a second of work, so that signals and progress do not wait.
-_CHUNK = 50
-_PRETRAINING_LEARNING_RATE = 1e-3
 
 
 class Observer(Protocol):
@@ -216,7 +208,7 @@ class _Loop:
             self._progress("training", round(self._env_steps - fresh), self._losses)
         if self._env_steps > (self._epochs[-1]["env_steps"] if self._epochs else 0):
             self._losses |= self._monitor.measure() if self._monitor else {}
-            self._remember(self._epochs, {"env_steps": self._env_steps, **self._losses})
+            self._end_epoch({"env_steps": self._env_steps, **self._losses})
 
     def _evaluate(self) -> None:
         def policy(observations: np.ndarray) -> np.ndarray:
@@ -231,12 +223,17 @@ class _Loop:
             **episodes.summary(),
             **self._losses,
         }
-        self._remember(self._rows, row)
+        self._end_evaluation(row)
 
-    def _remember(self, table: list[Metrics], row: Metrics) -> None:
-        table.append(row)
+    def _end_epoch(self, row: Metrics) -> None:
+        self._epochs.append(row)
         for observer in self._observers:
-            (observer.on_epoch if table is self._epochs else observer.on_evaluation)(row)
+            observer.on_epoch(row)
+
+    def _end_evaluation(self, row: Metrics) -> None:
+        self._rows.append(row)
+        for observer in self._observers:
+            observer.on_evaluation(row)
 
     def _progress(self, stage: str, done: int, metrics: Metrics) -> None:
         total = (
@@ -280,203 +277,7 @@ class _Loop:
             )
         self._collector.load_state_dict(state["collector"])
         # The observers hear of everything again, in the order in which it happened.
-        past = [(row, self._epochs) for row in state["epochs"]]
-        past += [(row, self._rows) for row in state["rows"]]
-        for row, table in sorted(past, key=lambda item: item[0]["env_steps"]):
-            self._remember(table, row)
-
-
-class Collector:
-    """Steps the environments with samples of the policy."""
-
-    def __init__(self, agent: NppacAgent, environments: VectorEnvironment, seed: int) -> None:
-        self._environments = environments
-        self._seed = derive_seed(seed, "collection")
-        self._returns = np.zeros(environments.num_environments)
-        self._finished: collections.deque[float] = collections.deque(
-            maxlen=environments.num_environments
-        )
-        actor = agent.actor_network
-
-        @tf.function(autograph=False)
-        def sample(observations: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            return actor(observations, step_type=(), network_state=())[0].sample(seed=seed)
-
-        self._sample = sample
-
-    def collect(self, num_steps: int, first_step: int) -> tuple[tuple[np.ndarray, ...], float]:
-        """`num_steps` transitions, and the mean return of the latest finished episodes.
-
-        Returns:
-            Arrays of observations, actions, rewards, discounts and next observations, each
-            [num_steps, ...], and a return; nan before the first episode ends.
-        """
-        columns: list[tuple[np.ndarray, ...]] = []
-        batch = self._environments.num_environments
-        for offset in range(0, num_steps, batch):
-            observations = self._environments.observations
-            seed = tf.constant([self._seed, first_step + offset])
-            actions = self._sample(tf.constant(observations), seed).numpy()
-            step = self._environments.step(actions)
-            self._record(step.rewards, step.terminations | step.truncations)
-            discounts = 1.0 - step.terminations.astype(np.float32)
-            columns.append((observations, actions, step.rewards, discounts, step.next_observations))
-        arrays = tuple(np.concatenate(column) for column in zip(*columns, strict=True))
-        return arrays, float(np.mean(self._finished)) if self._finished else float("nan")
-
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs: the returns of episodes underway and of finished ones."""
-        return {"returns": self._returns.copy(), "finished": [float(r) for r in self._finished]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state."""
-        self._returns = np.array(state["returns"], np.float64)
-        self._finished.extend(state["finished"])
-
-    def _record(self, rewards: np.ndarray, ends: np.ndarray) -> None:
-        self._returns += rewards
-        self._finished.extend(self._returns[ends])
-        self._returns[ends] = 0.0
-
-
-class Learner:
-    """The compiled parts: pre-training, updates, and the prior's statistics in bulk."""
-
-    def __init__(self, agent: NppacAgent, replay: Replay, config: TrainingConfig) -> None:
-        self._agent = agent
-        self._prior: BehavioralPrior = agent.prior
-        self._replay = replay
-        self._config = config
-        self._replay_seed = derive_seed(config.seed, "replay")
-        self._pretraining_seed = derive_seed(config.seed, "pretraining")
-        self._pretraining_action_seed = derive_seed(config.seed, "pretraining actions")
-        self._noise_seed = derive_seed(config.seed, "pretraining noise")
-        jit_compile = use_xla(config.xla)
-        self._statistics = tf.function(
-            self._prior.statistics,
-            input_signature=[tf.TensorSpec([None, agent.prior.observation_size], tf.float32)],
-        )
-        self._update_loops = {
-            learn_policy: tf.function(
-                functools.partial(self._updates, learn_policy=learn_policy),
-                jit_compile=jit_compile,
-            )
-            for learn_policy in (False, True)
-        }
-        self._all_finite = tf.function(
-            lambda: tf.reduce_all(
-                [tf.reduce_all(tf.math.is_finite(weights)) for weights in agent.parameters]
-            ),
-            autograph=False,
-        )
-        self._pretraining_loop = tf.function(self._pretraining, jit_compile=jit_compile)
-
-    def with_statistics(
-        self,
-        observations: np.ndarray,
-        actions: np.ndarray,
-        rewards: np.ndarray,
-        discounts: np.ndarray,
-        next_observations: np.ndarray,
-    ) -> Batch:
-        """Transitions, in the order of collection, with the prior's statistics at both ends.
-
-        A state that ends one transition and begins its environment's next is evaluated once.
-        """
-        size, stride = len(observations), self._config.num_environments
-        later = np.arange(size) + stride
-        repeated = later < size
-        repeated[repeated] = (next_observations[repeated] == observations[later[repeated]]).all(
-            axis=1
-        )
-        rows = np.where(repeated, later, size + np.cumsum(~repeated) - 1)
-        states = np.concatenate([observations, next_observations[~repeated]])
-        statistics = self._statistics(states)
-        prior = PriorStatistics(*(values[:size] for values in statistics))
-        next_prior = PriorStatistics(*(tf.gather(values, rows) for values in statistics))
-        return Batch(
-            observations, actions, rewards, discounts, next_observations, prior, next_prior
-        )
-
-    def update(self, num_updates: int, learn_policy: bool) -> Iterator[tuple[int, Metrics]]:
-        """Runs updates in compiled chunks; yields how many are done, and their mean losses.
-
-        Raises:
-            UserError: if a loss or a parameter is not finite.
-        """
-        done = 0
-        while done < num_updates:
-            chunk = min(_CHUNK, num_updates - done)
-            means = self._update_loops[learn_policy](tf.constant(chunk)).numpy() / chunk
-            done += chunk
-            losses = {
-                f"train/{name}": float(value)
-                for name, value in zip(NppacLossInfo._fields, means, strict=True)
-            }
-            self._check_finite(losses, int(self._agent.train_step_counter))
-            yield done, losses
-
-    def _check_finite(self, losses: Metrics, updates: int) -> None:
-        broken = [name for name, value in losses.items() if not np.isfinite(value)]
-        if not broken and not self._all_finite():
-            broken = ["a parameter"]
-        if broken:
-            raise UserError(
-                f"{', '.join(broken)} stopped being finite before update {updates}; try a larger "
-                "--scale_floor, a smaller --learning_rate, or --critic_layer_norm"
-            )
-
-    def _updates(self, num_updates: tf.Tensor, learn_policy: bool) -> tf.Tensor:
-        sums = tf.zeros([len(NppacLossInfo._fields)])
-        for _ in tf.range(num_updates):
-            seed = [self._replay_seed, tf.cast(self._agent.train_step_counter, tf.int32)]
-            batch = self._replay.sample(self._config.batch_size, tf.stack(seed))
-            sums += tf.stack(self._agent.update(batch, learn_policy=learn_policy).extra)
-        return sums
-
-    def pretrain(self, observations: np.ndarray, progress: Callable[..., None]) -> None:
-        """Fits the actor to the prior on demonstration states [N, D], by KL.
-
-        With `pretraining_noise` the actor sees the states with Gaussian noise, and the prior
-        without: a penalty on the policy's slope (Bishop 1995).
-        """
-        total = self._config.pretraining_steps
-        rate = tf.keras.optimizers.schedules.CosineDecay(_PRETRAINING_LEARNING_RATE, total)
-        self._pretraining_optimizer = tf.keras.optimizers.legacy.Adam(rate)
-        states = tf.constant(observations)
-        statistics = self._statistics(states)
-        for first in range(0, total, 10 * _CHUNK):
-            last = min(first + 10 * _CHUNK, total)
-            kl = self._pretraining_loop(
-                states, statistics, tf.constant(first), tf.constant(last)
-            ).numpy() / (last - first)
-            self._check_finite({"train/kl": kl}, last)
-            progress("pretraining", last, {"train/kl": float(kl)})
-
-    def _pretraining(
-        self, states: tf.Tensor, statistics: PriorStatistics, first: tf.Tensor, last: tf.Tensor
-    ) -> tf.Tensor:
-        total = tf.zeros([])
-        size = tf.shape(states, out_type=tf.int64)[0]
-        noise_scale = self._config.pretraining_noise * tf.math.reduce_std(states, axis=0)
-        for step in tf.range(first, last):
-            seed = tf.stack([self._pretraining_seed, step])
-            indices = tf.random.stateless_uniform(
-                [self._config.pretraining_batch_size], seed, 0, size, tf.int64
-            )
-            batch = tf.gather(states, indices) + noise_scale * tf.random.stateless_normal(
-                [self._config.pretraining_batch_size, states.shape[1]],
-                tf.stack([self._noise_seed, step]),
-            )
-            targets = PriorStatistics(*(tf.gather(values, indices) for values in statistics))
-            sample_seed = tf.stack([self._pretraining_action_seed, step])
-            total += self._agent.pretrain(batch, targets, self._pretraining_optimizer, sample_seed)
-        return total
-
-
-def use_xla(mode: str) -> bool:
-    """Whether to compile with XLA: "on", "off", or "auto", which means with a GPU.
-
-    On a CPU TensorFlow's own kernels are about twice as fast as XLA's.
-    """
-    return mode == "on" or (mode == "auto" and bool(tf.config.list_physical_devices("GPU")))
+        past = [(row, self._end_epoch) for row in state["epochs"]]
+        past += [(row, self._end_evaluation) for row in state["rows"]]
+        for row, tell in sorted(past, key=lambda item: item[0]["env_steps"]):
+            tell(row)

@@ -90,7 +90,7 @@ def test_c4_finds_the_slope(launchers):
         (("--claim=C3", "--output_dir=x"), "--runs must name runs made with --fixed_scale"),
         (
             ("--claim=C2", "--output_dir=x", "--priors=gp"),
-            "--priors must be of sparse_gp, exact_gp, gaussian_network",
+            "--priors must be of gaussian_network, ensemble",
         ),
         (
             ("--claim=C4", "--output_dir=x", "--prior=uniform"),

@@ -35,7 +35,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "progress",
         }
     )
-    | frozenset({"metrics", "monitor", "reports", "rundir", "training", "video"}),
+    | frozenset(
+        {"collection", "learning", "metrics", "monitor", "reports", "rundir", "training", "video"}
+    ),
 )
 
 # The only modules that may import a dependency, at any depth of the code.

@@ -400,7 +400,7 @@ def test_a_pickle_cannot_change_what_it_is_given(tmp_path, class_of):
     """BUILD with a pair as state sets attributes of the object below it, here of a class."""
     path = tmp_path / "x.pkl"
     path.write_bytes(b"\x80\x02" + class_of.encode() + b"N}U\x05shapeK\x01s\x86b.")
-    with pytest.raises(UserError, match="whole and undamaged|got a damaged one"):
+    with pytest.raises(UserError, match=r"whole and undamaged|got a damaged one"):
         load_demonstrations(path)
     arrays = make_arrays()
     assert_holds(load_demonstrations(write_pickle(path, dapg_records(arrays))), arrays)
@@ -499,7 +499,10 @@ def test_names_the_file_in_errors(tmp_path):
     [
         ("absent.npz", "absent.npz: cannot be read \\(No such file or directory\\)"),
         ("folder.npy", "folder.npy: a folder of demonstrations must be a whole Minari data set"),
-        ("x.hdf5", "ending in .npz, .npy, .pickle, .pkl; got 'x.hdf5': see Demonstrations.from_episodes"),
+        (
+            "x.hdf5",
+            "ending in .npz, .npy, .pickle, .pkl; got 'x.hdf5': see Demonstrations.from_episodes",
+        ),
         ("x\0.npz", "without null characters"),
         ("x" * 300 + ".npz", "cannot be read \\(File name too long\\)"),
         ("x", "did you mean minari:"),

@@ -25,6 +25,7 @@ ONE_FLAG_OF = {
     "collect_demonstrations": "min_time_at_goal",
     "inspect_demonstrations": "demonstrations",
     "export": "output",
+    "diagnose": "claim",
     "report": "runs",
 }
 

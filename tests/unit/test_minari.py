@@ -203,7 +203,8 @@ def test_an_absent_data_set_names_close_ones(root, monkeypatch):
         load_demonstrations("minari:toy/wlak-v0")
     assert str(error.value) == (
         f"minari:toy/wlak-v0: there is no such data set in {root} (MINARI_DATASETS_PATH names "
-        "another folder), and it could not be downloaded (downloading needs the package huggingface_hub); close to it here: toy/walk-v0"
+        "another folder), and it could not be downloaded (downloading needs the package "
+        "huggingface_hub); close to it here: toy/walk-v0"
     )
 
 

@@ -9,9 +9,11 @@ import tensorflow as tf
 from nppac_tf import checkpoints, training
 from nppac_tf.agent import NppacAgent
 from nppac_tf.checkpoints import RunCheckpoint
+from nppac_tf.collection import Collector
 from nppac_tf.config import AgentConfig, TrainingConfig
 from nppac_tf.environments import VectorEnvironment
 from nppac_tf.errors import UserError
+from nppac_tf.learning import Learner, use_xla
 from nppac_tf.monitor import MONITOR_COLUMNS
 from nppac_tf.priors import PriorStatistics, UniformPrior
 
@@ -410,7 +412,7 @@ def test_a_loss_that_is_not_finite_is_a_users_error(task):
 )
 def test_xla_is_for_a_gpu(monkeypatch, mode, devices, expected):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices)
-    assert training.use_xla(mode) is expected
+    assert use_xla(mode) is expected
 
 
 # The parts.
@@ -419,7 +421,7 @@ def test_xla_is_for_a_gpu(monkeypatch, mode, devices, expected):
 def test_collected_transitions_are_the_environments(task):
     agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY)
     environments = VectorEnvironment(task, 2, seed=0)
-    collector = training.Collector(agent, environments, seed=0)
+    collector = Collector(agent, environments, seed=0)
     first, mean_return = collector.collect(6, 0)
     assert math.isnan(mean_return)  # no episode has ended yet
     observations, actions, rewards, discounts, next_observations = first
@@ -444,7 +446,7 @@ def test_exploration_is_a_function_of_seed_and_step(task):
     def collected(seed, first_step):
         agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY)
         environments = VectorEnvironment(task, 2, seed=0)
-        collector = training.Collector(agent, environments, seed)
+        collector = Collector(agent, environments, seed)
         (_, actions, *_), _ = collector.collect(2, first_step)
         return actions
 
@@ -465,9 +467,9 @@ def test_statistics_are_stored_of_both_ends_and_evaluated_once(task):
 
     prior = CountingPrior(2, 2)
     agent = NppacAgent.for_task(task, prior, TINY)
-    learner = training.Learner(agent, None, CONFIG)
+    learner = Learner(agent, None, CONFIG)
     environments = VectorEnvironment(task, 2, seed=0)
-    transitions, _ = training.Collector(agent, environments, seed=0).collect(14, 0)
+    transitions, _ = Collector(agent, environments, seed=0).collect(14, 0)
     batch = learner.with_statistics(*transitions)
     # 14 states, and the successors of the last two, and of the two that end an episode.
     assert evaluated == [18]

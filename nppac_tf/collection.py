@@ -1,0 +1,64 @@
+"""Collecting experience: the environments stepped with samples of the policy, in plain Python."""
+
+import collections
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nppac_tf.agent import NppacAgent
+from nppac_tf.environments import VectorEnvironment
+from nppac_tf.seeding import derive_seed
+
+
+class Collector:
+    """Steps the environments with samples of the policy."""
+
+    def __init__(self, agent: NppacAgent, environments: VectorEnvironment, seed: int) -> None:
+        self._environments = environments
+        self._seed = derive_seed(seed, "collection")
+        self._returns = np.zeros(environments.num_environments)
+        self._finished: collections.deque[float] = collections.deque(
+            maxlen=environments.num_environments
+        )
+        actor = agent.actor_network
+
+        @tf.function(autograph=False)
+        def sample(observations: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            return actor(observations, step_type=(), network_state=())[0].sample(seed=seed)
+
+        self._sample = sample
+
+    def collect(self, num_steps: int, first_step: int) -> tuple[tuple[np.ndarray, ...], float]:
+        """`num_steps` transitions, and the mean return of the latest finished episodes.
+
+        Returns:
+            Arrays of observations, actions, rewards, discounts and next observations, each
+            [num_steps, ...], and a return; nan before the first episode ends.
+        """
+        columns: list[tuple[np.ndarray, ...]] = []
+        batch = self._environments.num_environments
+        for offset in range(0, num_steps, batch):
+            observations = self._environments.observations
+            seed = tf.constant([self._seed, first_step + offset])
+            actions = self._sample(tf.constant(observations), seed).numpy()
+            step = self._environments.step(actions)
+            self._record(step.rewards, step.terminations | step.truncations)
+            discounts = 1.0 - step.terminations.astype(np.float32)
+            columns.append((observations, actions, step.rewards, discounts, step.next_observations))
+        arrays = tuple(np.concatenate(column) for column in zip(*columns, strict=True))
+        return arrays, float(np.mean(self._finished)) if self._finished else float("nan")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs: the returns of episodes underway and of finished ones."""
+        return {"returns": self._returns.copy(), "finished": [float(r) for r in self._finished]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a saved state."""
+        self._returns = np.array(state["returns"], np.float64)
+        self._finished.extend(state["finished"])
+
+    def _record(self, rewards: np.ndarray, ends: np.ndarray) -> None:
+        self._returns += rewards
+        self._finished.extend(self._returns[ends])
+        self._returns[ends] = 0.0

@@ -1,0 +1,163 @@
+"""The compiled parts of training: pre-training, updates, and the prior's statistics in bulk."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from nppac_tf.agent import NppacAgent, NppacLossInfo
+from nppac_tf.config import TrainingConfig
+from nppac_tf.errors import UserError
+from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
+from nppac_tf.replay import Batch, Replay
+from nppac_tf.seeding import derive_seed
+
+Losses = dict[str, float]
+
+# Updates per compiled call: about a second of work, so that signals and progress do not wait.
+_CHUNK = 50
+_PRETRAINING_LEARNING_RATE = 1e-3
+
+
+class Learner:
+    """The compiled parts: pre-training, updates, and the prior's statistics in bulk."""
+
+    def __init__(self, agent: NppacAgent, replay: Replay, config: TrainingConfig) -> None:
+        self._agent = agent
+        self._prior: BehavioralPrior = agent.prior
+        self._replay = replay
+        self._config = config
+        self._replay_seed = derive_seed(config.seed, "replay")
+        self._pretraining_seed = derive_seed(config.seed, "pretraining")
+        self._pretraining_action_seed = derive_seed(config.seed, "pretraining actions")
+        self._noise_seed = derive_seed(config.seed, "pretraining noise")
+        jit_compile = use_xla(config.xla)
+        self._statistics = tf.function(
+            self._prior.statistics,
+            input_signature=[tf.TensorSpec([None, agent.prior.observation_size], tf.float32)],
+        )
+        self._update_loops = {
+            learn_policy: tf.function(
+                functools.partial(self._updates, learn_policy=learn_policy),
+                jit_compile=jit_compile,
+            )
+            for learn_policy in (False, True)
+        }
+        self._all_finite = tf.function(
+            lambda: tf.reduce_all(
+                [tf.reduce_all(tf.math.is_finite(weights)) for weights in agent.parameters]
+            ),
+            autograph=False,
+        )
+        self._pretraining_loop = tf.function(self._pretraining, jit_compile=jit_compile)
+
+    def with_statistics(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        discounts: np.ndarray,
+        next_observations: np.ndarray,
+    ) -> Batch:
+        """Transitions, in the order of collection, with the prior's statistics at both ends.
+
+        A state that ends one transition and begins its environment's next is evaluated once.
+        """
+        size, stride = len(observations), self._config.num_environments
+        later = np.arange(size) + stride
+        repeated = later < size
+        repeated[repeated] = (next_observations[repeated] == observations[later[repeated]]).all(
+            axis=1
+        )
+        rows = np.where(repeated, later, size + np.cumsum(~repeated) - 1)
+        states = np.concatenate([observations, next_observations[~repeated]])
+        statistics = self._statistics(states)
+        prior = PriorStatistics(*(values[:size] for values in statistics))
+        next_prior = PriorStatistics(*(tf.gather(values, rows) for values in statistics))
+        return Batch(
+            observations, actions, rewards, discounts, next_observations, prior, next_prior
+        )
+
+    def update(self, num_updates: int, learn_policy: bool) -> Iterator[tuple[int, Losses]]:
+        """Runs updates in compiled chunks; yields how many are done, and their mean losses.
+
+        Raises:
+            UserError: if a loss or a parameter is not finite.
+        """
+        done = 0
+        while done < num_updates:
+            chunk = min(_CHUNK, num_updates - done)
+            means = self._update_loops[learn_policy](tf.constant(chunk)).numpy() / chunk
+            done += chunk
+            losses = {
+                f"train/{name}": float(value)
+                for name, value in zip(NppacLossInfo._fields, means, strict=True)
+            }
+            self._check_finite(losses, int(self._agent.train_step_counter))
+            yield done, losses
+
+    def _check_finite(self, losses: Losses, updates: int) -> None:
+        broken = [name for name, value in losses.items() if not np.isfinite(value)]
+        if not broken and not self._all_finite():
+            broken = ["a parameter"]
+        if broken:
+            raise UserError(
+                f"{', '.join(broken)} stopped being finite before update {updates}; try a larger "
+                "--scale_floor, a smaller --learning_rate, or --critic_layer_norm"
+            )
+
+    def _updates(self, num_updates: tf.Tensor, learn_policy: bool) -> tf.Tensor:
+        sums = tf.zeros([len(NppacLossInfo._fields)])
+        for _ in tf.range(num_updates):
+            seed = [self._replay_seed, tf.cast(self._agent.train_step_counter, tf.int32)]
+            batch = self._replay.sample(self._config.batch_size, tf.stack(seed))
+            sums += tf.stack(self._agent.update(batch, learn_policy=learn_policy).extra)
+        return sums
+
+    def pretrain(self, observations: np.ndarray, progress: Callable[..., None]) -> None:
+        """Fits the actor to the prior on demonstration states [N, D], by KL.
+
+        With `pretraining_noise` the actor sees the states with Gaussian noise, and the prior
+        without: a penalty on the policy's slope (Bishop 1995).
+        """
+        total = self._config.pretraining_steps
+        rate = tf.keras.optimizers.schedules.CosineDecay(_PRETRAINING_LEARNING_RATE, total)
+        self._pretraining_optimizer = tf.keras.optimizers.legacy.Adam(rate)
+        states = tf.constant(observations)
+        statistics = self._statistics(states)
+        for first in range(0, total, 10 * _CHUNK):
+            last = min(first + 10 * _CHUNK, total)
+            kl = self._pretraining_loop(
+                states, statistics, tf.constant(first), tf.constant(last)
+            ).numpy() / (last - first)
+            self._check_finite({"train/kl": kl}, last)
+            progress("pretraining", last, {"train/kl": float(kl)})
+
+    def _pretraining(
+        self, states: tf.Tensor, statistics: PriorStatistics, first: tf.Tensor, last: tf.Tensor
+    ) -> tf.Tensor:
+        total = tf.zeros([])
+        size = tf.shape(states, out_type=tf.int64)[0]
+        noise_scale = self._config.pretraining_noise * tf.math.reduce_std(states, axis=0)
+        for step in tf.range(first, last):
+            seed = tf.stack([self._pretraining_seed, step])
+            indices = tf.random.stateless_uniform(
+                [self._config.pretraining_batch_size], seed, 0, size, tf.int64
+            )
+            batch = tf.gather(states, indices) + noise_scale * tf.random.stateless_normal(
+                [self._config.pretraining_batch_size, states.shape[1]],
+                tf.stack([self._noise_seed, step]),
+            )
+            targets = PriorStatistics(*(tf.gather(values, indices) for values in statistics))
+            sample_seed = tf.stack([self._pretraining_action_seed, step])
+            total += self._agent.pretrain(batch, targets, self._pretraining_optimizer, sample_seed)
+        return total
+
+
+def use_xla(mode: str) -> bool:
+    """Whether to compile with XLA: "on", "off", or "auto", which means with a GPU.
+
+    On a CPU TensorFlow's own kernels are about twice as fast as XLA's.
+    """
+    return mode == "on" or (mode == "auto" and bool(tf.config.list_physical_devices("GPU")))
