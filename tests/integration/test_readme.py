@@ -23,6 +23,7 @@ BLOCK = re.compile(r"<!-- (run|file): (\S+) -->\n```python\n(.*?)\n```\n", re.DO
 BUDGETS = (
     (re.compile(r"num_episodes=\d+"), "num_episodes=2"),
     (re.compile(r"num_steps=\d+_000"), "num_steps=60"),
+    (re.compile(r"critic_warmup_steps=\d+_000"), "critic_warmup_steps=20"),
     (re.compile(r"range\([\d_]+\)"), "range(20)"),
 )
 SMALL = {
@@ -38,6 +39,10 @@ SMALL = {
         "checkpoint_interval": 40,
     },
 }
+
+
+def test_no_placeholder_is_left():
+    assert "@@" not in README.read_text(encoding="utf-8")
 
 
 def blocks(kind):
