@@ -2,10 +2,12 @@
 
 python launch/diagnose.py --claim=C2 --demonstrations=pen.npy --task=pen-binary --output_dir=claims
 python launch/diagnose.py --claim=C3 --runs=runs/a,runs/b --output_dir=claims
+python launch/diagnose.py --claim=C8 --runs=runs/a,runs/b --output_dir=claims
 
 C1: KL(q || p) as p degenerates. C2 and C5, in one go: the priors' deviation on and off the
 demonstrations, heat maps, calibration. C3: runs with --fixed_scale, put together. C4: the actor's
-gradient as the prior's deviation falls. The task, where given, is where C2 visits states.
+gradient as the prior's deviation falls. C8: runs that differ in --prior and seeds alone, put
+together. The task, where given, is where C2 visits states.
 """
 
 import dataclasses
@@ -26,10 +28,12 @@ common.define(RunConfig, only=("demonstrations",))
 common.define(PriorConfig)
 flags.DEFINE_string("task", None, "Where states are visited, and whose bounds clip actions.")
 flags.DEFINE_enum("reward", None, ("binary", "negative"), "Of a hand task.")
-_CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5"), "Which to measure.")
+_CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5", "C8"), "Which to measure.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for what is written.")
 _PRIORS = flags.DEFINE_list("priors", _FITTED, "C2, C5: classes to compare, with commas between.")
-_RUNS = flags.DEFINE_list("runs", None, "C3: folders of runs with --fixed_scale.")
+_RUNS = flags.DEFINE_list(
+    "runs", None, "Folders of runs. C3: with --fixed_scale; C8: of several priors."
+)
 _HELD_OUT = flags.DEFINE_float("held_out_fraction", 0.2, "C2, C5: share of the episodes held out.")
 _NUM_STATES = flags.DEFINE_integer(
     "num_states", 500, "C2, C5: states of each kind; C4: states in the batch.", lower_bound=10
@@ -45,7 +49,7 @@ _PRIOR_CACHE = flags.DEFINE_string(
 
 def main() -> None:
     if _CLAIM.value is None:
-        raise UserError("--claim must be one of C1, C2, C3, C4, C5; got none")
+        raise UserError("--claim must be one of C1, C2, C3, C4, C5, C8; got none")
     if not _OUTPUT_DIR.value:
         raise UserError("--output_dir must name a folder; got none")
     folder = common.require_output_folder("output_dir")
@@ -54,12 +58,21 @@ def main() -> None:
         raise UserError(f"--priors must be of {', '.join(_FITTED)}; got {','.join(_PRIORS.value)}")
     if _CLAIM.value == "C3" and not _RUNS.value:
         raise UserError("--runs must name runs made with --fixed_scale for C3; got none")
+    if _CLAIM.value == "C8" and not _RUNS.value:
+        raise UserError("--runs must name runs of two or more priors for C8; got none")
     config = common.configuration(PriorConfig).unscaled()
     if _CLAIM.value == "C4" and config.prior == "uniform":
         raise UserError("--prior must be one that is fitted; got 'uniform'")
     print(f"{_CLAIM.value}: loading", flush=True)
-    measure = {"C1": _degeneracy, "C2": _deviations, "C3": _runs, "C4": _gradients}
-    for path in measure.get(_CLAIM.value, _deviations)(folder, config):
+    measure = {
+        "C1": _degeneracy,
+        "C2": _deviations,
+        "C3": _fixed_scales,
+        "C4": _gradients,
+        "C5": _deviations,
+        "C8": _prior_classes,
+    }
+    for path in measure[_CLAIM.value](folder, config):
         print(path)
 
 
@@ -71,12 +84,25 @@ def _degeneracy(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
     return diagnostics.write_claim(folder, "c1", result.numbers(), {"c1": result.table()}, figures)
 
 
-def _runs(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
+def _fixed_scales(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
     from nppac_tf import claim_figures, diagnostics
 
     result = diagnostics.read_fixed_scale_runs(_RUNS.value or ())
     figures = {"c3": claim_figures.fixed_scale_runs(result)}
     return diagnostics.write_claim(folder, "c3", result.numbers(), {"c3": result.table()}, figures)
+
+
+def _prior_classes(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
+    from nppac_tf import claim_figures, diagnostics
+
+    result = diagnostics.read_prior_class_runs(_RUNS.value or ())
+    for notice in result.notices():
+        print(notice)
+    finding = claim_figures.prior_class_finding(result)
+    print(finding)
+    numbers = {"finding": finding, **result.numbers()}
+    figures = {"c8": claim_figures.prior_class_runs(result, finding)}
+    return diagnostics.write_claim(folder, "c8", numbers, {"c8": result.table()}, figures)
 
 
 def _deviations(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:

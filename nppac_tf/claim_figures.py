@@ -1,5 +1,7 @@
 """Figures of the paper's claims, from what `diagnostics` measured; nothing here sees a model."""
 
+import functools
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from nppac_tf.diagnostics.degeneracy import EDGE, Degeneracy
 from nppac_tf.diagnostics.deviations import LEVELS, Deviations
 from nppac_tf.diagnostics.fixed_scales import FixedScaleRuns
 from nppac_tf.diagnostics.gradients import DECADES, GradientGrowth
+from nppac_tf.diagnostics.prior_classes import PriorClassRuns, interval
 from nppac_tf.diagnostics.recalibration import Recalibration
 
 # One color per class in every figure (Okabe and Ito's, told apart by the color-blind).
@@ -329,9 +332,9 @@ def fixed_scale_runs(result: FixedScaleRuns) -> figure.Figure:
         for metric in metrics
         if any(np.isfinite(c[metric].values).any() for c in result.curves if metric in c)
     ]
-    drawing = _figure(
-        (3.9 * len(shown) + 0.6, 3.6), "Online learning by the prior's fixed deviation σ₀"
-    )
+    if {"eval/time_at_goal", "eval/return"} <= set(shown) and _return_tells_time_at_goal(result):
+        shown.remove("eval/return")
+    drawing = _figure((3.9 * len(shown) + 0.6, 3.8), _fixed_scale_finding(result, shown))
     panels: Sequence[Any] = drawing.subplots(1, len(shown), squeeze=False)[0]
     colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(result.scales)))
     for panel, metric in zip(panels, shown, strict=True):
@@ -339,7 +342,7 @@ def fixed_scale_runs(result: FixedScaleRuns) -> figure.Figure:
             if metric not in curves:
                 continue
             steps, values = curves[metric]
-            for run in values:
+            for run in values[: len(values) if len(values) > 1 else 0]:
                 known = np.isfinite(run)
                 panel.plot(steps[known], run[known], color=color, alpha=0.35, linewidth=0.8)
             mean = values.mean(axis=0)
@@ -351,10 +354,120 @@ def fixed_scale_runs(result: FixedScaleRuns) -> figure.Figure:
         panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
         if metric == "train/kl":
             panel.set_yscale("log")
-    panels[0].set_ylabel("mean of runs (thick), each run (thin)")
+    panels[0].set_ylabel("mean of runs (thick), each run (thin)", fontsize="small")
     handles, labels = panels[0].get_legend_handles_labels()
     drawing.legend(
         handles, labels, loc="outside lower center", ncols=6, fontsize="small", frameon=False
+    )
+    _tidy(drawing)
+    return drawing
+
+
+def _return_tells_time_at_goal(result: FixedScaleRuns) -> bool:
+    """Whether one is a straight line over the other, as with a reward of 1 at the goal."""
+    pairs = [
+        np.stack([curves["eval/time_at_goal"].values, curves["eval/return"].values]).reshape(2, -1)
+        for curves in result.curves
+    ]
+    at_goal, returns = np.concatenate(pairs, axis=1)
+    if not np.isfinite([at_goal, returns]).all():
+        return False
+    design = np.stack([at_goal, np.ones_like(at_goal)], axis=1)
+    line = design @ np.linalg.lstsq(design, returns, rcond=None)[0]
+    return np.allclose(line, returns, atol=1e-3 * np.ptp(returns))
+
+
+def _fixed_scale_finding(result: FixedScaleRuns, shown: Sequence[str]) -> str:
+    """What is shown, at the last step that all runs have evaluated; narrowest prior first."""
+    shapes = {
+        "eval/time_at_goal": "B {:.2f}",
+        "eval/return": "return {:,.0f}",
+        "train/kl": "KL {:,.0f}",
+    }
+    found = [metric for metric in shown if all(metric in curves for curves in result.curves)]
+    drawn = [curves[metric] for metric in found for curves in result.curves]
+    known = [steps[np.isfinite(values).all(axis=0)] for steps, values in drawn]
+    common = functools.reduce(np.intersect1d, known) if known else np.array([])
+    title = "Online learning by the prior's fixed deviation σ₀"
+    if not len(common):
+        return title
+    parts = []
+    for metric in found:
+        curves = [of_scale[metric] for of_scale in result.curves]
+        last = [float(values[:, steps == common[-1]].mean()) for steps, values in curves]
+        name, shape = shapes[metric].split()
+        parts.append(f"{name} {', '.join(map(shape.format, last))}".replace("-", "−"))
+    scales = ", ".join(f"{scale:g}" for scale in result.scales)
+    return f"{title}\n{int(common[-1]):,} steps, σ₀ = {scales}: {'; '.join(parts)}"
+
+
+def prior_class_finding(result: PriorClassRuns) -> str:
+    """At the last common step, the classes with the highest and the lowest B, in a sentence.
+
+    Whether seeds can tell the two apart is part of it.
+    """
+    values = {name: runs.values["eval/time_at_goal"] for name, runs in result.classes.items()}
+    best = max(values, key=lambda name: values[name][:, -1].mean())
+    worst = min(values, key=lambda name: values[name][:, -1].mean())
+    first, last = (
+        [float(values[name][:, index].mean()) for name in (best, worst)] for index in (0, -1)
+    )
+    intervals = [interval(values[name][:, -1]) for name in (best, worst)]
+    if intervals[0] is None or intervals[1] is None:
+        certainty = "too few seeds for intervals"
+    else:
+        apart = intervals[0][0] > intervals[1][1]
+        certainty = f"95% intervals {'do not overlap' if apart else 'overlap'}"
+    return (
+        f"B at {int(result.env_steps[-1]):,} steps is highest with {CLASSES[best][0]}: "
+        f"{last[0]:.2f}, from {first[0]:.2f} at the start; lowest with {CLASSES[worst][0]}: "
+        f"{last[1]:.2f}, from {first[1]:.2f}; {certainty}"
+    )
+
+
+def prior_class_runs(result: PriorClassRuns, title: str) -> figure.Figure:
+    """C8: learning curves of A and B, colored by the prior's class."""
+    drawing = _figure((9.6, 4.4), textwrap.fill(title, 90))
+    panels: Sequence[Any] = drawing.subplots(1, 2, sharey=True)
+    for panel, metric, label in zip(
+        panels,
+        ("eval/any_success", "eval/time_at_goal"),
+        ("A: share of episodes that reach the goal", "B: share of time at the goal"),
+        strict=True,
+    ):
+        if result.warmup_steps:
+            panel.axvspan(0, result.warmup_steps, color="#EEEEEE", zorder=0)
+        for name, runs in result.classes.items():
+            class_label, color = CLASSES[name]
+            values = runs.values[metric]
+            for run in values:
+                panel.plot(result.env_steps, run, color=color, alpha=0.4, linewidth=0.8)
+            mean = values.mean(axis=0)
+            plural = "" if len(values) == 1 else "s"
+            panel.plot(
+                result.env_steps,
+                mean,
+                color=color,
+                linewidth=2.2,
+                label=f"{class_label} ({len(values)} seed{plural})",
+            )
+        panel.set_title(label, fontsize="small")
+        panel.set_xlabel("environment steps")
+        panel.set_ylim(0, 1.03)
+        panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+    if result.warmup_steps:
+        panels[1].annotate("policy held", (0.01 * result.warmup_steps, 0.02), fontsize="x-small")
+    panels[0].set_ylabel(
+        "mean over seeds (thick), each seed (thin);\n"
+        f"{result.eval_episodes} episodes per evaluation",
+        fontsize="small",
+    )
+    drawing.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        fontsize="small",
+        frameon=False,
     )
     _tidy(drawing)
     return drawing

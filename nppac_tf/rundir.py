@@ -323,8 +323,9 @@ class RunDirectory:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that a run's figures depend on."""
+    """Of Python and of the packages that a run's figures depend on, and the kind of device."""
     return {
+        "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }

@@ -1,9 +1,13 @@
-"""The paper's claims C1 to C5, measured: each a function that gives arrays, numbers and a table."""
+"""The paper's claims C1 to C5 and C8, measured.
+
+Each is a function that gives arrays, numbers and a table.
+"""
 
 from nppac_tf.diagnostics.degeneracy import Degeneracy, measure_degeneracy
 from nppac_tf.diagnostics.deviations import Deviations, measure_deviations
 from nppac_tf.diagnostics.fixed_scales import FixedScaleRuns, read_fixed_scale_runs
 from nppac_tf.diagnostics.gradients import GradientGrowth, measure_gradient_growth
+from nppac_tf.diagnostics.prior_classes import PriorClassRuns, read_prior_class_runs
 from nppac_tf.diagnostics.recalibration import Recalibration, recalibrate
 from nppac_tf.diagnostics.writing import write_claim
 
@@ -12,11 +16,13 @@ __all__ = [
     "Deviations",
     "FixedScaleRuns",
     "GradientGrowth",
+    "PriorClassRuns",
     "Recalibration",
     "measure_degeneracy",
     "measure_deviations",
     "measure_gradient_growth",
     "read_fixed_scale_runs",
+    "read_prior_class_runs",
     "recalibrate",
     "write_claim",
 ]

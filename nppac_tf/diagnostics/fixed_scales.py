@@ -72,15 +72,21 @@ class FixedScaleRuns:
 def read_fixed_scale_runs(runs: Sequence[str | os.PathLike[str]]) -> FixedScaleRuns:
     """Reads runs that were made with `--fixed_scale`, and groups them by it.
 
+    They are compared at the evaluations that all of them have.
+
     Raises:
         UserError: if one is no run, or was made without a fixed scale.
     """
-    tables: dict[float, list[reports.Table]] = {}
+    fixed_scales: list[float] = []
     for run in runs:
         scale = RunDirectory(run).config().prior.fixed_scale
         if scale is None:
             raise UserError(f"--runs must be made with --fixed_scale; {run} was not: leave it out")
-        tables.setdefault(scale, []).append(reports.read_metrics(run))
+        fixed_scales.append(scale)
+    compared = reports.in_common([reports.read_metrics(run) for run in runs])
+    tables: dict[float, list[reports.Table]] = {}
+    for scale, table in zip(fixed_scales, compared, strict=True):
+        tables.setdefault(scale, []).append(table)
     scales = sorted(tables)
     return FixedScaleRuns(
         np.array(scales),

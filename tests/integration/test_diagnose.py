@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from launching import Launchers
 
+from nppac_tf.config import PriorConfig, RunConfig, TrainingConfig
 from nppac_tf.demonstrations import Demonstrations, save_demonstrations
 
 QUICK = (
@@ -82,12 +83,38 @@ def test_c4_finds_the_slope(launchers):
     assert numbers["slope"] == pytest.approx(-2.0, abs=0.1)
 
 
+def test_c8_puts_runs_of_two_classes_together(launchers):
+    for name, times in (("exact_gp", (0.5, 0.6)), ("ensemble", (0.5,))):
+        folder = launchers.folder / "runs" / name
+        folder.mkdir(parents=True)
+        config = RunConfig(
+            prior=PriorConfig(prior=name), training=TrainingConfig(num_env_steps=1000)
+        )
+        (folder / "config.json").write_text(json.dumps({"config": config.to_dict()}))
+        rows = [f"{1000 * index},1.0,{time}" for index, time in enumerate(times)]
+        header = "env_steps,eval/any_success,eval/time_at_goal"
+        (folder / "metrics.csv").write_text("\n".join([header, *rows]) + "\n")
+    lines = succeed(
+        launchers, "--claim=C8", "--runs=runs/exact_gp,runs/ensemble", "--output_dir=out"
+    )
+    assert lines[1] == (
+        "runs/ensemble is unfinished (0 of 1,000 steps): runs are compared up to step 0; "
+        "leave it out to go on"
+    )
+    assert lines[-3:] == ["out/c8.json", "out/c8.csv", "out/c8.png"]
+    numbers = json.loads((launchers.folder / "out/c8.json").read_text())
+    assert numbers["by_prior"]["exact_gp"]["eval/time_at_goal"]["last"] == 0.5
+    assert numbers["by_prior"]["exact_gp"]["eval/time_at_goal"]["last_interval"] is None
+    assert (launchers.folder / "out/c8.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--output_dir=x",), "--claim must be one of C1, C2, C3, C4, C5; got none"),
+        (("--output_dir=x",), "--claim must be one of C1, C2, C3, C4, C5, C8; got none"),
         (("--claim=C1",), "--output_dir must name a folder; got none"),
         (("--claim=C3", "--output_dir=x"), "--runs must name runs made with --fixed_scale"),
+        (("--claim=C8", "--output_dir=x"), "--runs must name runs of two or more priors for C8"),
         (
             ("--claim=C2", "--output_dir=x", "--priors=gp"),
             "--priors must be of gaussian_network, ensemble",

@@ -14,13 +14,14 @@ from scipy import stats
 
 from nppac_tf import claim_figures, diagnostics, divergences
 from nppac_tf.agent import NppacAgent
-from nppac_tf.config import AgentConfig, PriorConfig, RunConfig
+from nppac_tf.config import AgentConfig, PriorConfig, RunConfig, TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.diagnostics import (
     degeneracy,
     deviations,
     fixed_scales,
     gradients,
+    prior_classes,
     recalibration,
     writing,
 )
@@ -467,3 +468,175 @@ def test_learning_curves_are_in_the_order_of_the_deviation(tmp_path):
     labels = [label for label in lines_of(panel) if label.startswith("σ₀")]
     assert labels == ["σ₀ = 0.01", "σ₀ = 0.1", "σ₀ = 0.3"]
     np.testing.assert_allclose(lines_of(panel)["σ₀ = 0.3"][:, 1], [0.01, 0.02])
+
+
+def test_a_return_that_tells_something_else_keeps_its_panel(tmp_path):
+    write_run(tmp_path / "a", 0.1, 0, [10, 20, 30])
+    write_run(tmp_path / "b", 0.01, 0, [10, 5])
+    runs = diagnostics.read_fixed_scale_runs([tmp_path / "a", tmp_path / "b"])
+    drawing = claim_figures.fixed_scale_runs(runs)
+    assert len(drawing.axes) == 2
+    # At step 1000, the last of the shorter run; the narrower prior first.
+    assert drawing.get_suptitle().endswith("1,000 steps, σ₀ = 0.01, 0.1: B 0.05, 0.20; KL 5, 5")
+    runs.curves[0]["eval/return"].values[0, 1] = 50.0
+    assert len(claim_figures.fixed_scale_runs(runs).axes) == 3
+
+
+# C8
+
+TIMES = {
+    "gaussian_network": [[0.5, 0.1, 0.3], [0.7, 0.3, 0.1]],
+    "exact_gp": [[0.6, 0.7, 0.8], [0.6, 0.5, 0.7]],
+}
+
+
+def write_class_run(folder, name, seed, times, steps=2000, reached=0.9, prior=None, **training):
+    folder.mkdir(parents=True)
+    base = RunConfig(
+        prior=PriorConfig(prior=name, prior_seed=10 + seed, **prior or {}),
+        training=TrainingConfig(seed=seed, num_env_steps=steps, **training),
+    )
+    (folder / "config.json").write_text(json.dumps({"config": base.to_dict()}))
+    rows = [
+        "env_steps,eval/any_success,eval/time_at_goal,train/kl,monitor/narrow_share,"
+        "monitor/prior_gradient_norm,monitor/value_gradient_norm"
+    ]
+    for index, time in enumerate(times):
+        monitored = ",,," if index == 0 else f"{10 + index + seed},0.25,{6 * index},{2 + seed}"
+        rows.append(f"{1000 * index},{reached},{time},{monitored}")
+    (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def write_class_runs(folder, times=TIMES):
+    return [
+        write_class_run(folder / f"{name}-{seed}", name, seed, values)
+        for name, seeds in times.items()
+        for seed, values in enumerate(seeds)
+    ]
+
+
+def test_runs_are_grouped_by_their_class(tmp_path):
+    result = diagnostics.read_prior_class_runs(write_class_runs(tmp_path)[::-1])
+    assert list(result.classes) == ["exact_gp", "gaussian_network"]
+    network = result.classes["gaussian_network"]
+    assert network.seeds == ((0, 10), (1, 11))
+    np.testing.assert_array_equal(network.values["eval/time_at_goal"], TIMES["gaussian_network"])
+    numbers = result.numbers()
+    assert (numbers["unfinished"], result.notices()) == ([], [])
+    np.testing.assert_array_equal(numbers["env_steps"], [0, 1000, 2000])
+    entry = numbers["by_prior"]["gaussian_network"]
+    assert (entry["seeds"], entry["prior_seeds"]) == ([0, 1], [10, 11])
+    at_goal = entry["eval/time_at_goal"]
+    np.testing.assert_allclose(at_goal["mean"], [0.6, 0.2, 0.2])
+    assert (at_goal["first"], at_goal["last"]) == pytest.approx((0.6, 0.2))
+    assert (at_goal["minimum"], at_goal["minimum_env_steps"]) == (pytest.approx(0.2), 1000)
+    assert entry["eval/any_success"]["last_interval"] == pytest.approx((0.9, 0.9))
+    # Last rows: KL 12 and 13; norms 12 / 2 and 12 / 3.
+    assert entry["train/kl"] == pytest.approx(12.5)
+    assert entry["monitor/narrow_share"] == 0.25
+    assert entry["monitor/prior_gradient_norm / monitor/value_gradient_norm"] == pytest.approx(5.0)
+    assert "monitor/prior_scale_visited" not in entry
+    columns, rows = result.table()
+    assert columns[:4] == ("prior", "seed", "prior_seed", "env_steps")
+    assert len(rows) == 12
+    assert ("gaussian_network", 1, 11, 2000, 0.9, 0.1) in rows
+
+
+def test_the_interval_is_students():
+    values = np.array([0.50, 0.54, 0.61, 0.47])
+    half = 3.182446 * values.std(ddof=1) / 2  # The table's t for three degrees of freedom.
+    assert prior_classes.interval(values) == pytest.approx((0.53 - half, 0.53 + half), abs=1e-6)
+    assert prior_classes.interval(np.array([0.1, 0.9])) == (0.0, 1.0)
+    assert prior_classes.interval(np.array([0.5])) is None
+
+
+def test_an_unfinished_run_shortens_the_comparison_and_is_named(tmp_path):
+    runs = write_class_runs(tmp_path, {"exact_gp": [[0.6, 0.7, 0.8]], "ensemble": [[0.5, 0.4]]})
+    result = diagnostics.read_prior_class_runs(runs)
+    np.testing.assert_array_equal(result.env_steps, [0, 1000])
+    (line,) = result.notices()
+    assert line == (
+        f"{runs[1]} is unfinished (1,000 of 2,000 steps): runs are compared up to step 1,000"
+        "; leave it out to go on"
+    )
+    numbers = result.numbers()
+    assert numbers["unfinished"] == [
+        {"run": "ensemble-0", "env_steps": 1000, "num_env_steps": 2000}
+    ]
+    assert numbers["by_prior"]["exact_gp"]["eval/time_at_goal"]["last"] == 0.7
+    assert numbers["by_prior"]["exact_gp"]["eval/time_at_goal"]["last_interval"] is None
+
+
+def test_a_run_without_an_evaluation_is_left_out_and_named(tmp_path):
+    runs = write_class_runs(tmp_path)
+    for name in ("dropout", "ensemble"):
+        runs.append(write_class_run(tmp_path / name, name, 0, []))
+    (tmp_path / "dropout/metrics.csv").unlink()  # Stopped before its first evaluation.
+    result = diagnostics.read_prior_class_runs(runs)
+    assert result.notices() == [f"{run} has no evaluation yet: it is left out" for run in runs[-2:]]
+    assert result.numbers()["left_out"] == ["dropout", "ensemble"]
+    assert list(result.classes) == ["exact_gp", "gaussian_network"]
+    with pytest.raises(UserError, match="got exact_gp alone: add runs"):
+        diagnostics.read_prior_class_runs([runs[2], runs[-1]])
+    with pytest.raises(UserError, match="got none with an evaluation: add runs"):
+        diagnostics.read_prior_class_runs(runs[-2:])
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        (
+            {"name": "exact_gp", "seed": 1, "batch_size": 64},
+            r"differ in prior and seeds alone; got training\.batch_size 256 .* and 64 in",
+        ),
+        (
+            {"name": "ensemble", "seed": 0, "prior": {"scale_floor": 0.1}},
+            r"got prior\.scale_floor 0\.0 .* and 0\.1 in",
+        ),
+        ({"name": "ensemble", "seed": 0, "steps": 3000}, r"got training\.num_env_steps 2000 "),
+        ({"name": "gaussian_network", "seed": 0}, "both gaussian_network with seed 0: leave one"),
+        ({"name": "gaussian_network", "seed": 1}, "got gaussian_network alone: add runs"),
+        ({"name": "uniform", "seed": 0}, "be made with a fitted prior"),
+        ({"name": "exact_gp", "seed": 0, "reached": ""}, "be of a task with a goal"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(tmp_path, other, complaint):
+    runs = [
+        write_class_run(tmp_path / "a", "gaussian_network", 0, [0.5, 0.4, 0.3]),
+        write_class_run(tmp_path / "b", times=[0.5, 0.4, 0.3], **other),
+    ]
+    with pytest.raises(UserError, match=f"^--runs must .*{complaint}"):
+        diagnostics.read_prior_class_runs(runs)
+
+
+def test_the_curves_of_the_classes_and_their_finding(tmp_path):
+    result = diagnostics.read_prior_class_runs(write_class_runs(tmp_path))
+    finding = claim_figures.prior_class_finding(result)
+    assert finding == (
+        "B at 2,000 steps is highest with exact GP: 0.75, from 0.60 at the start; lowest with "
+        "maximum-likelihood net: 0.20, from 0.60; 95% intervals overlap"
+    )
+    drawing = claim_figures.prior_class_runs(result, finding)
+    assert " ".join(drawing.get_suptitle().split()) == finding
+    drawn = lines_of(drawing.axes[1])["exact GP (2 seeds)"]
+    np.testing.assert_allclose(drawn, [[0, 0.6], [1000, 0.6], [2000, 0.75]])
+    lines = drawing.axes[1].get_lines()
+    assert len(lines) == 6
+    np.testing.assert_array_equal(lines[0].get_ydata(), TIMES["exact_gp"][0])
+    assert lines[0].get_color() == claim_figures.CLASSES["exact_gp"][1]
+
+
+@pytest.mark.parametrize(
+    ("worse", "certainty"),
+    [
+        ([0.10, 0.11, 0.12], "95% intervals do not overlap"),
+        ([0.10, 0.11, 0.90], "95% intervals overlap"),
+        ([0.10], "too few seeds for intervals"),
+    ],
+)
+def test_the_finding_says_whether_seeds_can_tell(tmp_path, worse, certainty):
+    ends = {"exact_gp": [0.80, 0.81, 0.82], "dropout": worse}
+    times = {name: [[0.5, 0.5, end] for end in values] for name, values in ends.items()}
+    result = diagnostics.read_prior_class_runs(write_class_runs(tmp_path, times))
+    assert claim_figures.prior_class_finding(result).endswith(certainty)

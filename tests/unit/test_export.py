@@ -278,6 +278,15 @@ def test_what_is_no_export_is_named(tmp_path):
     metadata.write_text(json.dumps({"version": 0}))
     with pytest.raises(UserError, match="version 0 of the format"):
         load_policy(tmp_path)
-    metadata.write_text(json.dumps({"version": 1, "observation_size": D}))
+    whole = {"version": 1, "task": None, "reward": None, "updates": 0}
+    whole |= {"observation_size": D, "action_size": A}
+    for name in ("task", "updates", "observation_size"):
+        metadata.write_text(json.dumps({key: whole[key] for key in whole if key != name}))
+        with pytest.raises(UserError, match=f"is not an exported policy: .* has no {name}"):
+            load_policy(tmp_path)
+    metadata.write_text("[]")
+    with pytest.raises(UserError, match="is not an exported policy"):
+        load_policy(tmp_path)
+    metadata.write_text(json.dumps(whole))
     with pytest.raises(UserError, match="not a whole exported policy"):
         load_policy(tmp_path)

@@ -159,6 +159,15 @@ def test_a_first_signal_is_noted_and_a_second_interrupts():
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.fixture
+def default_interrupt():
+    """As in a terminal: a job in the background of a shell inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("default_interrupt")
 def test_one_interrupt_leaves_the_program_running():
     with common.stop_on_signals() as stop:
         signal.raise_signal(signal.SIGINT)
