@@ -408,15 +408,14 @@ def _short(value: Any) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps Minari's remarks, which are for those who publish data sets, from the terminal."""
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    hub.setLevel(logging.CRITICAL)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            hub.setLevel(level)
+            logging.disable(disabled)
 
 
 @contextlib.contextmanager

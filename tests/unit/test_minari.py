@@ -1,6 +1,7 @@
 """Tests of reading and writing Minari data sets, of hostile and damaged ones too."""
 
 import json
+import logging
 import pathlib
 import shutil
 import sys
@@ -211,6 +212,7 @@ def test_an_absent_data_set_names_close_ones(root, monkeypatch):
 def download_failing(error):
     def download(dataset_id):
         print("Downloading ...")
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 4s")
         warnings.warn("recommend", stacklevel=1)
         raise error
 
