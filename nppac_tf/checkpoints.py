@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from nppac_tf.errors import UserError
-from nppac_tf.files import sync_folder
+from nppac_tf.files import sync
 from nppac_tf.replay import Replay
 
 _VERSION = 1
@@ -81,9 +81,9 @@ class RunCheckpoint:
                 manifest = {path.name: _checksum(path) for path in sorted(temporary.iterdir())}
                 (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2))
                 for path in (*temporary.iterdir(), temporary):
-                    sync_folder(path)
+                    sync(path)
                 os.rename(temporary, self._folder / f"{_PREFIX}{number:06d}")
-                sync_folder(self._folder)
+                sync(self._folder)
             for old in _all(self._folder)[_TO_KEEP:]:
                 shutil.rmtree(old, ignore_errors=True)  # What stays goes at the next save.
 

@@ -29,7 +29,7 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -37,8 +37,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     replace_file(path, lambda file: file.write(text.encode()))
 
 
-def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Asks the disk to keep what was made, renamed or removed in a folder, where it can."""
+def sync(path: str | os.PathLike[str]) -> None:
+    """Asks the disk to keep a file, or what was made, renamed or removed in a folder."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)

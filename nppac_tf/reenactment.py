@@ -103,19 +103,6 @@ def reenact(
     return Reenactment(tuple(successes), tuple(errors), tuple(rewards))
 
 
-def can_reenact(task: Task, demonstrations: Demonstrations | Recording) -> bool:
-    """Whether the simulator can be put where the first episode began, to 1 % or 0.01."""
-    episode = _episodes(demonstrations)[0]
-    if episode.observations.shape[1] != task.observation_size:
-        return False
-    with contextlib.closing(task.make()) as environment:
-        try:
-            observation = _beginning(environment, episode, task)()
-        except UserError:
-            return False
-    return bool(np.allclose(observation, episode.observations[0], rtol=0.01, atol=0.01))
-
-
 def alignment_errors(
     task: Task,
     demonstrations: Demonstrations | Recording,

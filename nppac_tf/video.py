@@ -149,7 +149,7 @@ class VideoWriter:
                 "pix_fmt_out": "yuv420p",
                 "output_params": [
                     "-vf",
-                    "crop=trunc(iw/2)*2:trunc(ih/2)*2",
+                    _EVEN_SIZE,
                     "-movflags",
                     "+faststart",
                 ],

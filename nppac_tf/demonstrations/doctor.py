@@ -18,6 +18,7 @@ from nppac_tf.demonstrations.examination import (
     Simulation,
     goal_flags,
     known_task,
+    tasks_of_sizes,
 )
 from nppac_tf.demonstrations.recording import Recording
 from nppac_tf.errors import UserError
@@ -60,11 +61,6 @@ def candidate_tasks(recording: Recording) -> list[str]:
     if named is not None:
         return [] if ":" in named else [known_task(named) or named]
     return tasks_of_sizes(_sizes(recording))
-
-
-def tasks_of_sizes(sizes: tuple[int, int] | None) -> list[str]:
-    """The known tasks of these sizes of observation and action."""
-    return [name for name, known_sizes in TASK_SIZES.items() if known_sizes == sizes]
 
 
 def diagnose(

@@ -107,6 +107,11 @@ class Finding:
     episodes: tuple[int, ...] = ()
 
 
+def tasks_of_sizes(sizes: tuple[int, int] | None) -> list[str]:
+    """The known tasks of these sizes of observation and action."""
+    return [name for name, known_sizes in TASK_SIZES.items() if known_sizes == sizes]
+
+
 def known_task(name: str) -> str | None:
     """The short name of a task, or of a Gymnasium id of any version; None for one that has none."""
     stem = name.rpartition("-v")[0] or name

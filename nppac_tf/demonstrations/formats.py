@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from nppac_tf import archives
 from nppac_tf.demonstrations import minari_data, pickles
 from nppac_tf.demonstrations.demonstrations import (
     Demonstrations,
@@ -26,14 +27,13 @@ from nppac_tf.demonstrations.demonstrations import (
     as_episode_ends,
     as_matrix,
 )
-from nppac_tf.demonstrations.examination import TASK_SIZES, known_task
+from nppac_tf.demonstrations.examination import known_task, tasks_of_sizes
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.errors import UserError
 from nppac_tf.files import replace_file
 
 _EMBEDDED_PREFIX = "embedded:"
 _HEAD_SIZE = 512
-_MAX_UNPACKED_BYTES = 2**32
 _MAX_NUMBERS_PER_BYTE = 4
 _NPY_MAGIC = b"\x93NUMPY"
 _UNKNOWN = "something else"
@@ -77,13 +77,13 @@ def load_demonstrations(
         return demonstrations
     sizes = (demonstrations.observation_size, demonstrations.action_size)
     named = known_task(recording.environment_id) if recording.environment_id else None
-    if named not in (None, task.name) and task.name in TASK_SIZES:
+    if named not in (None, task.name) and known_task(task.name):
         raise UserError(
             f"{os.fspath(source)}: demonstrations must be of {task.name}; got those of {named}: "
             f"pass --task={named}"
         )
     if sizes != (task.observation_size, task.action_size):
-        fitting = [named] if named else [name for name, own in TASK_SIZES.items() if own == sizes]
+        fitting = [named] if named else tasks_of_sizes(sizes)
         hint = f"; did you mean --task={' or '.join(fitting)}?" if fitting else ""
         raise UserError(
             f"{os.fspath(source)}: demonstrations must have observation size "
@@ -232,14 +232,7 @@ def _read_archive(file: BinaryIO) -> dict[str, np.ndarray]:
             f"the file must be a whole npz archive of plain arrays; got {_describe(start)}"
         )
     try:
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > _MAX_UNPACKED_BYTES:
-            raise UserError(
-                f"the file must unpack to at most {_MAX_UNPACKED_BYTES:,} bytes; got {unpacked:,}"
-            )
-        with np.load(file, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
+        return archives.read_arrays(file)
     except UserError:
         raise
     except Exception as error:

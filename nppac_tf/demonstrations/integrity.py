@@ -12,13 +12,13 @@ from functools import partial
 import numpy as np
 
 from nppac_tf.demonstrations.examination import (
-    TASK_SIZES,
     Finding,
     Patient,
     count,
     dimensions,
     joined,
     number,
+    tasks_of_sizes,
 )
 from nppac_tf.demonstrations.recording import RecordedEpisode
 
@@ -74,7 +74,7 @@ def check_sizes(patient: Patient) -> Iterator[Finding]:
     wanted = (task.observation_size, task.action_size)
     if sizes == wanted:
         return
-    fitting = [name for name, known in TASK_SIZES.items() if known == sizes]
+    fitting = tasks_of_sizes(sizes)
     if sizes == wanted[::-1]:
         advice = "Observations and actions are exchanged: exchange them back."
     elif fitting:

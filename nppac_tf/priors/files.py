@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from nppac_tf.archives import read_arrays
 from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
@@ -116,9 +117,9 @@ def load_prior(path: str | os.PathLike[str]) -> BehavioralPrior:
         UserError: if the file is missing, damaged, or not a prior of this version.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            arrays = {name: file[name] for name in file.files if name != "header"}
+        with open(path, "rb") as file:
+            arrays = read_arrays(file)
+        header = json.loads(str(arrays.pop("header")))
         if header["version"] != _VERSION:
             raise UserError(
                 f"{path} was written by version {header['version']} of the format; "

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
+from nppac_tf.archives import read_arrays
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
 from nppac_tf.files import replace_file
@@ -141,9 +142,9 @@ def load_novelty(path: str | os.PathLike[str]) -> Novelty:
         UserError: if the file is missing, damaged, or of another version.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            arrays = {name: file[name] for name in file.files if name != "header"}
+        with open(path, "rb") as file:
+            arrays = read_arrays(file)
+        header = json.loads(str(arrays.pop("header")))
         if header["version"] == _VERSION:
             return Novelty.from_state(header["settings"], arrays)
     except FileNotFoundError:

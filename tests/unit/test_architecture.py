@@ -21,7 +21,7 @@ from sources import PACKAGE, ROOT, Module, home_of, parse, read_modules, within
 # as no cycle comes of it. A package (demonstrations, priors, baselines) stands for all its modules.
 # The launchers in launch/ lie above all: they may import any of these, and none imports a launcher.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "config", "divergences", "files", "seeding"}),
+    frozenset({"archives", "errors", "config", "divergences", "files", "seeding"}),
     frozenset({"demonstrations", "priors", "networks"}),
     frozenset({"replay", "environments", "evaluation", "reenactment", "agent"}),
     frozenset(
