@@ -1,16 +1,17 @@
 """Measures one of the paper's claims: numbers (JSON), tables (CSV) and figures (PNG) in a folder.
 
 python launch/diagnose.py --claim=C2 --demonstrations=pen.npy --task=pen-binary --output_dir=claims
-python launch/diagnose.py --claim=C3 --runs=runs/a,runs/b --output_dir=claims
+python launch/diagnose.py --claim=C3 --runs='runs/c3/*' --output_dir=claims
 python launch/diagnose.py --claim=C8 --runs=runs/a,runs/b --output_dir=claims
 
 C1: KL(q || p) as p degenerates. C2 and C5, in one go: the priors' deviation on and off the
 demonstrations, heat maps, calibration. C3: runs with --fixed_scale, put together. C4: the actor's
-gradient as the prior's deviation falls. C8: runs that differ in --prior and seeds alone, put
-together. The task, where given, is where C2 visits states.
+gradient as the prior's deviation falls. C8: runs that differ in --prior, --scale_floor and seeds
+alone, put together. The task, where given, is where C2 visits states.
 """
 
 import dataclasses
+import glob
 import pathlib
 from typing import Any
 
@@ -32,7 +33,10 @@ _CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5", "C8"), 
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for what is written.")
 _PRIORS = flags.DEFINE_list("priors", _FITTED, "C2, C5: classes to compare, with commas between.")
 _RUNS = flags.DEFINE_list(
-    "runs", None, "Folders of runs. C3: with --fixed_scale; C8: of several priors."
+    "runs",
+    None,
+    "Folders of runs, which may be patterns ('runs/c3/*'). C3: with --fixed_scale; C8: of several "
+    "priors.",
 )
 _HELD_OUT = flags.DEFINE_float("held_out_fraction", 0.2, "C2, C5: share of the episodes held out.")
 _NUM_STATES = flags.DEFINE_integer(
@@ -76,6 +80,17 @@ def main() -> None:
         print(path)
 
 
+def _runs() -> list[str]:
+    """The folders that --runs names, patterns spelled out."""
+    found: list[str] = []
+    for name in _RUNS.value or ():
+        matches = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
+        if not matches:
+            raise UserError(f"--runs must name folders; nothing is at {name}")
+        found += matches
+    return found
+
+
 def _degeneracy(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
     from nppac_tf import claim_figures, diagnostics
 
@@ -87,7 +102,7 @@ def _degeneracy(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
 def _fixed_scales(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
     from nppac_tf import claim_figures, diagnostics
 
-    result = diagnostics.read_fixed_scale_runs(_RUNS.value or ())
+    result = diagnostics.read_fixed_scale_runs(_runs())
     figures = {"c3": claim_figures.fixed_scale_runs(result)}
     return diagnostics.write_claim(folder, "c3", result.numbers(), {"c3": result.table()}, figures)
 
@@ -95,7 +110,7 @@ def _fixed_scales(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
 def _prior_classes(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
     from nppac_tf import claim_figures, diagnostics
 
-    result = diagnostics.read_prior_class_runs(_RUNS.value or ())
+    result = diagnostics.read_prior_class_runs(_runs())
     for notice in result.notices():
         print(notice)
     finding = claim_figures.prior_class_finding(result)

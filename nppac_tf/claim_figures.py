@@ -14,7 +14,7 @@ from nppac_tf.diagnostics.degeneracy import EDGE, Degeneracy
 from nppac_tf.diagnostics.deviations import LEVELS, Deviations
 from nppac_tf.diagnostics.fixed_scales import FixedScaleRuns
 from nppac_tf.diagnostics.gradients import DECADES, GradientGrowth
-from nppac_tf.diagnostics.prior_classes import PriorClassRuns, interval
+from nppac_tf.diagnostics.prior_classes import ClassRuns, PriorClassRuns, interval
 from nppac_tf.diagnostics.recalibration import Recalibration
 
 # One color per class in every figure (Okabe and Ito's, told apart by the color-blind).
@@ -418,11 +418,17 @@ def prior_class_finding(result: PriorClassRuns) -> str:
     else:
         apart = intervals[0][0] > intervals[1][1]
         certainty = f"95% intervals {'do not overlap' if apart else 'overlap'}"
+    labels = [_class_label(result.classes[name]) for name in (best, worst)]
     return (
-        f"B at {int(result.env_steps[-1]):,} steps is highest with {CLASSES[best][0]}: "
-        f"{last[0]:.2f}, from {first[0]:.2f} at the start; lowest with {CLASSES[worst][0]}: "
+        f"B at {int(result.env_steps[-1]):,} steps is highest with {labels[0]}: "
+        f"{last[0]:.2f}, from {first[0]:.2f} at the start; lowest with {labels[1]}: "
         f"{last[1]:.2f}, from {first[1]:.2f}; {certainty}"
     )
+
+
+def _class_label(runs: ClassRuns) -> str:
+    floor = f", floor {runs.scale_floor:g}" if runs.scale_floor else ""
+    return f"{CLASSES[runs.prior][0]}{floor}"
 
 
 def prior_class_runs(result: PriorClassRuns, title: str) -> figure.Figure:
@@ -437,19 +443,21 @@ def prior_class_runs(result: PriorClassRuns, title: str) -> figure.Figure:
     ):
         if result.warmup_steps:
             panel.axvspan(0, result.warmup_steps, color="#EEEEEE", zorder=0)
-        for name, runs in result.classes.items():
-            class_label, color = CLASSES[name]
+        for runs in result.classes.values():
+            color = CLASSES[runs.prior][1]
+            style = "--" if runs.scale_floor else "-"
             values = runs.values[metric]
             for run in values:
-                panel.plot(result.env_steps, run, color=color, alpha=0.4, linewidth=0.8)
+                panel.plot(result.env_steps, run, style, color=color, alpha=0.4, linewidth=0.7)
             mean = values.mean(axis=0)
             plural = "" if len(values) == 1 else "s"
             panel.plot(
                 result.env_steps,
                 mean,
+                style,
                 color=color,
                 linewidth=2.2,
-                label=f"{class_label} ({len(values)} seed{plural})",
+                label=f"{_class_label(runs)} ({len(values)} seed{plural})",
             )
         panel.set_title(label, fontsize="small")
         panel.set_xlabel("environment steps")

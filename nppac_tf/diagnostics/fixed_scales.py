@@ -1,6 +1,6 @@
 """C3: the smaller the prior's deviation, the worse online learning with the KL term.
 
-Read from runs that differ in `--fixed_scale` (and seed) alone.
+Read from runs that differ in `--fixed_scale` and seeds (`--seed`, `--prior_seed`) alone.
 """
 
 import dataclasses
@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nppac_tf import reports
+from nppac_tf.diagnostics.comparable import require_alike
 from nppac_tf.diagnostics.writing import Table
 from nppac_tf.errors import UserError
 from nppac_tf.rundir import RunDirectory
 
 METRICS = ("eval/time_at_goal", "eval/return", "train/kl")
 _FINAL_EVALUATIONS = 3
+_MAY_DIFFER = ("prior.fixed_scale", "prior.prior_seed", "training.seed")
 
 
 class Curve(NamedTuple):
@@ -33,10 +35,12 @@ class FixedScaleRuns:
     Attributes:
         scales: [S], rising.
         curves: For each scale, metric -> curve.
+        seeds: Of each scale, the seeds of its runs, in their order in the curves.
     """
 
     scales: np.ndarray
     curves: tuple[dict[str, Curve], ...]
+    seeds: tuple[tuple[int, ...], ...]
 
     def numbers(self) -> dict[str, Any]:
         """For c3.json: by scale, first value and mean over seeds of the last evaluations."""
@@ -58,15 +62,16 @@ class FixedScaleRuns:
         }
 
     def table(self) -> Table:
-        """For c3.csv: a row per scale, metric and evaluation, means over runs."""
+        """For c3.csv: a row per scale, seed, metric and evaluation."""
         rows = [
-            (scale, metric, int(step), value)
-            for scale, curves in zip(self.scales, self.curves, strict=True)
+            (scale, seed, metric, int(step), value)
+            for scale, seeds, curves in zip(self.scales, self.seeds, self.curves, strict=True)
             for metric, (steps, values) in curves.items()
-            for step, value in zip(steps, values.mean(axis=0), strict=True)
+            for seed, run in zip(seeds, values, strict=True)
+            for step, value in zip(steps, run, strict=True)
             if np.isfinite(value)
         ]
-        return ("sigma0", "metric", "env_steps", "mean"), rows
+        return ("sigma0", "seed", "metric", "env_steps", "value"), rows
 
 
 def read_fixed_scale_runs(runs: Sequence[str | os.PathLike[str]]) -> FixedScaleRuns:
@@ -75,18 +80,29 @@ def read_fixed_scale_runs(runs: Sequence[str | os.PathLike[str]]) -> FixedScaleR
     They are compared at the evaluations that all of them have.
 
     Raises:
-        UserError: if one is no run, or was made without a fixed scale.
+        UserError: if one is no run or was made without a fixed scale, if two have the same scale
+            and seeds, or if anything but these differs.
     """
-    fixed_scales: list[float] = []
-    for run in runs:
-        scale = RunDirectory(run).config().prior.fixed_scale
+    configs = [RunDirectory(run).config() for run in runs]
+    found: dict[tuple[float, int, int], str | os.PathLike[str]] = {}
+    for run, config in zip(runs, configs, strict=True):
+        scale = config.prior.fixed_scale
         if scale is None:
             raise UserError(f"--runs must be made with --fixed_scale; {run} was not: leave it out")
-        fixed_scales.append(scale)
-    compared = reports.in_common([reports.read_metrics(run) for run in runs])
+        key = (scale, config.training.seed, config.prior.prior_seed)
+        if key in found:
+            raise UserError(
+                f"--runs must differ in fixed_scale or seed; got {found[key]} and {run}, both "
+                f"{scale} with seed {key[1]}: leave one out"
+            )
+        found[key] = run
+    require_alike(runs, configs, _MAY_DIFFER, "fixed_scale and seeds")
     tables: dict[float, list[reports.Table]] = {}
-    for scale, table in zip(fixed_scales, compared, strict=True):
+    seeds: dict[float, list[int]] = {}
+    compared = reports.in_common([reports.read_metrics(found[key]) for key in sorted(found)])
+    for (scale, seed, _), table in zip(sorted(found), compared, strict=True):
         tables.setdefault(scale, []).append(table)
+        seeds.setdefault(scale, []).append(seed)
     scales = sorted(tables)
     return FixedScaleRuns(
         np.array(scales),
@@ -98,4 +114,5 @@ def read_fixed_scale_runs(runs: Sequence[str | os.PathLike[str]]) -> FixedScaleR
             }
             for scale in scales
         ),
+        tuple(tuple(seeds[scale]) for scale in scales),
     )

@@ -1,19 +1,21 @@
 """C8: what the class of the prior does to online learning, read from runs that differ in it alone.
 
-Runs may differ in `--prior` and in seeds (`--seed`, `--prior_seed`), in nothing else.
+Runs may differ in `--prior`, in the lower bound on its deviation (`--scale_floor`), and in seeds
+(`--seed`, `--prior_seed`), in nothing else. A class with a lower bound is a class of its own.
 """
 
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from nppac_tf import reports
 from nppac_tf.config import PRIORS
+from nppac_tf.diagnostics.comparable import require_alike
 from nppac_tf.diagnostics.writing import Table
 from nppac_tf.errors import UserError
 from nppac_tf.rundir import RunDirectory
@@ -22,7 +24,7 @@ METRICS = ("eval/any_success", "eval/time_at_goal")
 INTERVAL = "95 %, of the mean over seeds: Student's t, cut to [0, 1]; none for one seed"
 _MONITORED = ("monitor/prior_scale_visited", "monitor/narrow_share", "train/kl")
 _PRIOR_GRADIENT, _VALUE_GRADIENT = "monitor/prior_gradient_norm", "monitor/value_gradient_norm"
-_MAY_DIFFER = ("prior.prior", "prior.prior_seed", "training.seed")
+_MAY_DIFFER = ("prior.prior", "prior.scale_floor", "prior.prior_seed", "training.seed")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,11 +32,15 @@ class ClassRuns:
     """The runs of one class, at the steps that the runs of all classes have evaluated.
 
     Attributes:
+        prior: The class, as `--prior` has it.
+        scale_floor: Lower bound on its deviation; 0 for none.
         seeds: Of each run: `training.seed` and `prior.prior_seed`.
         values: Metric -> [runs, K], in [0, 1].
         monitored: Mean over runs of each figure's last known value; without those that no run has.
     """
 
+    prior: str
+    scale_floor: float
     seeds: tuple[tuple[int, int], ...]
     values: Mapping[str, np.ndarray]
     monitored: Mapping[str, float]
@@ -46,7 +52,7 @@ class PriorClassRuns:
 
     Attributes:
         env_steps: [K], rising: the evaluations that all runs have in common.
-        classes: Name -> runs.
+        classes: Name, which tells of a lower bound -> runs.
         warmup_steps: Environment steps at the start in which the policy is held.
         eval_episodes: Episodes per evaluation.
         unfinished: Of each run that is not as long as it was to be: its folder, its steps, and
@@ -130,32 +136,27 @@ def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassR
             class and seeds, if there is a single class, or if anything but class and seeds differs.
     """
     configs = [RunDirectory(run).config() for run in runs]
-    first = dict(_settings(configs[0].to_dict()))
+    require_alike(runs, configs, _MAY_DIFFER, "prior, scale_floor and seeds")
+    found: dict[_Key, str | os.PathLike[str]] = {}
     for run, config in zip(runs, configs, strict=True):
-        for field, value in _settings(config.to_dict()):
-            if value != first[field]:
-                raise UserError(
-                    f"--runs must differ in prior and seeds alone; got {field} {first[field]!r} "
-                    f"in {runs[0]} and {value!r} in {run}: leave one out"
-                )
-    found: dict[tuple[str, int, int], str | os.PathLike[str]] = {}
-    for run, config in zip(runs, configs, strict=True):
-        key = (config.prior.prior, config.training.seed, config.prior.prior_seed)
-        if config.prior.prior == "uniform":
+        prior = config.prior
+        kind = _Kind(prior.prior, prior.scale_floor)
+        key = _Key(kind, config.training.seed, prior.prior_seed)
+        if prior.prior == "uniform":
             raise UserError(f"--runs must be made with a fitted prior; {run} was not: leave it out")
         if key in found:
             raise UserError(
                 f"--runs must differ in prior or seed; got {found[key]} and {run}, "
-                f"both {key[0]} with seed {key[1]}: leave one out"
+                f"both {key.kind.name} with seed {key.seed}: leave one out"
             )
         found[key] = run
     left_out = tuple(str(run) for run in found.values() if not RunDirectory(run).rows())
     found = {key: run for key, run in found.items() if str(run) not in left_out}
-    names = sorted({name for name, _, _ in found}, key=PRIORS.index)
-    if len(names) < 2:
+    kinds = sorted({key.kind for key in found}, key=lambda kind: (PRIORS.index(kind[0]), kind[1]))
+    if len(kinds) < 2:
         raise UserError(
-            f"--runs must be of two or more classes of prior; got {names[0] if names else 'none'} "
-            f"{'alone' if names else 'with an evaluation'}: add runs"
+            "--runs must be of two or more classes of prior; got "
+            f"{f'{kinds[0].name} alone' if kinds else 'none with an evaluation'}: add runs"
         )
     tables = [reports.read_metrics(run) for run in found.values()]
     planned = configs[0].training.num_env_steps
@@ -175,8 +176,8 @@ def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassR
     return PriorClassRuns(
         next(iter(rows.values()))["env_steps"],
         {
-            name: _class_runs({k[1:]: rows[k] for k in sorted(rows) if k[0] == name})
-            for name in names
+            kind.name: _class_runs(kind, {k[1:]: rows[k] for k in sorted(rows) if k.kind == kind})
+            for kind in kinds
         },
         configs[0].training.critic_warmup_steps,
         configs[0].training.eval_episodes,
@@ -185,7 +186,24 @@ def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassR
     )
 
 
-def _class_runs(tables: Mapping[tuple[int, int], reports.Table]) -> ClassRuns:
+class _Kind(NamedTuple):
+    """A class of prior, with the lower bound on its deviation."""
+
+    prior: str
+    scale_floor: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.prior}, floor {self.scale_floor:g}" if self.scale_floor else self.prior
+
+
+class _Key(NamedTuple):
+    kind: _Kind
+    seed: int
+    prior_seed: int
+
+
+def _class_runs(kind: _Kind, tables: Mapping[tuple[int, int], reports.Table]) -> ClassRuns:
     last: dict[str, list[float]] = {}
     for table in tables.values():
         figures = {name: table[name] for name in _MONITORED if name in table}
@@ -198,16 +216,8 @@ def _class_runs(tables: Mapping[tuple[int, int], reports.Table]) -> ClassRuns:
             if len(known):
                 last.setdefault(name, []).append(float(known[-1]))
     return ClassRuns(
+        *kind,
         tuple(tables),
         {metric: np.stack([table[metric] for table in tables.values()]) for metric in METRICS},
         {name: float(np.mean(values)) for name, values in last.items()},
     )
-
-
-def _settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Fields that runs must share, by their dotted names."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{name}.")
-        elif f"{prefix}{name}" not in _MAY_DIFFER:
-            yield f"{prefix}{name}", value

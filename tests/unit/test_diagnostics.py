@@ -1,7 +1,6 @@
 """The measured claims against closed forms, numerical integration and NumPy."""
 
 import csv
-import dataclasses
 import json
 import math
 import types
@@ -353,9 +352,12 @@ def test_closed_form_gradients_agree_with_the_divergence(growth):
 # C3
 
 
-def write_run(folder, scale, seed, returns):
+def write_run(folder, scale, seed, returns, batch_size=256):
     folder.mkdir(parents=True)
-    config = RunConfig(prior=dataclasses.replace(PriorConfig(), fixed_scale=scale))
+    config = RunConfig(
+        prior=PriorConfig(fixed_scale=scale),
+        training=TrainingConfig(seed=seed, batch_size=batch_size),
+    )
     (folder / "config.json").write_text(json.dumps({"config": config.to_dict()}))
     rows = ["env_steps,eval/time_at_goal,eval/return,train/kl"]
     rows += [
@@ -382,15 +384,30 @@ def test_runs_are_grouped_by_their_deviation(tmp_path):
     assert wide["train/kl, first"] == pytest.approx(5.5)
     assert result.numbers()["final_return_rises_with_sigma0"]
     columns, rows = result.table()
-    assert (0.1, "eval/return", 3000, 60.0) in rows
-    assert not [row for row in rows if row[1] == "train/kl" and row[2] == 0]
-    assert len(columns) == 4
+    assert columns == ("sigma0", "seed", "metric", "env_steps", "value")
+    assert (0.1, 1, "eval/return", 3000, 80.0) in rows
+    assert not [row for row in rows if row[2] == "train/kl" and row[3] == 0]
+    assert len(rows) == 3 * (4 + 4 + 3)
 
 
 def test_a_run_without_a_fixed_deviation_is_refused(tmp_path):
     write_run(tmp_path / "a", None, 0, [1, 2])
     with pytest.raises(UserError, match="--runs must be made with --fixed_scale"):
         fixed_scales.read_fixed_scale_runs([tmp_path / "a"])
+
+
+def test_runs_of_one_deviation_and_seed_are_refused(tmp_path):
+    for name in "ab":
+        write_run(tmp_path / name, 0.1, 3, [1, 2])
+    with pytest.raises(UserError, match=r"fixed_scale or seed; got .*a and .*b, both 0\.1"):
+        fixed_scales.read_fixed_scale_runs([tmp_path / "a", tmp_path / "b"])
+
+
+def test_runs_that_differ_in_more_than_the_deviation_are_refused(tmp_path):
+    write_run(tmp_path / "a", 0.1, 0, [1, 2])
+    write_run(tmp_path / "b", 0.2, 0, [1, 2], batch_size=64)
+    with pytest.raises(UserError, match=r"fixed_scale and seeds alone; got training\.batch"):
+        fixed_scales.read_fixed_scale_runs([tmp_path / "a", tmp_path / "b"])
 
 
 # Files
@@ -588,11 +605,11 @@ def test_a_run_without_an_evaluation_is_left_out_and_named(tmp_path):
     [
         (
             {"name": "exact_gp", "seed": 1, "batch_size": 64},
-            r"differ in prior and seeds alone; got training\.batch_size 256 .* and 64 in",
+            r"prior, scale_floor and seeds alone; got training\.batch_size 256 .* and 64 in",
         ),
         (
-            {"name": "ensemble", "seed": 0, "prior": {"scale_floor": 0.1}},
-            r"got prior\.scale_floor 0\.0 .* and 0\.1 in",
+            {"name": "ensemble", "seed": 0, "prior": {"scale_factor": 0.1}},
+            r"got prior\.scale_factor 1\.0 .* and 0\.1 in",
         ),
         ({"name": "ensemble", "seed": 0, "steps": 3000}, r"got training\.num_env_steps 2000 "),
         ({"name": "gaussian_network", "seed": 0}, "both gaussian_network with seed 0: leave one"),
@@ -625,6 +642,22 @@ def test_the_curves_of_the_classes_and_their_finding(tmp_path):
     assert len(lines) == 6
     np.testing.assert_array_equal(lines[0].get_ydata(), TIMES["exact_gp"][0])
     assert lines[0].get_color() == claim_figures.CLASSES["exact_gp"][1]
+
+
+def test_a_lower_bound_makes_a_class_of_its_own(tmp_path):
+    runs = write_class_runs(tmp_path, {"gaussian_network": [[0.5, 0.4, 0.3]]})
+    floored = {"scale_floor": 0.05}
+    runs.append(
+        write_class_run(tmp_path / "floor", "gaussian_network", 0, [0.5, 0.5, 0.6], prior=floored)
+    )
+    result = diagnostics.read_prior_class_runs(runs)
+    assert list(result.classes) == ["gaussian_network", "gaussian_network, floor 0.05"]
+    drawing = claim_figures.prior_class_runs(result, "")
+    label = "maximum-likelihood net, floor 0.05 (1 seed)"
+    assert lines_of(drawing.axes[1])[label][-1, 1] == 0.6
+    assert "highest with maximum-likelihood net, floor 0.05: 0.60" in (
+        claim_figures.prior_class_finding(result)
+    )
 
 
 @pytest.mark.parametrize(
