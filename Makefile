@@ -6,10 +6,12 @@ ARGS ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 SETUP := $(VENV)/.setup-done
+PEERS := .venv_peers
+PEERS_SETUP := $(PEERS)/.setup-done
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-slow lint format bazel clean
+.PHONY: help setup train test test-slow benchmark lint format bazel clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +43,16 @@ test: lint ## Lint, check format and types, then run all tests but the slow ones
 test-slow: setup ## Run the slow tests.
 	$(RUN) -m pytest -m slow
 
+benchmark: setup $(PEERS_SETUP) ## Measure speed beside SB3 and SBX, in .venv_peers; on an idle machine.
+	$(RUN) launch/benchmark.py $(ARGS)
+
+# What the benchmark compares with, in an environment of its own.
+$(PEERS_SETUP): requirements_peers.txt | setup
+	@echo "Installing requirements_peers.txt into $(PEERS): torch is large"
+	@$(RUN) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements_peers.txt
+	@touch $@
+
 lint: setup ## Lint, check format and types.
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -53,6 +65,6 @@ format: setup ## Mend what lint can mend, and format.
 bazel: setup ## Write the BUILD files anew from the imports.
 	$(RUN) tests/bazel.py
 
-clean: ## Remove caches and build outputs; .venv, runs/ and exported/ stay.
+clean: ## Remove caches and build outputs; .venv, .venv_peers, runs/ and exported/ stay.
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT
 	find nppac_tf launch tests -name __pycache__ -type d -prune -exec rm -rf {} +

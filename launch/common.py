@@ -25,7 +25,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parent))
 
 import parsing
 
-from nppac_tf import config
+from nppac_tf import config, threads
 from nppac_tf.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -348,6 +348,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         # A task may be "module:Environment-v0", and its module in the working directory.
         sys.path.append(os.getcwd())
         _quiet()
+        os.environ.update(threads.variables(_available_cores(), os.environ))
         try:
             main()
             sys.stdout.flush()
@@ -517,6 +518,12 @@ def run_configuration(path: pathlib.Path) -> config.RunConfig:
 def _listed(paths: Sequence[pathlib.Path]) -> str:
     shown = [str(path) for path in paths[:3]]
     return ", ".join(shown) + (", ..." if len(paths) > len(shown) else "")
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _quiet() -> None:

@@ -1,81 +1,127 @@
-"""Puts runs of one configuration (seeds) together: a table, and a figure of learning curves.
+"""Compares methods from the folders of their runs: scores with intervals, figures, a web page.
 
-python launch/report.py --runs=runs/pen/seed0,runs/pen/seed1,runs/pen/seed2 --output=curves.png
+python launch/report.py runs/pen --output_dir=report
+python launch/report.py runs/mine/seed* --archive=results/runs --method=mine
+
+A folder is that of a run, or holds such folders. Runs that differ in seeds alone are one method.
 """
 
-import pathlib
+import io
+import sys
 
 import common
+import operands
 from absl import flags
 
 from nppac_tf.errors import UserError
 
-_FIGURES = (".png", ".pdf", ".svg")
-
-_RUNS = flags.DEFINE_list(
-    "runs", None, "Folders of runs, or their metrics.csv, with commas between."
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", None, "Where to write report.html, report.md, report.csv and the figures."
 )
-_OUTPUT = flags.DEFINE_string(
-    "output", None, f"Where to draw the learning curves ({', '.join(_FIGURES)})."
+_TITLE = flags.DEFINE_string("title", "", "Of the page and the figure.")
+_THRESHOLD = flags.DEFINE_float(
+    "threshold",
+    None,
+    "Whose steps are told: of time at goal, 0.6 by default; of return for a task without a goal.",
 )
-_TITLE = flags.DEFINE_string("title", "", "Above the figure.")
+_ARCHIVE = flags.DEFINE_string(
+    "archive", None, "Folder to copy each run's tables to, as TASK/METHOD/seedN."
+)
+_METHOD = flags.DEFINE_string(
+    "method", None, "METHOD in the archive; by default the folder that holds the seedN folders."
+)
+_FOLDERS: list[str] = []
 
 
 def main() -> None:
-    if not _RUNS.value:
-        raise UserError("--runs must name one or more runs, with commas between; got none")
-    output = None if _OUTPUT.value is None else common.require_output("output", _FIGURES)
-    from nppac_tf import reports
-
-    tables = [reports.read_metrics(run) for run in _RUNS.value]
-    tasks = sorted({task for run in _RUNS.value if (task := _task_of(run))})
-    if len(tasks) > 1:
-        raise UserError(f"--runs must be of one task; got runs of {' and '.join(tasks)}")
-    lengths = [int(table["env_steps"][-1]) for table in tables]
-    tables = reports.in_common(tables)
-    from nppac_tf import plotting, progress
-
-    summaries = [reports.summarize(table) for table in tables]
-    metrics = [
-        name
-        for name in reports.METRICS
-        if all(run.first[name] == run.first[name] for run in summaries)
-    ]
-    rows = []
-    for name in metrics:
-        for moment in ("first", "last"):
-            values = [getattr(run, moment)[name] for run in summaries]
-            each = [f"{value:.3g}" for value in values]
-            rows.append((f"{name}, {moment}", *each, f"{reports.interquartile_mean(values):.3g}"))
-    end = summaries[0].env_steps
-    title = f"{len(tables)} runs, {end:,} environment steps"
-    dips = [run.longest_dip for run in summaries if run.longest_dip is not None]
-    if dips:
-        longest = f"{max(dips):,} (longest)"
-        rows.append(("longest dip (steps)", *(f"{dip:,}" for dip in dips), longest))
-    names = [str(index + 1) for index in range(len(tables))]
-    progress.print_table(title, ("", *names, "interquartile mean"), rows)
-    longer = [name for name, length in zip(names, lengths, strict=True) if length > end]
-    if longer:
-        print(f"Runs {', '.join(longer)} are longer: what came after is left out.")
-    if dips:
-        print(
-            "A dip is the time that eval/time_at_goal stays under "
-            f"{reports.KEPT_SHARE:.0%} of its start."
+    if not _FOLDERS or not all(_FOLDERS):
+        raise UserError(
+            "one or more folders of runs must be given: python launch/report.py FOLDER ...; got "
+            + ("an empty name" if _FOLDERS else "none")
         )
+    output = common.require_output_folder("output_dir") if _OUTPUT_DIR.value else None
+    target = common.require_output_folder("archive") if _ARCHIVE.value else None
+    if target is None:
+        common.reject("method", "without --archive")
+    from nppac_tf.reporting import methods as grouping
+    from nppac_tf.reporting import runs as reading
+
+    found = reading.read_runs(_FOLDERS)
+    methods = grouping.group(found.runs)
+    copies = [] if target is None else _copies(methods)
+    from nppac_tf.reporting import comparison as comparing
+    from nppac_tf.reporting import notes as noting
+    from nppac_tf.reporting import tables
+
+    comparison = comparing.compare(methods, _THRESHOLD.value)
+    notes = noting.notes(comparison, found.not_evaluated)
+    title = _TITLE.value or comparison.task
+    end = f"{int(comparison.env_steps[-1]):,}"
+    print(f"{title}: interquartile means [95 % intervals] at {end} environment steps")
+    print(tables.plain(comparison))
+    for note in notes:
+        print(f"Note: {note}")
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        curves = [(name, *reports.together(tables, name)) for name in metrics[:3]]
-        plotting.runs_together(curves, _TITLE.value).savefig(output, dpi=150)
-        print(output)
+        _write(output, comparison, title, grouping.differences(methods), notes)
+    if target is not None:
+        for run, method, seed in copies:
+            print(reading.archive(run, target, method, seed))
 
 
-def _task_of(run: str) -> str | None:
-    """What a run was of, where its folder still says so."""
-    path = pathlib.Path(run)
-    path = (path if path.is_dir() else path.parent) / "config.json"
-    return common.run_configuration(path.parent).task if path.is_file() else None
+def _copies(methods):
+    """Each run with the names of its folders in the archive."""
+    from nppac_tf.reporting import methods as grouping
+
+    if _METHOD.value and len(methods) > 1:
+        raise UserError(
+            f"--method must name a single method; got runs of {len(methods)}, among them "
+            f"{methods[0].name} and {methods[1].name}: archive them one by one"
+        )
+    copies = []
+    for method in methods:
+        name = _METHOD.value or grouping.folder_of(method)
+        if name is None:
+            raise UserError(
+                f"--method must name {method.name}, since its runs are in no folders METHOD/seedN"
+            )
+        seeds = grouping.seed_folders(method)
+        copies += [(run, name, seed) for run, seed in zip(method.runs, seeds, strict=True)]
+    if len({(method, seed) for _, method, seed in copies}) < len(copies):
+        raise UserError(
+            "runs of different methods are in folders of one name: archive them one by one, with "
+            "--method"
+        )
+    return copies
+
+
+def _write(output, comparison, title, differing, notes) -> None:
+    from nppac_tf import files
+    from nppac_tf.reporting import figures, page, tables
+
+    drawn = {metric: figures.curve(comparison, metric) for metric in comparison.metrics}
+    drawn |= {"learning_curves": figures.curves(comparison, _TITLE.value)}
+    drawn |= {"scores": figures.scores(comparison)}
+    images = {}
+    for name, figure in drawn.items():
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
+        images[name] = image.getvalue()
+        _write_image(output / f"{name.rpartition('/')[2]}.png", images[name])
+    for name, text in (
+        ("report.csv", tables.comma_separated(comparison)),
+        ("report.md", tables.markdown(comparison, title, differing, notes)),
+        ("report.html", page.page(comparison, title, images, differing, notes)),
+    ):
+        files.write_text(output / name, text)
+    print(output / "report.html")
+
+
+def _write_image(path, content) -> None:
+    from nppac_tf import files
+
+    files.replace_file(path, lambda file: file.write(content))
 
 
 if __name__ == "__main__":
+    sys.argv, _FOLDERS[:] = operands.take(sys.argv)
     common.run(main)

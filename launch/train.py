@@ -49,11 +49,14 @@ def main() -> None:
 
     task = environments.make_task(config.task, config.reward)
     data = demonstrations.load_demonstrations(config.demonstrations, task)
-    from nppac_tf import agent, priors, progress, rundir, training
+    from nppac_tf import baselines, priors, progress, rundir, training, transitions
+
+    if config.training.demonstration_share or config.training.prefill_replay:
+        transitions.of_demonstrations(data, task)  # A mistake shows before the prior is fitted.
 
     directory = rundir.RunDirectory(folder)
     how_to_go_on = f"go on with --resume --output_dir={folder}"
-    title = f"{config.task}, {config.prior.prior}, seed {config.training.seed}"
+    title = f"{config.task}, {_method(config)}, seed {config.training.seed}"
     with directory.locked(), progress.ProgressDisplay() as display:
         display.say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
         for notice in data.notices:
@@ -78,7 +81,7 @@ def main() -> None:
                 raise KeyboardInterrupt(f"interrupted; {how_to_go_on}") from None
         directory.keep_prior(fitted)
         prior = priors.rescale(fitted, config.prior)
-        learner = agent.NppacAgent.for_task(task, prior, config.agent, config.training.seed)
+        learner = baselines.make_agent(task, prior, config.agent, config.training.seed)
         with common.stop_on_signals() as stop:
             try:
                 rows = training.train(
@@ -124,13 +127,19 @@ def _is_to_resume() -> bool:
     return (path / "config.json").exists()
 
 
+def _method(config: RunConfig) -> str:
+    """Which algorithm, if another than N-PPAC, and which prior."""
+    algorithm, prior = config.agent.algorithm, config.prior.prior
+    return prior if algorithm == "nppac" else f"{algorithm} {prior}"
+
+
 def _readable(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
 
 
 def _default_output_dir(config: RunConfig) -> pathlib.Path:
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{config.prior.prior}-seed{config.training.seed}-{now}"
+    name = f"{_method(config).replace(' ', '-')}-seed{config.training.seed}-{now}"
     return pathlib.Path("runs") / config.task.replace("/", "-").replace(":", "-") / name
 
 

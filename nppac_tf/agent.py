@@ -13,6 +13,10 @@ which changes one quantity in each loss, the log ratio (or the closed-form KL) d
 with d(s) = log pi(a | s) - log pi0(a | s), a single-sample estimate of the KL, or the KL itself
 where both are Gaussian in the same space. pi0 gets no gradients. With `UniformPrior` log pi0 = 0,
 and this is `SacAgent`, to rounding.
+
+Each of SacAgent's two critics may be an ensemble, [E, B] where a critic gives [B]; then i runs over
+all members, in the target over a random few of them (REDQ, Chen et al. 2021; RLPD, Ball et al.
+2023), and the actor may maximize their mean instead of their least.
 """
 
 import collections
@@ -30,7 +34,8 @@ from tf_agents.utils import common
 
 from nppac_tf import divergences
 from nppac_tf.config import AgentConfig
-from nppac_tf.networks import ActorNetwork, CriticNetwork
+from nppac_tf.networks import ActorNetwork, CriticEnsemble, CriticNetwork
+from nppac_tf.precision import resolve as resolve_precision
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
 from nppac_tf.replay import Batch
 from nppac_tf.seeding import derive_seed
@@ -64,16 +69,22 @@ class NppacAgent(sac_agent.SacAgent):
         action_spec: Bounded, [A] float32.
         prior: pi0, over the same observations and actions.
         divergence: "sampled" or "closed_form" (the policy must be a `MultivariateNormalDiag`).
+        num_target_critics: Members, drawn for each update, of which a target takes the least; None
+            for all.
+        actor_value: "min" or "mean" of all members, for the actor.
+        kl_in_target: Whether the critic target has its KL term.
         target_kl: Mean KL in nats to which alpha is tuned; None with an alpha optimizer means
             SacAgent's `target_entropy`, of which it is the negative.
-        alpha_optimizer: None keeps alpha at exp(initial_log_alpha).
+        alpha_optimizer: None keeps alpha at exp(initial_log_alpha), or anneals it.
+        final_temperature: What alpha goes to, geometrically; None for no annealing.
+        annealing_updates: Updates of the critics until it is there.
         seed: Of the samples of actions in the losses; they depend on it and on the step counter
             alone, so a resumed run repeats an uninterrupted one.
         **kwargs: As of `tf_agents.agents.SacAgent`.
 
     Raises:
-        ValueError: for an unknown divergence, a target KL that is not positive or is given beside a
-            target entropy, or a prior whose sizes are not those of the specs.
+        ValueError: for an unknown divergence or actor_value, a target KL that is not positive or is
+            given beside a target entropy, or a prior whose sizes are not those of the specs.
     """
 
     def __init__(
@@ -88,8 +99,13 @@ class NppacAgent(sac_agent.SacAgent):
         *,
         prior: BehavioralPrior,
         divergence: str = "sampled",
+        num_target_critics: int | None = None,
+        actor_value: str = "min",
+        kl_in_target: bool = True,
         target_kl: float | None = None,
         target_entropy: float | None = None,
+        final_temperature: float | None = None,
+        annealing_updates: int = 100_000,
         seed: int = 0,
         name: str = "NppacAgent",
         **kwargs: Any,
@@ -97,9 +113,24 @@ class NppacAgent(sac_agent.SacAgent):
         _check_prior(prior, time_step_spec, action_spec)
         if divergence not in ("sampled", "closed_form"):
             raise ValueError(f"divergence must be sampled or closed_form; got {divergence!r}")
+        if actor_value not in ("min", "mean"):
+            raise ValueError(f"actor_value must be min or mean; got {actor_value!r}")
+        if num_target_critics is not None and num_target_critics < 1:
+            raise ValueError(f"num_target_critics must be at least 1; got {num_target_critics}")
+        if final_temperature is not None and (
+            final_temperature <= 0 or alpha_optimizer is not None
+        ):
+            raise ValueError(
+                "final_temperature must be positive and excludes an alpha_optimizer; "
+                f"got {final_temperature}"
+            )
+        if annealing_updates < 1:
+            raise ValueError(f"annealing_updates must be at least 1; got {annealing_updates}")
         if target_kl is not None and alpha_optimizer is None:
             raise ValueError("target_kl needs an alpha_optimizer, which tunes alpha to it")
-        if kwargs.get("critic_network_2") is None and isinstance(critic_network, CriticNetwork):
+        if kwargs.get("critic_network_2") is None and isinstance(
+            critic_network, CriticNetwork | CriticEnsemble
+        ):
             # SacAgent would copy the seed with the network, and equal twins stay equal.
             kwargs["critic_network_2"] = critic_network.twin()
         if target_kl is not None:
@@ -122,7 +153,13 @@ class NppacAgent(sac_agent.SacAgent):
             **kwargs,
         )
         self._prior = prior
+        self._final_temperature = final_temperature
+        self._annealing_updates = annealing_updates
+        self._initial_log_alpha = kwargs.get("initial_log_alpha", 0.0)
         self._divergence = divergence
+        self._kl_in_target = kl_in_target
+        self._num_target_critics = num_target_critics
+        self._actor_value = {"min": tf.reduce_min, "mean": tf.reduce_mean}[actor_value]
         self._seed = seed
 
     @classmethod
@@ -142,6 +179,7 @@ class NppacAgent(sac_agent.SacAgent):
             seed: Of initial weights and samples.
         """
         config = config or AgentConfig()
+        precision = resolve_precision(config.precision)
         observation_spec = tf.TensorSpec([task.observation_size], tf.float32, "observation")
         action_spec = tensor_spec.BoundedTensorSpec(
             task.action_low.shape, tf.float32, task.action_low, task.action_high, "action"
@@ -153,8 +191,13 @@ class NppacAgent(sac_agent.SacAgent):
                 config.critic_layers,
                 config.critic_layer_norm,
                 seed=derive_seed(seed, f"initial critic {index}"),
+                precision=precision,
                 name=f"CriticNetwork{index}",
             )
+
+        def critics(first: int, last: int) -> CriticNetwork | CriticEnsemble:
+            members = [critic(index) for index in range(first, last + 1)]
+            return members[0] if len(members) == 1 else CriticEnsemble(members)
 
         def adam() -> tf.keras.optimizers.legacy.Optimizer:
             return tf.keras.optimizers.legacy.Adam(config.learning_rate)
@@ -162,21 +205,20 @@ class NppacAgent(sac_agent.SacAgent):
         agent = cls(
             ts.time_step_spec(observation_spec),
             action_spec,
-            critic_network=critic(1),
-            critic_network_2=critic(2),
-            actor_network=ActorNetwork(
-                observation_spec,
-                action_spec,
-                config.actor_layers,
-                config.squash,
-                seed=derive_seed(seed, "initial actor"),
-            ),
+            critic_network=critics(1, config.num_critics // 2),
+            critic_network_2=critics(config.num_critics // 2 + 1, config.num_critics),
+            actor_network=cls._make_actor(observation_spec, action_spec, prior, config, seed),
             actor_optimizer=adam(),
             critic_optimizer=adam(),
             alpha_optimizer=None if config.target_kl is None else adam(),
             prior=prior,
             divergence=config.divergence,
+            num_target_critics=config.num_target_critics,
+            actor_value=config.actor_value,
+            kl_in_target=config.kl_in_target,
             target_kl=config.target_kl,
+            final_temperature=config.final_temperature,
+            annealing_updates=config.annealing_updates,
             initial_log_alpha=math.log(config.temperature),
             target_update_tau=config.target_update_rate,
             gamma=config.discount,
@@ -187,6 +229,24 @@ class NppacAgent(sac_agent.SacAgent):
         agent.initialize()
         agent._make_optimizer_variables()
         return agent
+
+    @classmethod
+    def _make_actor(
+        cls,
+        observation_spec: tf.TensorSpec,
+        action_spec: Any,
+        prior: BehavioralPrior,
+        config: AgentConfig,
+        seed: int,
+    ) -> Any:
+        return ActorNetwork(
+            observation_spec,
+            action_spec,
+            config.actor_layers,
+            config.squash,
+            seed=derive_seed(seed, "initial actor"),
+            precision=resolve_precision(config.precision),
+        )
 
     def _make_optimizer_variables(self) -> None:
         """Makes what the optimizers keep, so that every checkpoint holds and restores all of it."""
@@ -210,6 +270,16 @@ class NppacAgent(sac_agent.SacAgent):
     def actor_network(self) -> Any:
         """Observations -> (distribution over actions, state)."""
         return self._actor_network
+
+    @property
+    def kl_regularized(self) -> bool:
+        """Whether the actor's loss has a KL term, which the pathology monitor watches."""
+        return self._prior.informative
+
+    @property
+    def discount(self) -> float:
+        """Gamma, per environment step."""
+        return float(self._gamma)
 
     @property
     def parameters(self) -> list[tf.Variable]:
@@ -238,7 +308,11 @@ class NppacAgent(sac_agent.SacAgent):
 
     @tf.autograph.experimental.do_not_convert
     def update(
-        self, batch: Batch, weights: tf.Tensor | None = None, learn_policy: bool = True
+        self,
+        batch: Batch,
+        weights: tf.Tensor | None = None,
+        learn_policy: bool = True,
+        policy_batch: Batch | None = None,
     ) -> tf_agent.LossInfo:
         """One update of critics, actor, temperature and target critics.
 
@@ -246,44 +320,62 @@ class NppacAgent(sac_agent.SacAgent):
             batch: B transitions with pi0's statistics.
             weights: Optional importance weights, scalar or [B].
             learn_policy: False leaves actor and temperature as they are.
+            policy_batch: What actor and temperature learn from, without weights; `batch` where
+                None.
         """
-        critic_variables = (
-            self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
-        )
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(critic_variables)
-            critic_loss = self._critic_loss_weight * self._critic_objective(batch, weights)
-        self._apply_gradients(
-            tape.gradient(critic_loss, critic_variables), critic_variables, self._critic_optimizer
-        )
-
-        actor_variables = self._actor_network.trainable_variables
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(actor_variables)
-            loss, kl, q_value, entropy = self._actor_objective(
-                batch.observations, batch.prior, weights
-            )
-            actor_loss = self._actor_loss_weight * loss
-        gradients = tape.gradient(actor_loss, actor_variables)
-        alpha_loss = tf.constant(0.0)
-        if learn_policy:
-            self._apply_gradients(gradients, actor_variables, self._actor_optimizer)
-            alpha_loss = self._update_temperature(batch, weights)
+        critic_loss = self._improve_critics(batch, weights)
+        if policy_batch is not None:
+            batch, weights = policy_batch, None
+        losses = self._improve_policy(batch, weights, learn_policy)
         self.train_step_counter.assign_add(1)
         self._update_target()
         return tf_agent.LossInfo(
-            critic_loss + actor_loss + alpha_loss,
-            NppacLossInfo(
-                critic_loss,
-                actor_loss,
-                alpha_loss,
-                kl,
-                q_value,
-                tf.exp(self._log_alpha),
-                entropy,
-                tf.reduce_mean(batch.prior.scale),
-                tf.linalg.global_norm(gradients),
-            ),
+            critic_loss + losses.actor_loss + losses.alpha_loss,
+            losses._replace(critic_loss=critic_loss),
+        )
+
+    @tf.autograph.experimental.do_not_convert
+    def update_critics(self, batch: Batch, weights: tf.Tensor | None = None) -> tf.Tensor:
+        """One update of critics and target critics alone; gives the critics' loss []."""
+        critic_loss = self._improve_critics(batch, weights)
+        self.train_step_counter.assign_add(1)
+        self._update_target()
+        return critic_loss
+
+    def _improve_critics(self, batch: Batch, weights: tf.Tensor | None) -> tf.Tensor:
+        variables = [weight for critic in self._critics for weight in critic.trainable_variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            loss = self._critic_loss_weight * self._critic_objective(batch, weights)
+        self._apply_gradients(tape.gradient(loss, variables), variables, self._critic_optimizer)
+        return loss
+
+    def _improve_policy(
+        self, batch: Batch, weights: tf.Tensor | None, learn_policy: bool
+    ) -> NppacLossInfo:
+        """Actor and temperature; the critics' loss is left at 0."""
+        variables = self._actor_network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            loss, kl, q_value, entropy = self._actor_objective(
+                batch.observations, batch.prior, weights
+            )
+            loss = self._actor_loss_weight * loss
+        gradients = tape.gradient(loss, variables)
+        alpha_loss = tf.constant(0.0)
+        if learn_policy:
+            self._apply_gradients(gradients, variables, self._actor_optimizer)
+            alpha_loss = self._update_temperature(batch, weights)
+        return NppacLossInfo(
+            tf.constant(0.0),
+            loss,
+            alpha_loss,
+            kl,
+            q_value,
+            tf.exp(self._log_alpha),
+            entropy,
+            tf.reduce_mean(batch.prior.scale),
+            tf.linalg.global_norm(gradients),
         )
 
     @tf.autograph.experimental.do_not_convert
@@ -327,8 +419,7 @@ class NppacAgent(sac_agent.SacAgent):
             tape.watch(variables)
             actions, divergence, _ = self._act(observations, statistics, seed, training=True)
             penalty = tf.exp(self._log_alpha) * tf.reduce_mean(divergence)
-            q = self._min_q(self._critic_network_1, self._critic_network_2, observations, actions)
-            loss = -tf.reduce_mean(q)
+            loss = -tf.reduce_mean(self._value(observations, actions))
         unconnected = tf.UnconnectedGradients.ZERO
         penalty_gradient = tape.gradient(penalty, variables, unconnected_gradients=unconnected)
         loss_gradient = tape.gradient(loss, variables, unconnected_gradients=unconnected)
@@ -371,21 +462,13 @@ class NppacAgent(sac_agent.SacAgent):
             self._sample_seed("critic"),
             training=False,
         )
-        next_q = self._min_q(
-            self._target_critic_network_1,
-            self._target_critic_network_2,
-            batch.next_observations,
-            next_actions,
-        )
+        next_q = self._target_value(batch.next_observations, next_actions)
         targets = tf.stop_gradient(
             reward_scale * batch.rewards
-            + gamma * batch.discounts * (next_q - tf.exp(self._log_alpha) * divergence)
+            + gamma * batch.discounts * (next_q - self._penalty_in_target(divergence))
         )
-        inputs = (batch.observations, batch.actions)
-        errors = sum(
-            loss(targets, critic(inputs, training=training)[0])
-            for critic in (self._critic_network_1, self._critic_network_2)
-        )
+        q = self._q_values(self._critics, batch.observations, batch.actions, training)
+        errors = sum(loss(targets, member) for member in tf.unstack(q))
         regularization = self._critic_network_1.losses + self._critic_network_2.losses
         return _aggregate(errors, weights, regularization)
 
@@ -400,7 +483,7 @@ class NppacAgent(sac_agent.SacAgent):
         actions, divergence, log_prob = self._act(
             observations, statistics, self._sample_seed("actor"), training
         )
-        q = self._min_q(self._critic_network_1, self._critic_network_2, observations, actions)
+        q = self._value(observations, actions)
         loss = _aggregate(
             tf.exp(self._log_alpha) * divergence - q, weights, self._actor_network.losses
         )
@@ -418,6 +501,10 @@ class NppacAgent(sac_agent.SacAgent):
         )
 
     def _update_temperature(self, batch: Batch, weights: tf.Tensor | None) -> tf.Tensor:
+        if self._final_temperature is not None:
+            done = tf.cast(self.train_step_counter + 1, tf.float32) / self._annealing_updates
+            start, end = self._initial_log_alpha, math.log(self._final_temperature)
+            self._log_alpha.assign(start + tf.minimum(done, 1.0) * (end - start))
         if self._alpha_optimizer is None:
             return tf.constant(0.0)
         with tf.GradientTape() as tape:
@@ -454,11 +541,66 @@ class NppacAgent(sac_agent.SacAgent):
         step = tf.cast(self.train_step_counter, tf.int32)
         return tf.stack([derive_seed(self._seed, loss), step])
 
-    def _min_q(
-        self, critic_1: Any, critic_2: Any, observations: tf.Tensor, actions: tf.Tensor
+    def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Any:
+        """As SacAgent's, w' + tau (w - w'), in two operations per weight instead of five."""
+        if tf.distribute.has_strategy():
+            return super()._get_target_updater(tau, period)
+
+        def update() -> tf.Operation:
+            pairs = {
+                id(copy): (source, copy)
+                for critic, target in zip(self._critics, self._target_critics, strict=True)
+                for source, copy in zip(critic.variables, target.variables, strict=True)
+            }
+            updates = [
+                tf.raw_ops.ResourceApplyGradientDescent(
+                    var=copy.handle,
+                    alpha=tf.constant(tau if source.trainable else 1.0, source.dtype),
+                    delta=copy - source,
+                )
+                for source, copy in pairs.values()
+            ]
+            return tf.group(*updates)
+
+        return common.Periodically(update, period, "update_targets")
+
+    def _penalty_in_target(self, divergence: tf.Tensor) -> tf.Tensor:
+        """The KL term of the target, alpha d(s') or nothing, [B]."""
+        alpha = tf.exp(self._log_alpha) if self._kl_in_target else 0.0
+        return alpha * divergence
+
+    def _value(self, observations: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+        """What the actor maximizes, [B]."""
+        q = self._q_values(self._critics, observations, actions)
+        return self._actor_value(q, axis=0)
+
+    def _target_value(self, observations: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+        """The least of the target critics, or of some drawn for this update, [B]."""
+        q = self._q_values(self._target_critics, observations, actions)
+        count = self._num_target_critics
+        if count is not None and count < q.shape[0]:
+            scores = tf.random.stateless_uniform([q.shape[0]], self._sample_seed("target critics"))
+            q = tf.gather(q, tf.math.top_k(scores, count).indices)
+        return tf.reduce_min(q, axis=0)
+
+    @property
+    def _critics(self) -> tuple[Any, Any]:
+        return self._critic_network_1, self._critic_network_2
+
+    @property
+    def _target_critics(self) -> tuple[Any, Any]:
+        return self._target_critic_network_1, self._target_critic_network_2
+
+    @staticmethod
+    def _q_values(
+        critics: Sequence[Any],
+        observations: tf.Tensor,
+        actions: tf.Tensor,
+        training: bool = False,
     ) -> tf.Tensor:
-        inputs = (observations, actions)
-        return tf.minimum(critic_1(inputs)[0], critic_2(inputs)[0])
+        """Values [E, B] of all members."""
+        values = [critic((observations, actions), training=training)[0] for critic in critics]
+        return tf.concat([q if q.shape.rank == 2 else q[tf.newaxis] for q in values], axis=0)
 
     # SacAgent's interface, for experience that does not carry the prior's statistics.
 

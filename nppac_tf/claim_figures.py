@@ -326,6 +326,7 @@ def fixed_scale_runs(result: FixedScaleRuns) -> figure.Figure:
         "eval/time_at_goal": "B: share of time at the goal",
         "eval/return": "return",
         "train/kl": "KL from the prior (nats)",
+        "train/actor_gradient_norm": "norm of the actor's gradient",
     }
     shown = [
         metric
@@ -352,7 +353,7 @@ def fixed_scale_runs(result: FixedScaleRuns) -> figure.Figure:
         panel.set_title(metrics[metric], fontsize="small")
         panel.set_xlabel("environment steps")
         panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-        if metric == "train/kl":
+        if metric in ("train/kl", "train/actor_gradient_norm"):
             panel.set_yscale("log")
     panels[0].set_ylabel("mean of runs (thick), each run (thin)", fontsize="small")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -383,6 +384,7 @@ def _fixed_scale_finding(result: FixedScaleRuns, shown: Sequence[str]) -> str:
         "eval/time_at_goal": "B {:.2f}",
         "eval/return": "return {:,.0f}",
         "train/kl": "KL {:,.0f}",
+        "train/actor_gradient_norm": "gradient {:,.0f}",
     }
     found = [metric for metric in shown if all(metric in curves for curves in result.curves)]
     drawn = [curves[metric] for metric in found for curves in result.curves]

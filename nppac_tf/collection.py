@@ -9,6 +9,7 @@ import tensorflow as tf
 from nppac_tf.agent import NppacAgent
 from nppac_tf.environments import VectorEnvironment
 from nppac_tf.seeding import derive_seed
+from nppac_tf.transitions import Transitions
 
 
 class Collector:
@@ -29,25 +30,30 @@ class Collector:
 
         self._sample = sample
 
-    def collect(self, num_steps: int, first_step: int) -> tuple[tuple[np.ndarray, ...], float]:
+    def collect(self, num_steps: int, first_step: int) -> tuple[Transitions, float]:
         """`num_steps` transitions, and the mean return of the latest finished episodes.
 
         Returns:
-            Arrays of observations, actions, rewards, discounts and next observations, each
-            [num_steps, ...], and a return; nan before the first episode ends.
+            Transitions in the order of time, the environments' side by side, and a return; nan
+            before the first episode ends.
         """
-        columns: list[tuple[np.ndarray, ...]] = []
+        parts: list[Transitions] = []
         batch = self._environments.num_environments
         for offset in range(0, num_steps, batch):
             observations = self._environments.observations
             seed = tf.constant([self._seed, first_step + offset])
             actions = self._sample(tf.constant(observations), seed).numpy()
             step = self._environments.step(actions)
-            self._record(step.rewards, step.terminations | step.truncations)
+            ends = step.terminations | step.truncations
+            self._record(step.rewards, ends)
             discounts = 1.0 - step.terminations.astype(np.float32)
-            columns.append((observations, actions, step.rewards, discounts, step.next_observations))
-        arrays = tuple(np.concatenate(column) for column in zip(*columns, strict=True))
-        return arrays, float(np.mean(self._finished)) if self._finished else float("nan")
+            parts.append(
+                Transitions(
+                    observations, actions, step.rewards, discounts, step.next_observations, ends
+                )
+            )
+        transitions = Transitions(*map(np.concatenate, zip(*parts, strict=True)))
+        return transitions, float(np.mean(self._finished)) if self._finished else float("nan")
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs: the returns of episodes underway and of finished ones."""

@@ -21,8 +21,12 @@ PRIORS = (
     "uniform",
 )
 KERNELS = ("rbf", "matern12", "matern32", "matern52")
+ALGORITHMS = ("nppac", "awac", "cloning")
+ACTOR_VALUES = ("min", "mean")
+TAUGHT = ("critics", "all")
 DIVERGENCES = ("sampled", "closed_form")
 XLA_MODES = ("auto", "on", "off")
+PRECISIONS = ("float32", "bfloat16", "auto")
 REWARDS = ("binary", "negative")
 _MAY_GROW = "training.num_env_steps"
 
@@ -162,6 +166,15 @@ class AgentConfig:
         True, "Actor: tanh-squashed Gaussian (true), or Gaussian with a tanh mean (false)."
     )
     critic_layer_norm: bool = _option(False, "Layer normalization in the critics.")
+    num_critics: int = _option(2, "Critics, each with its own weights and target.")
+    num_target_critics: int = _option(
+        2,
+        "Critics, drawn anew for each update, of whose values a target takes the least.",
+    )
+    actor_value: str = _option(
+        "min", "What the actor maximizes: the least or the mean of all critics.", ACTOR_VALUES
+    )
+    kl_in_target: bool = _option(True, "Count the KL term in the critics' targets.")
     divergence: str = _option(
         "sampled",
         "KL from the prior by one sample, or in closed form (needs --nosquash).",
@@ -171,14 +184,33 @@ class AgentConfig:
     target_kl: float | None = _option(
         None, "If given, alpha is tuned to hold the mean KL at this many nats."
     )
+    final_temperature: float | None = _option(
+        None, "If given, alpha goes to this value, geometrically, over --annealing_updates."
+    )
+    annealing_updates: int = _option(
+        100_000, "Updates of the critics until alpha is at its final value."
+    )
+    precision: str = _option(
+        "float32",
+        "Of matrix products in hidden layers; auto: bfloat16 where the processor or GPU has it.",
+        PRECISIONS,
+    )
     learning_rate: float = _option(3e-4, "Adam's step size for actor, critics and alpha.")
     discount: float = _option(0.99, "Discount gamma per environment step.")
     target_update_rate: float = _option(5e-3, "Share tau of the critics in each target update.")
+    algorithm: str = _option("nppac", "N-PPAC, or what it is compared with.", ALGORITHMS)
 
     def __post_init__(self) -> None:
         _check_choices(self)
         _check_layers("actor_layers", self.actor_layers)
         _check_layers("critic_layers", self.critic_layers)
+        _require(self.num_critics >= 2, "num_critics", "at least 2", self.num_critics)
+        _require(
+            1 <= self.num_target_critics <= self.num_critics,
+            "num_target_critics",
+            f"from 1 to num_critics ({self.num_critics})",
+            self.num_target_critics,
+        )
         _require(
             self.divergence == "sampled" or not self.squash,
             "divergence",
@@ -188,6 +220,21 @@ class AgentConfig:
         _require_positive("temperature", self.temperature)
         if self.target_kl is not None:
             _require_positive("target_kl", self.target_kl)
+        if self.algorithm != "nppac":
+            for name in ("target_kl", "final_temperature"):
+                value = getattr(self, name)
+                _require(value is None, name, f"none with algorithm {self.algorithm}", value)
+        if self.final_temperature is not None:
+            _require_positive("final_temperature", self.final_temperature)
+            _require(
+                self.target_kl is None,
+                "final_temperature",
+                "none with a target_kl, which tunes alpha",
+                self.final_temperature,
+            )
+        _require(
+            self.annealing_updates >= 1, "annealing_updates", "at least 1", self.annealing_updates
+        )
         _require_positive("learning_rate", self.learning_rate)
         _require(0 <= self.discount < 1, "discount", "in [0, 1)", self.discount)
         _require(
@@ -210,7 +257,25 @@ class TrainingConfig:
         1000, "Environment steps collected between two rounds of updates."
     )
     updates_per_step: float = _option(1.0, "Gradient updates per environment step.")
+    policy_interval: int = _option(1, "Updates of the critics for one of the actor.")
+    n_step: int = _option(
+        1,
+        "Environment steps whose rewards a critic's target sums; the KL term is that of the last, "
+        "and sums end with an epoch.",
+    )
     batch_size: int = _option(256, "Transitions per update.")
+    demonstration_share: float = _option(
+        0.0, "Share of each batch drawn from the demonstrations (hand tasks)."
+    )
+    demonstrations_teach: str = _option(
+        "critics", "What learns from that share: the critics, or all.", TAUGHT
+    )
+    offline_updates: int = _option(
+        0,
+        "Updates on the replayed demonstrations before the first environment step; with "
+        "--critic_warmup_steps of the critics alone.",
+    )
+    prefill_replay: bool = _option(False, "The replay begins with the demonstrations (hand tasks).")
     replay_capacity: int = _option(1_000_000, "Transitions the replay holds.")
     pretraining_steps: int = _option(
         10_000, "Updates that fit the actor to the prior on the demonstrations; 0 for none."
@@ -237,6 +302,8 @@ class TrainingConfig:
         for name in (
             "num_environments",
             "steps_per_epoch",
+            "policy_interval",
+            "n_step",
             "batch_size",
             "replay_capacity",
             "pretraining_batch_size",
@@ -245,7 +312,13 @@ class TrainingConfig:
             "checkpoint_interval",
         ):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("num_env_steps", "pretraining_steps", "critic_warmup_steps", "seed"):
+        for name in (
+            "num_env_steps",
+            "pretraining_steps",
+            "offline_updates",
+            "critic_warmup_steps",
+            "seed",
+        ):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         _require(
             self.num_env_steps == 0 or self.critic_warmup_steps < self.num_env_steps,
@@ -258,6 +331,31 @@ class TrainingConfig:
             "pretraining_noise",
             "finite and at least 0",
             self.pretraining_noise,
+        )
+        replayed = round(self.demonstration_share * self.batch_size)
+        _require(
+            self.demonstration_share == 0 or 1 <= replayed <= self.batch_size - 1,
+            "demonstration_share",
+            f"0, or between 1 and {self.batch_size - 1} of the {self.batch_size} transitions",
+            self.demonstration_share,
+        )
+        _require(
+            self.demonstration_share > 0 or self.demonstrations_teach == "critics",
+            "demonstrations_teach",
+            "'critics' without a demonstration_share, since it means nothing then",
+            self.demonstrations_teach,
+        )
+        _require(
+            self.num_env_steps > 0 or self.offline_updates == 0 or self.critic_warmup_steps == 0,
+            "critic_warmup_steps",
+            "0 with offline_updates alone, or the actor never learns",
+            self.critic_warmup_steps,
+        )
+        _require(
+            self.offline_updates == 0 or self.prefill_replay,
+            "offline_updates",
+            "0 without prefill_replay, or there is nothing to learn from",
+            self.offline_updates,
         )
         _require_positive("updates_per_step", self.updates_per_step)
         _require(
@@ -302,6 +400,19 @@ class RunConfig:
             "embedded:NAME or a file",
             self.demonstrations,
         )
+        if self.agent.algorithm == "cloning":
+            _require(
+                self.prior.prior != "uniform",
+                "prior",
+                "one that is fitted with algorithm cloning, which acts as it does",
+                self.prior.prior,
+            )
+            _require(
+                self.training.pretraining_steps == 0,
+                "pretraining_steps",
+                "0 with algorithm cloning, which has nothing to train",
+                self.training.pretraining_steps,
+            )
 
     def require_resumable(self, asked: "RunConfig", run: Any) -> None:
         """Checks that a run of this configuration may go on as asked: the same, or longer.
@@ -324,8 +435,16 @@ class RunConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """The inverse of `to_dict`; an unknown or missing field is a UserError."""
+    def from_dict(cls, values: dict[str, Any], archived: bool = False) -> "RunConfig":
+        """The inverse of `to_dict`; an unknown or missing field is a UserError.
+
+        Args:
+            values: Nested plain values.
+            archived: Whether an earlier version may have written them: then today's defaults stand
+                in for missing fields.
+        """
+        if archived:
+            values = _over(cls().to_dict(), values)
         try:
             parts: tuple[tuple[Any, dict[str, Any]], ...] = (
                 (cls, values),
@@ -351,6 +470,19 @@ class RunConfig:
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _over(defaults: dict[str, Any], values: Any) -> dict[str, Any]:
+    """Values, and defaults where there are none."""
+    if not isinstance(values, dict):
+        raise UserError("not the configuration of a run: it must hold fields and their values")
+    merged = dict(values)
+    for name, default in defaults.items():
+        if isinstance(default, dict):
+            merged[name] = _over(default, values.get(name, {}))
+        else:
+            merged.setdefault(name, default)
+    return merged
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

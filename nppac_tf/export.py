@@ -152,14 +152,16 @@ class _PolicyModule(tf.Module):
     """Plain tensors in and out; holds variables, and no object that TensorFlow cannot name."""
 
     def __init__(self, agent: NppacAgent, novelty: Novelty | None) -> None:
-        from nppac_tf.networks import SquashedGaussian
+        from nppac_tf.networks import ActorNetwork, SquashedGaussian
 
         super().__init__(name="policy")
+        actor, prior, spec = agent.actor_network, agent.prior, agent.action_spec
+        if isinstance(actor, ActorNetwork):
+            actor = actor.in_float32()
         # What the functions read must be an attribute to be saved; the objects stay outside.
-        self._policy_variables = list(agent.actor_network.variables)
+        self._policy_variables = list(actor.variables)
         self._prior_variables = list(agent.prior.variables) if agent.prior.informative else []
         self._novelty_variables = list(novelty.variables) if novelty else []
-        actor, prior, spec = agent.actor_network, agent.prior, agent.action_spec
         self._observation_size = prior.observation_size
         self._serving: dict[str, Any] = {}
 

@@ -12,19 +12,31 @@ from nppac_tf.errors import UserError
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
 from nppac_tf.replay import Batch, Replay
 from nppac_tf.seeding import derive_seed
+from nppac_tf.transitions import Transitions
 
 Losses = dict[str, float]
 
 # Updates per compiled call: about a second of work, so that signals and progress do not wait.
 _CHUNK = 50
+# States per call of the prior.
+_STATISTICS_CHUNK = 4096
 _PRETRAINING_LEARNING_RATE = 1e-3
 
 
 class Learner:
     """The compiled parts: pre-training, updates, and the prior's statistics in bulk."""
 
-    def __init__(self, agent: NppacAgent, replay: Replay, config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        agent: NppacAgent,
+        replay: Replay,
+        config: TrainingConfig,
+        demonstrations: Replay | None = None,
+    ) -> None:
+        """With a `demonstration_share`, `demonstrations` is the replay it is drawn from."""
         self._agent = agent
+        self._demonstrations = demonstrations
+        self._demonstration_seed = derive_seed(config.seed, "demonstrations")
         self._prior: BehavioralPrior = agent.prior
         self._replay = replay
         self._config = config
@@ -33,7 +45,7 @@ class Learner:
         self._pretraining_action_seed = derive_seed(config.seed, "pretraining actions")
         self._noise_seed = derive_seed(config.seed, "pretraining noise")
         jit_compile = use_xla(config.xla)
-        self._statistics = tf.function(
+        self._statistics_of_chunk = tf.function(
             self._prior.statistics,
             input_signature=[tf.TensorSpec([None, agent.prior.observation_size], tf.float32)],
         )
@@ -52,19 +64,21 @@ class Learner:
         )
         self._pretraining_loop = tf.function(self._pretraining, jit_compile=jit_compile)
 
-    def with_statistics(
-        self,
-        observations: np.ndarray,
-        actions: np.ndarray,
-        rewards: np.ndarray,
-        discounts: np.ndarray,
-        next_observations: np.ndarray,
-    ) -> Batch:
-        """Transitions, in the order of collection, with the prior's statistics at both ends.
+    def _statistics(self, states: np.ndarray) -> PriorStatistics:
+        """The prior's, in chunks, so that memory does not grow with the number of states."""
+        parts = [
+            self._statistics_of_chunk(tf.constant(states[first : first + _STATISTICS_CHUNK]))
+            for first in range(0, len(states), _STATISTICS_CHUNK)
+        ]
+        return PriorStatistics(*(tf.concat(column, axis=0) for column in zip(*parts, strict=True)))
 
-        A state that ends one transition and begins its environment's next is evaluated once.
+    def with_statistics(self, transitions: Transitions, stride: int) -> Batch:
+        """Transitions, in the order of time, with the prior's statistics at both ends.
+
+        A state that ends one transition and begins the one `stride` rows later is evaluated once.
         """
-        size, stride = len(observations), self._config.num_environments
+        observations, actions, rewards, discounts, next_observations, _ = transitions
+        size = len(observations)
         later = np.arange(size) + stride
         repeated = later < size
         repeated[repeated] = (next_observations[repeated] == observations[later[repeated]]).all(
@@ -88,11 +102,14 @@ class Learner:
         done = 0
         while done < num_updates:
             chunk = min(_CHUNK, num_updates - done)
-            means = self._update_loops[learn_policy](tf.constant(chunk)).numpy() / chunk
+            sums, counts = self._update_loops[learn_policy](tf.constant(chunk))
             done += chunk
             losses = {
-                f"train/{name}": float(value)
-                for name, value in zip(NppacLossInfo._fields, means, strict=True)
+                f"train/{name}": float(total / count)
+                for name, total, count in zip(
+                    NppacLossInfo._fields, sums.numpy(), counts.numpy(), strict=True
+                )
+                if count
             }
             self._check_finite(losses, int(self._agent.train_step_counter))
             yield done, losses
@@ -107,13 +124,46 @@ class Learner:
                 "--scale_floor, a smaller --learning_rate, or --critic_layer_norm"
             )
 
-    def _updates(self, num_updates: tf.Tensor, learn_policy: bool) -> tf.Tensor:
+    def _updates(self, num_updates: tf.Tensor, learn_policy: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """Sums of the losses, and how many of each there were."""
+        interval = self._config.policy_interval
         sums = tf.zeros([len(NppacLossInfo._fields)])
+        counts = tf.zeros_like(sums)
         for _ in tf.range(num_updates):
-            seed = [self._replay_seed, tf.cast(self._agent.train_step_counter, tf.int32)]
-            batch = self._replay.sample(self._config.batch_size, tf.stack(seed))
-            sums += tf.stack(self._agent.update(batch, learn_policy=learn_policy).extra)
-        return sums
+            step = self._agent.train_step_counter.value()
+            batches = self._sample(tf.cast(step, tf.int32))
+            everything = functools.partial(self._update, *batches, learn_policy=learn_policy)
+            if interval == 1:
+                losses, known = everything()
+            else:
+                of_critics = functools.partial(self._update_critics, batches[0])
+                losses, known = tf.cond((step + 1) % interval == 0, everything, of_critics)
+            sums += losses
+            counts += known
+        return sums, counts
+
+    def _update(
+        self, batch: Batch, policy_batch: Batch | None, learn_policy: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        info = self._agent.update(batch, learn_policy=learn_policy, policy_batch=policy_batch)
+        losses = tf.stack(info.extra)
+        return losses, tf.ones_like(losses)
+
+    def _update_critics(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        known = tf.one_hot(NppacLossInfo._fields.index("critic_loss"), len(NppacLossInfo._fields))
+        return self._agent.update_critics(batch) * known, known
+
+    def _sample(self, step: tf.Tensor) -> tuple[Batch, Batch | None]:
+        """What the critics learn from, and what the actor does where that is something else."""
+        config = self._config
+        seeds = [tf.stack([seed, step]) for seed in (self._replay_seed, self._demonstration_seed)]
+        if self._demonstrations is None:
+            return self._replay.sample(config.batch_size, seeds[0]), None
+        expert_size = round(config.demonstration_share * config.batch_size)
+        online = self._replay.sample(config.batch_size - expert_size, seeds[0])
+        expert = self._demonstrations.sample(expert_size, seeds[1])
+        together = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), online, expert)
+        return together, online if config.demonstrations_teach == "critics" else None
 
     def pretrain(self, observations: np.ndarray, progress: Callable[..., None]) -> None:
         """Fits the actor to the prior on demonstration states [N, D], by KL.
@@ -125,7 +175,7 @@ class Learner:
         rate = tf.keras.optimizers.schedules.CosineDecay(_PRETRAINING_LEARNING_RATE, total)
         self._pretraining_optimizer = tf.keras.optimizers.legacy.Adam(rate)
         states = tf.constant(observations)
-        statistics = self._statistics(states)
+        statistics = self._statistics(observations)
         for first in range(0, total, 10 * _CHUNK):
             last = min(first + 10 * _CHUNK, total)
             kl = self._pretraining_loop(

@@ -71,6 +71,7 @@ class ActorNetwork(network.Network):
         squash: A tanh-squashed Gaussian, or (as the authors have it for the hand) a Gaussian with a
             tanh mean, whose samples may leave the bounds.
         seed: Of the initial weights.
+        precision: "float32" or "bfloat16", of the products in hidden layers.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class ActorNetwork(network.Network):
         layers: Sequence[int] = (256, 256),
         squash: bool = True,
         seed: int = 0,
+        precision: str = "float32",
         name: str = "ActorNetwork",
     ) -> None:
         super().__init__(input_tensor_spec=observation_spec, state_spec=(), name=name)
+        self._precision = precision
         action_size = int(np.prod(action_spec.shape))
         low = np.broadcast_to(action_spec.minimum, action_spec.shape).astype(np.float32)
         high = np.broadcast_to(action_spec.maximum, action_spec.shape).astype(np.float32)
@@ -90,7 +93,9 @@ class ActorNetwork(network.Network):
         self._half_range = (high - low) / 2
         self._squash = squash
         seeds = _layer_seeds(seed)
-        self._trunk = [_dense(units, next(seeds), activation="relu") for units in layers]
+        self._trunk = [
+            _dense(units, next(seeds), activation="relu", precision=precision) for units in layers
+        ]
         self._location_layer = _dense(action_size, next(seeds), gain=0.1)
         self._log_scale_layer = _dense(action_size, next(seeds), gain=0.1, bias=_FIRST_LOG_SCALE)
 
@@ -115,6 +120,16 @@ class ActorNetwork(network.Network):
         mean = self._center + self._half_range * tf.tanh(location)
         return tfp.distributions.MultivariateNormalDiag(mean, scale), network_state
 
+    def in_float32(self) -> "ActorNetwork":
+        """The same actor with float32 products, wherever it is to run; itself if it has them."""
+        if self._precision == "float32":
+            return self
+        twin = self.copy(precision="float32")
+        twin.create_variables()
+        for variable, value in zip(twin.variables, self.variables, strict=True):
+            variable.assign(value)
+        return twin
+
 
 class CriticNetwork(network.Network):
     """(Observation [B, D], action [B, A]) -> Q value [B].
@@ -125,6 +140,7 @@ class CriticNetwork(network.Network):
         layer_norm: Layer normalization before each ReLU (RLPD, Ball et al. 2023): it bounds how far
             Q extrapolates to actions that the replay does not hold.
         seed: Of the initial weights.
+        precision: "float32" or "bfloat16", of the products in hidden layers.
     """
 
     def __init__(
@@ -133,12 +149,13 @@ class CriticNetwork(network.Network):
         layers: Sequence[int] = (256, 256),
         layer_norm: bool = False,
         seed: int = 0,
+        precision: str = "float32",
         name: str = "CriticNetwork",
     ) -> None:
         super().__init__(input_tensor_spec=input_spec, state_spec=(), name=name)
         self._seed = seed
         seeds = _layer_seeds(seed)
-        self._trunk = [_dense(units, next(seeds)) for units in layers]
+        self._trunk = [_dense(units, next(seeds), precision=precision) for units in layers]
         self._norms = [LayerNorm() for _ in layers] if layer_norm else None
         self._value_layer = _dense(1, next(seeds))
 
@@ -163,8 +180,41 @@ class CriticNetwork(network.Network):
         return self.copy(name=f"{self.name}Twin", seed=derive_seed(self._seed, "twin"))
 
 
+class CriticEnsemble(network.Network):
+    """Critics of their own weights, in one network: (observation, action) -> Q values [E, B].
+
+    Separate products, since at these widths one batched product of all members gains nothing on a
+    CPU (`launch/benchmark.py`).
+
+    Args:
+        members: E critics with the same input specs and different seeds.
+    """
+
+    def __init__(self, members: Sequence[CriticNetwork], name: str = "CriticEnsemble") -> None:
+        super().__init__(input_tensor_spec=members[0].input_tensor_spec, state_spec=(), name=name)
+        self._members = list(members)
+
+    def call(
+        self,
+        inputs: tuple[tf.Tensor, tf.Tensor],
+        step_type: Any = None,
+        network_state: Any = (),
+        training: bool = False,
+    ) -> tuple[tf.Tensor, Any]:
+        """Q [E, B], and the (empty) state."""
+        return tf.stack([member(inputs)[0] for member in self._members]), network_state
+
+    def copy(self, **kwargs: Any) -> "CriticEnsemble":
+        """The same ensemble with weights of its own."""
+        return super().copy(**{"members": [member.copy() for member in self._members], **kwargs})
+
+    def twin(self) -> "CriticEnsemble":
+        """The same ensemble with other initial weights."""
+        return CriticEnsemble([member.twin() for member in self._members], f"{self.name}Twin")
+
+
 class LayerNorm(tf.keras.layers.Layer):
-    """Layer normalization over the last axis, in plain operations.
+    """Layer normalization over the last axis, in plain operations and float32.
 
     Keras's own goes through the fused batch-normalization kernel with reshapes.
     """
@@ -178,9 +228,29 @@ class LayerNorm(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Normalized inputs [..., units]."""
-        centered = inputs - tf.reduce_mean(inputs, axis=-1, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
-        return centered * tf.math.rsqrt(variance + 1e-6) * self.gain + self.offset
+        return _standardize(inputs) * self.gain + self.offset
+
+
+@tf.custom_gradient
+def _standardize(inputs: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """Inputs [..., units] with mean 0 and variance 1 in each row.
+
+    With y the outputs and s the deviation, the gradient of the inputs is
+    (g - mean(g) - y mean(g y)) / s for a gradient g of the outputs: a third of the operations that
+    automatic differentiation makes of it.
+    """
+
+    def mean(values: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(values, axis=-1, keepdims=True)
+
+    centered = inputs - mean(inputs)
+    inverse = tf.math.rsqrt(mean(tf.square(centered)) + 1e-6)
+    outputs = centered * inverse
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        return inverse * (upstream - mean(upstream) - outputs * mean(upstream * outputs))
+
+    return outputs, gradient
 
 
 def _layer_seeds(seed: int) -> Any:
@@ -188,9 +258,17 @@ def _layer_seeds(seed: int) -> Any:
 
 
 def _dense(
-    units: int, seed: int, activation: str | None = None, gain: float = 1.0, bias: float = 0.0
+    units: int,
+    seed: int,
+    activation: str | None = None,
+    gain: float = 1.0,
+    bias: float = 0.0,
+    precision: str = "float32",
 ) -> tf.keras.layers.Dense:
-    """A layer with weights uniform in +-gain / sqrt(inputs)."""
+    """A layer with weights uniform in +-gain / sqrt(inputs).
+
+    Its weights are float32; with bfloat16 its product, bias and activation are not.
+    """
     return tf.keras.layers.Dense(
         units,
         activation=activation,
@@ -198,4 +276,5 @@ def _dense(
             gain**2 / 3.0, mode="fan_in", distribution="uniform", seed=seed % (2**31)
         ),
         bias_initializer=tf.keras.initializers.Constant(bias),
+        dtype="mixed_bfloat16" if precision == "bfloat16" else "float32",
     )

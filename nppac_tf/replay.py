@@ -16,7 +16,7 @@ class Batch(NamedTuple):
     """B transitions and pi0's statistics at both ends; all float32.
 
     `discounts` [B] are 0 where the episode terminated at s' and 1 elsewhere (also where it was cut
-    off by its horizon).
+    off by its horizon); after m steps summed into one, the discount to the power m - 1.
     """
 
     observations: tf.Tensor

@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from nppac_tf import checkpoints, evaluation, export, plotting, reports
 from nppac_tf.agent import NppacAgent
+from nppac_tf.baselines import make_agent
 from nppac_tf.checkpoints import RunCheckpoint
 from nppac_tf.config import RunConfig
 from nppac_tf.demonstrations import Demonstrations
@@ -34,6 +35,7 @@ from nppac_tf.environments import Task, make_task
 from nppac_tf.errors import UserError
 from nppac_tf.files import write_text
 from nppac_tf.metrics import MetricsWriter
+from nppac_tf.precision import resolve
 from nppac_tf.priors.base import BehavioralPrior, UniformPrior
 from nppac_tf.priors.files import load_prior, rescale, save_prior
 from nppac_tf.priors.novelty import Novelty, load_novelty, save_novelty
@@ -148,13 +150,16 @@ class RunDirectory:
                     "--output_dir"
                 )
 
-    def config(self) -> RunConfig:
+    def config(self, archived: bool = False) -> RunConfig:
         """The run's configuration.
+
+        Args:
+            archived: Whether it may be that of an earlier version, to be read and not gone on with.
 
         Raises:
             UserError: if there is no run here, or one of another version.
         """
-        return RunConfig.from_dict(self._read_config()["config"])
+        return RunConfig.from_dict(self._read_config()["config"], archived)
 
     def provenance(self) -> dict[str, Any]:
         """What config.json and the last evaluation say of the run, without the names of folders.
@@ -265,6 +270,8 @@ class RunDirectory:
             raise UserError(f"{self.path} has neither a checkpoint nor a policy yet")
         if exported >= saved:
             return export.load_policy(self.policy), exported
+        if self.config().agent.algorithm == "cloning":  # The policy is the prior.
+            return evaluation.as_policy_function(self.load_agent()[0].policy), saved
         sizes = (task.observation_size, task.action_size)
         agent = self._restored(task, UniformPrior(*sizes))
         return evaluation.as_policy_function(agent.policy), saved
@@ -292,7 +299,7 @@ class RunDirectory:
         path = checkpoints.latest(self._checkpoints)
         if path is None:
             raise UserError(f"{self.path} has no whole checkpoint yet: let it train on")
-        agent = NppacAgent.for_task(task, prior, self.config().agent)
+        agent = make_agent(task, prior, self.config().agent)
         objects = tf.train.Checkpoint(actor=agent.actor_network, updates=agent.train_step_counter)
         try:
             checkpoints.read_variables(objects, path)
@@ -323,9 +330,10 @@ class RunDirectory:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that a run's figures depend on, and the kind of device."""
+    """Of Python and of the packages that a run's figures depend on, and the device."""
     return {
         "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
+        "precision auto": resolve("auto"),
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }

@@ -20,9 +20,11 @@ from nppac_tf.collection import Collector
 from nppac_tf.config import TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task, VectorEnvironment
+from nppac_tf.errors import UserError
 from nppac_tf.learning import Learner
 from nppac_tf.monitor import Monitor
 from nppac_tf.replay import Replay
+from nppac_tf.transitions import Transitions, of_demonstrations, over_steps
 
 Metrics = dict[str, float]
 
@@ -79,9 +81,9 @@ def train(
     Args:
         agent: Changed in place.
         task: To collect from and to be evaluated on.
-        demonstrations: On whose states the actor is pre-trained to the prior. None for no
-            pre-training; nor is there any with a uniform prior, or of an agent that has learned
-            before.
+        demonstrations: On whose states the actor is pre-trained to the prior, and which the
+            configuration may have replayed. None for no pre-training; nor is there any with a
+            uniform prior, or of an agent that has learned before.
         num_steps: Environment steps, in place of the configuration's `num_env_steps`.
         config: The loop's settings; defaults where None.
         observers: Told of progress, evaluations and what else is to be known.
@@ -95,8 +97,8 @@ def train(
 
     Raises:
         Stopped: if `should_stop` said so.
-        UserError: if a loss or a parameter stops being finite, or a checkpoint cannot be written
-            or does not fit.
+        UserError: if a loss or a parameter stops being finite, a checkpoint cannot be written or
+            does not fit, or demonstrations are to be replayed that cannot be.
     """
     config = config or TrainingConfig()
     if num_steps is not None:
@@ -104,9 +106,9 @@ def train(
     with contextlib.closing(
         VectorEnvironment(task, config.num_environments, config.seed)
     ) as environments:
-        loop = _Loop(agent, task, environments, config, observers, should_stop)
+        loop = _Loop(agent, task, demonstrations, environments, config, observers, should_stop)
         saved = checkpoint(agent, loop.replay) if checkpoint else None
-        return loop.run(demonstrations, saved)
+        return loop.run(saved)
 
 
 class _Loop:
@@ -116,21 +118,33 @@ class _Loop:
         self,
         agent: NppacAgent,
         task: Task,
+        demonstrations: Demonstrations | None,
         environments: VectorEnvironment,
         config: TrainingConfig,
         observers: Sequence[Observer],
         should_stop: Callable[[], Any],
     ) -> None:
+        expert = _replayed(demonstrations, task, config, agent.discount)
         epochs = max(1, math.ceil(config.num_env_steps / config.steps_per_epoch))
-        capacity = min(config.replay_capacity, epochs * config.steps_per_epoch)
+        needed = epochs * config.steps_per_epoch
+        if expert is not None and config.prefill_replay:
+            needed += len(expert.rewards)
+        capacity = min(config.replay_capacity, needed)
         self.replay = Replay(task.observation_size, task.action_size, capacity)
+        expert_replay = None
+        if expert is not None and config.demonstration_share:
+            expert_replay = Replay(task.observation_size, task.action_size, len(expert.rewards))
+        self._expert = expert
+        self._demonstrations = demonstrations
         self._agent = agent
         self._task = task
         self._environments = environments
         self._config = config
         self._observers = observers
         self._should_stop = should_stop
-        self._learner = Learner(agent, self.replay, config)
+        self._learner = Learner(agent, self.replay, config, expert_replay)
+        if expert is not None and expert_replay is not None:
+            expert_replay.add(self._learner.with_statistics(expert, stride=config.n_step))
         self._collector = Collector(agent, environments, config.seed)
         self._policy = evaluation.as_policy_function(agent.policy)
 
@@ -143,16 +157,17 @@ class _Loop:
         self._epochs: list[Metrics] = []  # one per epoch
         self._losses: Metrics = {}  # of the latest updates
 
-    def run(
-        self, demonstrations: Demonstrations | None, saved: RunCheckpoint | None
-    ) -> list[Metrics]:
+    def run(self, saved: RunCheckpoint | None) -> list[Metrics]:
         """Pre-trains or restores, and then trains until the configured step."""
-        config = self._config
-        if self._agent.prior.informative:
+        config, demonstrations = self._config, self._demonstrations
+        if self._agent.kl_regularized:
             states = None if demonstrations is None else demonstrations.observations
             self._monitor = Monitor(self._agent, self.replay, states, self._notice, config.seed)
         restored = saved.restore(self._notice) if saved else None
         fresh_to_prior = self._agent.prior.informative and not self._updates_before
+        if not restored and self._expert is not None and config.prefill_replay:
+            expert = Transitions(*(column[-self.replay.capacity :] for column in self._expert))
+            self.replay.add(self._learner.with_statistics(expert, stride=config.n_step))
         if restored:
             self._load_state_dict(restored)
         elif demonstrations is not None and fresh_to_prior and config.pretraining_steps:
@@ -188,24 +203,28 @@ class _Loop:
         return self._env_steps != done_at and (at_end or self._env_steps % interval == 0)
 
     def _collect(self) -> None:
-        steps = self._config.steps_per_epoch
+        config, steps = self._config, self._config.steps_per_epoch
         transitions, mean_return = self._collector.collect(steps, self._env_steps)
-        self.replay.add(self._learner.with_statistics(*transitions))
+        stride = config.num_environments
+        transitions = over_steps(transitions, config.n_step, self._agent.discount, stride)
+        self.replay.add(self._learner.with_statistics(transitions, stride * config.n_step))
         self._env_steps += steps
         self._losses = {"train/return": mean_return}
 
     def _learn(self) -> None:
         """The updates that the environment steps so far are worth."""
         config = self._config
-        wanted = self._updates_before + round(self._env_steps * config.updates_per_step)
+        earned = config.offline_updates + round(self._env_steps * config.updates_per_step)
+        wanted = self._updates_before + earned
         num_updates = wanted - int(self._agent.train_step_counter)
         started = time.monotonic()
-        learn_policy = self._env_steps > config.critic_warmup_steps
+        warmup = config.critic_warmup_steps
+        learn_policy = warmup == 0 or self._env_steps > warmup
         for done, losses in self._learner.update(num_updates, learn_policy):
             self._losses |= losses
             self._losses["train/updates_per_second"] = done / (time.monotonic() - started)
             fresh = config.steps_per_epoch * (1 - done / num_updates)
-            self._progress("training", round(self._env_steps - fresh), self._losses)
+            self._progress("training", max(0, round(self._env_steps - fresh)), self._losses)
         if self._env_steps > (self._epochs[-1]["env_steps"] if self._epochs else 0):
             self._losses |= self._monitor.measure() if self._monitor else {}
             self._end_epoch({"env_steps": self._env_steps, **self._losses})
@@ -281,3 +300,17 @@ class _Loop:
         past += [(row, self._end_evaluation) for row in state["rows"]]
         for row, tell in sorted(past, key=lambda item: item[0]["env_steps"]):
             tell(row)
+
+
+def _replayed(
+    demonstrations: Demonstrations | None, task: Task, config: TrainingConfig, discount: float
+) -> Transitions | None:
+    """The demonstrations' transitions, if the configuration has them replayed."""
+    if not (config.demonstration_share or config.prefill_replay):
+        return None
+    if demonstrations is None:
+        raise UserError(
+            "demonstration_share and prefill_replay need demonstrations; got none: pass them, or "
+            "leave these out"
+        )
+    return over_steps(of_demonstrations(demonstrations, task), config.n_step, discount)

@@ -16,7 +16,13 @@ from nppac_tf.diagnostics.writing import Table
 from nppac_tf.errors import UserError
 from nppac_tf.rundir import RunDirectory
 
-METRICS = ("eval/time_at_goal", "eval/return", "train/kl")
+METRICS = (
+    "eval/time_at_goal",
+    "eval/return",
+    "train/kl",
+    "train/actor_gradient_norm",
+    "train/q_value",
+)
 _FINAL_EVALUATIONS = 3
 _MAY_DIFFER = ("prior.fixed_scale", "prior.prior_seed", "training.seed")
 
@@ -83,7 +89,7 @@ def read_fixed_scale_runs(runs: Sequence[str | os.PathLike[str]]) -> FixedScaleR
         UserError: if one is no run or was made without a fixed scale, if two have the same scale
             and seeds, or if anything but these differs.
     """
-    configs = [RunDirectory(run).config() for run in runs]
+    configs = [RunDirectory(run).config(archived=True) for run in runs]
     found: dict[tuple[float, int, int], str | os.PathLike[str]] = {}
     for run, config in zip(runs, configs, strict=True):
         scale = config.prior.fixed_scale

@@ -88,6 +88,7 @@ class PriorClassRuns:
                 mean = values.mean(axis=0)
                 entry[metric] = {
                     "mean": mean,
+                    "intervals": [interval(column) for column in values.T],
                     "first": mean[0],
                     "first_interval": interval(values[:, 0]),
                     "last": mean[-1],
@@ -135,7 +136,7 @@ def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassR
         UserError: if one is no run of a fitted prior on a task with a goal, if two have the same
             class and seeds, if there is a single class, or if anything but class and seeds differs.
     """
-    configs = [RunDirectory(run).config() for run in runs]
+    configs = [RunDirectory(run).config(archived=True) for run in runs]
     require_alike(runs, configs, _MAY_DIFFER, "prior, scale_floor and seeds")
     found: dict[_Key, str | os.PathLike[str]] = {}
     for run, config in zip(runs, configs, strict=True):

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import fakes
@@ -13,7 +14,7 @@ from tf_agents.trajectories import time_step as ts
 
 from nppac_tf.agent import NppacAgent, NppacLossInfo
 from nppac_tf.config import AgentConfig
-from nppac_tf.networks import CriticNetwork
+from nppac_tf.networks import CriticEnsemble, CriticNetwork
 from nppac_tf.priors import PriorStatistics, UniformPrior
 from nppac_tf.replay import Batch
 
@@ -295,7 +296,107 @@ def test_without_an_optimizer_the_temperature_stays():
     assert "alpha_optimizer" not in agent.learned
 
 
+def test_an_annealed_temperature_falls_geometrically_and_stays():
+    config = AgentConfig(temperature=0.4, final_temperature=0.1, annealing_updates=4, **TINY)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
+    batch = batch_of(transitions(), agent.prior)
+    agent.update(batch, learn_policy=False)
+    assert float(agent._log_alpha) == pytest.approx(math.log(0.4), rel=1e-6)
+    alphas = [float(agent.update(batch).extra.alpha) for _ in range(5)]
+    expected = [0.4 * 0.5**1, 0.4 * 0.5**1.5, 0.1, 0.1, 0.1]
+    np.testing.assert_allclose(alphas, expected, rtol=1e-5)
+
+
+# Ensembles of critics.
+
+
+def test_each_member_has_weights_and_a_target_of_its_own():
+    config = AgentConfig(num_critics=5, num_target_critics=2, **TINY)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
+    observations, actions = tf.ones([B, D]), tf.ones([B, A])
+    online = agent._q_values(agent._critics, observations, actions)
+    assert online.shape == [5, B]
+    assert len(np.unique(online[:, 0])) == 5
+    np.testing.assert_array_equal(
+        online, agent._q_values(agent._target_critics, observations, actions)
+    )
+    batch = batch_of(transitions(), agent.prior)
+    before = values_of(agent)
+    for _ in range(2):
+        agent.update(batch)
+    assert all(
+        (value != start).any()
+        for value, start in zip(values_of(agent), before, strict=True)
+        if value.ndim
+    )
+    moved = agent._q_values(agent._target_critics, observations, actions)
+    assert (moved != online).numpy().all()
+    assert (moved != agent._q_values(agent._critics, observations, actions)).numpy().all()
+
+
+def test_the_targets_are_the_least_of_a_few_members_drawn_anew():
+    config = AgentConfig(num_critics=4, num_target_critics=2, **TINY)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
+    observations, actions = tf.ones([B, D]), tf.ones([B, A])
+    members = np.sort(agent._q_values(agent._target_critics, observations, actions)[:, 0])
+    seen = set()
+    for _ in range(60):
+        value = float(agent._target_value(observations, actions)[0])
+        seen.add(int(np.argmin(np.abs(members - value))))
+        agent.train_step_counter.assign_add(1)
+    # The least of two of four is never the greatest of the four.
+    assert seen == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("actor_value", "reduce"), [("min", np.min), ("mean", np.mean)])
+def test_what_the_actor_maximizes(actor_value, reduce):
+    config = AgentConfig(num_critics=3, actor_value=actor_value, **TINY)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
+    observations, actions = tf.ones([B, D]), tf.ones([B, A])
+    members = agent._q_values(agent._critics, observations, actions).numpy()
+    np.testing.assert_allclose(
+        agent._value(observations, actions), reduce(members, axis=0), rtol=1e-6
+    )
+    info = agent.update(batch_of(transitions(), agent.prior)).extra
+    assert np.isfinite(float(info.q_value))
+
+
 # Updates.
+
+
+def test_critics_can_learn_alone():
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
+    twin = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
+    batch = batch_of(transitions(), agent.prior)
+    loss = agent.update_critics(batch)
+    info = twin.update(batch).extra
+    np.testing.assert_allclose(loss, info.critic_loss, rtol=1e-6)
+    assert int(agent.train_step_counter) == 1
+    for one, other in zip(networks_of(agent)[1:], networks_of(twin)[1:], strict=True):
+        for a, b in zip(one.variables, other.variables, strict=True):
+            np.testing.assert_array_equal(a, b)
+    fresh = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
+    for a, b in zip(agent._actor_network.variables, fresh._actor_network.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_actor_can_learn_from_states_of_its_own():
+    config = AgentConfig(**TINY)
+    prior = fakes.LinearPrior(D, A)
+    one, other = (NppacAgent.for_task(fakes.FakeTask.of(), prior, config) for _ in range(2))
+    critics, policy = (batch_of(transitions(seed), prior) for seed in (0, 1))
+    one.update(critics, policy_batch=policy)
+    other._improve_critics(critics, None)
+    other._improve_policy(policy, None, True)
+    for a, b in zip(networks_of(one)[0].variables, networks_of(other)[0].variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    third = NppacAgent.for_task(fakes.FakeTask.of(), prior, config)
+    third.update(critics)
+    differ = [
+        np.abs(a - b).max()
+        for a, b in zip(networks_of(one)[0].variables, networks_of(third)[0].variables, strict=True)
+    ]
+    assert max(differ) > 1e-5
 
 
 @pytest.mark.parametrize(
@@ -352,6 +453,34 @@ def test_target_critics_follow_at_the_update_rate():
             critic.variables, target.variables, values, strict=True
         ):
             np.testing.assert_allclose(following, 0.9 * value + 0.1 * online, rtol=1e-5, atol=1e-7)
+
+
+def test_targets_may_be_updated_less_often():
+    arguments = frozen_arguments(True) | {"target_update_period": 2}
+    agent = NppacAgent(prior=UniformPrior(D, A), **arguments)
+    agent.initialize()
+    train = tf.function(agent.train)
+
+    def targets():
+        return np.concatenate([v.numpy().ravel() for v in agent._target_critics[0].variables])
+
+    moments = [targets()]
+    for _ in range(4):
+        train(transitions())
+        moments.append(targets())
+    moved = [bool((a != b).any()) for a, b in itertools.pairwise(moments)]
+    assert moved == [False, True, False, True]
+
+
+def test_critics_that_share_layers_have_their_targets_moved_once():
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
+    agent._critic_network_2 = agent._critic_network_1
+    agent._target_critic_network_2 = agent._target_critic_network_1
+    source, target = (part[0].variables[0] for part in (agent._critics, agent._target_critics))
+    source.assign_add(tf.ones_like(source))
+    before = target.numpy()
+    agent._get_target_updater(tau=0.25)()
+    np.testing.assert_allclose(target, before + 0.25, rtol=1e-5, atol=1e-6)
 
 
 def test_the_twin_critics_of_a_task_differ_and_seeds_repeat():
@@ -464,6 +593,14 @@ def construct(**kwargs):
         ),
         ({"target_kl": -1.0, "target_entropy": None}, "target_kl must be positive"),
         ({"target_kl": 0.0, "target_entropy": None}, "target_kl must be positive"),
+        ({"actor_value": "max"}, "actor_value must be min or mean; got 'max'"),
+        ({"num_target_critics": 0}, "num_target_critics must be at least 1; got 0"),
+        ({"final_temperature": 0.1}, "excludes an alpha_optimizer; got 0.1"),
+        (
+            {"final_temperature": -1.0, "alpha_optimizer": None},
+            "final_temperature must be positive",
+        ),
+        ({"annealing_updates": 0}, "annealing_updates must be at least 1; got 0"),
         ({"prior": UniformPrior(D + 1, A)}, r"action sizes \(3, 2\); got \(4, 2\)"),
         ({"prior": UniformPrior(D, A + 1)}, r"action sizes \(3, 2\); got \(3, 3\)"),
     ],
@@ -494,6 +631,17 @@ def test_the_closed_form_needs_a_plain_gaussian():
     states = tf.zeros([2, 3])
     with pytest.raises(ValueError, match=r"sampled unless .*; got SquashedGaussian"):
         squashing.pretrain(states, prior.statistics(states), adam(), tf.constant([0, 0]))
+
+
+def test_an_ensemble_given_alone_gets_a_twin_of_other_weights():
+    spec = (OBSERVATION_SPEC, ACTION_SPEC)
+    arguments = frozen_arguments(True) | {
+        "critic_network": CriticEnsemble([CriticNetwork(spec, (8,), seed=i) for i in (1, 2)]),
+        "critic_network_2": None,
+    }
+    agent = NppacAgent(prior=UniformPrior(D, A), **arguments)
+    q = agent._q_values(agent._critics, tf.ones([B, D]), tf.ones([B, A]))
+    assert len(np.unique(q[:, 0])) == 4
 
 
 def test_a_critic_given_alone_gets_a_twin_of_other_weights():

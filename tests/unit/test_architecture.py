@@ -21,12 +21,16 @@ from sources import PACKAGE, ROOT, Module, home_of, parse, read_modules, within
 # as no cycle comes of it. A package (demonstrations, priors, baselines) stands for all its modules.
 # The launchers in launch/ lie above all: they may import any of these, and none imports a launcher.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"archives", "errors", "config", "divergences", "files", "seeding"}),
+    frozenset(
+        {"archives", "errors", "config", "divergences", "files", "precision", "seeding", "threads"}
+    ),
     frozenset({"demonstrations", "priors", "networks"}),
-    frozenset({"replay", "environments", "evaluation", "reenactment", "agent"}),
+    frozenset({"replay", "environments", "evaluation", "reenactment", "agent", "transitions"}),
     frozenset(
         {
             "baselines",
+            "benchmark_figures",
+            "benchmarks",
             "checkpoints",
             "claim_figures",
             "diagnostics",
@@ -37,7 +41,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     )
     | frozenset(
         {"collection", "learning", "metrics", "monitor", "reports", "rundir", "training", "video"}
-    ),
+    )
+    | frozenset({"reporting"}),
 )
 
 # The only modules that may import a dependency, at any depth of the code.
@@ -46,10 +51,16 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "gymnasium": ("nppac_tf.environments",),
     "gymnasium_robotics": ("nppac_tf.environments",),
     "mujoco": ("nppac_tf.environments",),
-    "matplotlib": ("nppac_tf.plotting", "nppac_tf.claim_figures"),
+    "matplotlib": (
+        "nppac_tf.plotting",
+        "nppac_tf.claim_figures",
+        "nppac_tf.benchmark_figures",
+        "nppac_tf.reporting.figures",
+    ),
     "minari": ("nppac_tf.demonstrations.minari_data",),
     "h5py": ("nppac_tf.demonstrations.minari_data",),
     "imageio_ffmpeg": ("nppac_tf.video",),
+    "rliable": ("nppac_tf.reporting.intervals",),
     "rich": ("nppac_tf.progress",),
     "absl.app": ("launch",),
     "absl.flags": ("launch",),
@@ -57,7 +68,13 @@ DOORS: Mapping[str, tuple[str, ...]] = {
 
 # What a launcher may import of the package before main() runs: nothing beyond the standard library
 # comes with these.
-LIGHT = ("nppac_tf.config", "nppac_tf.errors", "nppac_tf.UserError", "nppac_tf.__version__")
+LIGHT = (
+    "nppac_tf.config",
+    "nppac_tf.errors",
+    "nppac_tf.threads",
+    "nppac_tf.UserError",
+    "nppac_tf.__version__",
+)
 
 # They come with gym and Gymnasium, and are imported only to silence their notices.
 UNDECLARED = ("farama_notifications", "gym_notices")

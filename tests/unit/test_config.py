@@ -47,6 +47,59 @@ from nppac_tf.errors import UserError
         (lambda: AgentConfig(temperature=0.0), "temperature must be positive and finite; got 0.0"),
         (lambda: AgentConfig(target_kl=-1.0), "target_kl must be positive and finite; got -1.0"),
         (lambda: AgentConfig(discount=1.0), r"discount must be in \[0, 1\); got 1.0"),
+        (lambda: AgentConfig(num_critics=1), "num_critics must be at least 2; got 1"),
+        (
+            lambda: AgentConfig(num_critics=5, num_target_critics=6),
+            r"num_target_critics must be from 1 to num_critics \(5\); got 6",
+        ),
+        (lambda: AgentConfig(num_target_critics=0), "num_target_critics must be from 1"),
+        (lambda: AgentConfig(final_temperature=0.0), "final_temperature must be positive"),
+        (
+            lambda: AgentConfig(final_temperature=0.1, target_kl=1.0),
+            "final_temperature must be none with a target_kl",
+        ),
+        (lambda: AgentConfig(annealing_updates=0), "annealing_updates must be at least 1; got 0"),
+        (
+            lambda: AgentConfig(algorithm="awac", target_kl=1.0),
+            "target_kl must be none with algorithm awac; got 1.0",
+        ),
+        (lambda: AgentConfig(precision="half"), "precision must be one of float32, bfloat16, auto"),
+        (lambda: TrainingConfig(policy_interval=0), "policy_interval must be at least 1; got 0"),
+        (lambda: TrainingConfig(n_step=0), "n_step must be at least 1; got 0"),
+        (
+            lambda: TrainingConfig(demonstration_share=0.001),
+            "demonstration_share must be 0, or between 1 and 255 of the 256 transitions; got 0.001",
+        ),
+        (
+            lambda: TrainingConfig(demonstration_share=0.95, batch_size=8),
+            "demonstration_share must be 0, or between 1 and 7",
+        ),
+        (
+            lambda: TrainingConfig(demonstrations_teach="all"),
+            "demonstrations_teach must be 'critics' without a demonstration_share",
+        ),
+        (
+            lambda: TrainingConfig(offline_updates=10),
+            "offline_updates must be 0 without prefill_replay, .*; got 10",
+        ),
+        (
+            lambda: TrainingConfig(
+                offline_updates=10, prefill_replay=True, num_env_steps=0, critic_warmup_steps=1000
+            ),
+            "critic_warmup_steps must be 0 with offline_updates alone",
+        ),
+        (
+            lambda: RunConfig(agent=AgentConfig(algorithm="cloning")),
+            "pretraining_steps must be 0 with algorithm cloning",
+        ),
+        (
+            lambda: RunConfig(
+                prior=PriorConfig(prior="uniform"),
+                agent=AgentConfig(algorithm="cloning"),
+                training=TrainingConfig(pretraining_steps=0),
+            ),
+            "prior must be one that is fitted with algorithm cloning, .*; got 'uniform'",
+        ),
         (lambda: AgentConfig(target_update_rate=0.0), r"must be in \(0, 1\]; got 0.0"),
         (lambda: TrainingConfig(batch_size=0), "batch_size must be at least 1; got 0"),
         (lambda: TrainingConfig(seed=-1), "seed must be at least 0; got -1"),
@@ -94,6 +147,20 @@ def test_a_run_survives_json():
 def test_the_configuration_of_something_else_is_refused(values):
     with pytest.raises(UserError, match="not the configuration of a run"):
         RunConfig.from_dict(values)
+
+
+def test_an_archived_configuration_may_lack_what_came_later():
+    config = RunConfig(task="door-binary", agent=AgentConfig(temperature=0.3))
+    values = config.to_dict()
+    del values["agent"]["precision"], values["training"]["n_step"], values["reward"]
+    assert RunConfig.from_dict(values, archived=True) == config
+    with pytest.raises(UserError, match="of this version"):
+        RunConfig.from_dict(values)
+    values["agent"]["no_such_field"] = 1
+    with pytest.raises(UserError, match="no_such_field"):
+        RunConfig.from_dict(values, archived=True)
+    with pytest.raises(UserError, match="not the configuration"):
+        RunConfig.from_dict({"agent": 3}, archived=True)
 
 
 @pytest.mark.parametrize("config", [PriorConfig, AgentConfig, TrainingConfig, RunConfig])

@@ -546,6 +546,8 @@ def test_runs_are_grouped_by_their_class(tmp_path):
     assert (entry["seeds"], entry["prior_seeds"]) == ([0, 1], [10, 11])
     at_goal = entry["eval/time_at_goal"]
     np.testing.assert_allclose(at_goal["mean"], [0.6, 0.2, 0.2])
+    assert at_goal["intervals"][2] == at_goal["last_interval"]
+    assert len(at_goal["intervals"]) == 3
     assert (at_goal["first"], at_goal["last"]) == pytest.approx((0.6, 0.2))
     assert (at_goal["minimum"], at_goal["minimum_env_steps"]) == (pytest.approx(0.2), 1000)
     assert entry["eval/any_success"]["last_interval"] == pytest.approx((0.9, 0.9))

@@ -26,7 +26,8 @@ ONE_FLAG_OF = {
     "inspect_demonstrations": "demonstrations",
     "export": "output",
     "diagnose": "claim",
-    "report": "runs",
+    "report": "threshold",
+    "benchmark": "prior_sizes",
 }
 
 
@@ -117,10 +118,40 @@ def test_flags_survive_a_flagfile(parse, tmp_path):
     assert common.configuration(RunConfig) == config
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.flags")), ids=lambda p: p.name)
-def test_a_configuration_that_ships_is_valid(parse, path):
-    assert parse(f"--flagfile={path}", "--demonstrations=mine.npz") == ["launcher"]
-    assert common.configuration(RunConfig) != RunConfig(demonstrations="mine.npz")
+SHIPPED = sorted((ROOT / "configs").glob("**/*.flags"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT / "configs")))
+def test_a_configuration_that_ships_is_valid(parse, path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # From where they name each other.
+    base = ROOT / "configs" / "pen_human.flags"
+    parse(f"--flagfile={base}", "--demonstrations=mine.npz")
+    before = common.configuration(RunConfig)
+    flags.FLAGS.unparse_flags()
+    arguments = [f"--flagfile={base}", f"--flagfile={path}", "--demonstrations=mine.npz"]
+    assert parse(*arguments) == ["launcher"]
+    after = common.configuration(RunConfig)
+    assert (after == before) == (path.name in ("pen.flags", "pen_human.flags"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sac", {"prior": "uniform", "target_kl": 12.0, "prefill_replay": False}),
+        ("sacfd", {"prior": "uniform", "target_kl": 12.0, "prefill_replay": True}),
+        ("rlpd", {"num_critics": 10, "updates_per_step": 20.0, "reward": "negative"}),
+        ("awac", {"algorithm": "awac", "prior": "uniform", "temperature": 1.0}),
+        ("cloning", {"algorithm": "cloning", "prior": "gaussian_network", "num_env_steps": 0}),
+        ("brac", {"algorithm": "nppac", "prior": "gaussian_network", "scale_floor": 0.0}),
+    ],
+)
+def test_a_baseline_is_a_difference_from_a_base(parse, name, expected, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    parse("--flagfile=configs/pen.flags", f"--flagfile=configs/baselines/{name}.flags")
+    config = common.configuration(RunConfig)
+    parts = (config, config.prior, config.agent, config.training)
+    for field, value in expected.items():
+        assert value in [getattr(part, field) for part in parts if hasattr(part, field)]
 
 
 def test_the_pen_configurations_differ_in_their_demonstrations_alone(parse):

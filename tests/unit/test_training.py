@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nppac_tf import checkpoints, training
-from nppac_tf.agent import NppacAgent
+from nppac_tf import checkpoints, training, transitions
+from nppac_tf.agent import NppacAgent, NppacLossInfo
+from nppac_tf.baselines import make_agent
 from nppac_tf.checkpoints import RunCheckpoint
 from nppac_tf.collection import Collector
 from nppac_tf.config import AgentConfig, TrainingConfig
@@ -16,6 +17,7 @@ from nppac_tf.errors import UserError
 from nppac_tf.learning import Learner, use_xla
 from nppac_tf.monitor import MONITOR_COLUMNS
 from nppac_tf.priors import PriorStatistics, UniformPrior
+from nppac_tf.replay import Replay
 
 HORIZON = 5
 # Two environments, five steps each per epoch: every epoch ends with an episode.
@@ -257,6 +259,50 @@ def test_a_run_stopped_near_its_end_leaves_its_last_checkpoint(
     assert len(checkpoints.read_state(latest)["loop"]["rows"]) == len(rows)
 
 
+# Everything that has a state of its own, or is rebuilt on resuming. A run asks before and in
+# pre-training, for each chunk of 40 offline updates, and so on; all those moments must do.
+EVERYTHING = dataclasses.replace(
+    MID_EPISODE,
+    policy_interval=3,
+    n_step=2,
+    demonstration_share=0.25,
+    prefill_replay=True,
+    offline_updates=120,
+    pretraining_steps=10,
+)
+EVERY_PART = dataclasses.replace(
+    TINY,
+    target_kl=None,
+    annealing_updates=300,
+    num_critics=3,
+    actor_value="mean",
+    critic_layer_norm=True,
+)
+
+
+@pytest.mark.parametrize("algorithm", ["nppac", "awac"])
+def test_with_all_options_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
+    task, demonstrations, rewarded, tmp_path, algorithm
+):
+    final = 0.01 if algorithm == "nppac" else None
+    agent_config = dataclasses.replace(
+        EVERY_PART, algorithm=algorithm, squash=False, final_temperature=final
+    )
+
+    def go(should_stop, checkpoint=None):
+        agent = make_agent(task, fakes.LinearPrior(2, 2), agent_config, seed=3)
+        arguments = {"config": EVERYTHING, "should_stop": should_stop, "checkpoint": checkpoint}
+        return agent, training.train(agent, task, demonstrations, **arguments)
+
+    never = Countdown(1000)
+    expected = go(never)
+    for stops in (3, 6, 14, 1000 - never.left - 3):
+        saving = saving_in(tmp_path / str(stops))
+        with pytest.raises(training.Stopped):
+            go(Countdown(stops), saving)
+        assert_same_run(expected, go(lambda: False, saving))
+
+
 def without_clocks(rows):
     return [{name: str(value) for name, value in row.items() if name not in CLOCKS} for row in rows]
 
@@ -280,8 +326,8 @@ class PoisonedAgent(NppacAgent):
     """One weight becomes nan in update 20, after that update's losses."""
 
     @tf.autograph.experimental.do_not_convert
-    def update(self, batch, weights=None, learn_policy=True):
-        losses = super().update(batch, weights, learn_policy)
+    def update(self, *args, **kwargs):
+        losses = super().update(*args, **kwargs)
         weight = self._critic_network_1.trainable_variables[0]
         weight.assign(tf.where(self.train_step_counter == 20, np.nan, weight))
         return losses
@@ -317,6 +363,145 @@ def test_the_actor_waits_until_the_critics_are_warm(task, demonstrations):
     assert warm[3]["updates"] == 10
     assert (online[0] != warm[0]).any()
     assert online[2] != warm[2]
+
+
+def test_the_actor_may_learn_less_often_than_the_critics(task, demonstrations):
+    config = dataclasses.replace(
+        CONFIG, policy_interval=3, num_env_steps=20, updates_per_step=1, pretraining_steps=0
+    )
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
+    update, update_critics = agent.update, agent.update_critics
+    calls = []
+    agent.update = lambda *a, **k: calls.append("all") or update(*a, **k)
+    agent.update_critics = lambda *a, **k: calls.append("critics") or update_critics(*a, **k)
+    recorder = Recorder()
+    rows = training.train(agent, task, demonstrations, config=config, observers=[recorder])
+    assert {"all", "critics"} <= set(calls)
+    assert int(agent._critic_optimizer.iterations) == 20
+    assert int(agent._actor_optimizer.iterations) == 20 // 3
+    assert rows[-1]["updates"] == 20
+    for name in ("train/kl", "train/actor_loss", "train/critic_loss"):
+        assert np.isfinite(rows[-1][name])
+    assert rows[-1]["train/alpha"] == pytest.approx(float(tf.exp(agent._log_alpha)), rel=0.1)
+
+
+@pytest.fixture
+def rewarded(monkeypatch):
+    """Lets demonstrations of the point task be replayed: paid within 0.15 of the origin."""
+    monkeypatch.setattr(
+        transitions,
+        "require_replayable",
+        lambda task: lambda states: np.linalg.norm(states, axis=-1) < 0.15,
+    )
+
+
+def test_the_replay_may_begin_with_the_demonstrations(task, demonstrations, rewarded):
+    config = dataclasses.replace(CONFIG, prefill_replay=True, num_env_steps=20)
+    replays = []
+
+    def keep(agent, replay):
+        replays.append(replay)
+
+    agent, _ = run(task, demonstrations, config, checkpoint=keep)
+    expert = transitions.of_demonstrations(demonstrations, task)
+    rows, added = replays[0].content()
+    assert added == len(rows) == len(expert.rewards) + 20
+    np.testing.assert_array_equal(rows[: len(expert.rewards), :2], expert.observations)
+    np.testing.assert_array_equal(rows[: len(expert.rewards), 4], expert.rewards)
+    location, scale = agent.prior.statistics(tf.constant(expert.next_observations))
+    kept = rows[: len(expert.rewards), -4:]
+    np.testing.assert_allclose(kept, np.concatenate([location, scale], axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("teach", ["critics", "all"])
+def test_a_share_of_each_batch_may_be_demonstrations(task, demonstrations, rewarded, teach):
+    config = dataclasses.replace(
+        CONFIG, demonstration_share=0.25, demonstrations_teach=teach, num_env_steps=20
+    )
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
+    batches = []
+    update = agent.update
+
+    def record(batch, policy_batch=None, **kwargs):
+        batches.append((batch, policy_batch))
+        return update(batch, policy_batch=policy_batch, **kwargs)
+
+    agent.update = record
+    training.train(agent, task, demonstrations, config=config)
+    batch, policy_batch = batches[-1]
+    assert batch.observations.shape == (8, 2)
+    if teach == "critics":
+        assert policy_batch.observations.shape == (6, 2)
+    else:
+        assert policy_batch is None
+
+
+def test_the_share_is_drawn_from_the_demonstrations(task, demonstrations, rewarded):
+    config = dataclasses.replace(CONFIG, demonstration_share=0.25)
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
+    expert = transitions.of_demonstrations(demonstrations, task)
+    replays = [Replay(2, 2, size) for size in (20, len(expert.rewards))]
+    learner = Learner(agent, replays[0], config, replays[1])
+    online = expert._replace(observations=expert.observations[:20] + 100.0)
+    online = transitions.Transitions(*(column[:20] for column in online))
+    replays[0].add(learner.with_statistics(online, stride=1))
+    replays[1].add(learner.with_statistics(expert, stride=1))
+    batch, policy_batch = learner._sample(tf.constant(5))
+    assert (batch.observations[:6] > 50).numpy().all()
+    assert (policy_batch.observations > 50).numpy().all()
+    states = {tuple(state) for state in expert.observations}
+    assert {tuple(state) for state in batch.observations[6:].numpy()} <= states
+    again, _ = learner._sample(tf.constant(5))
+    np.testing.assert_array_equal(batch.observations, again.observations)
+    later, _ = learner._sample(tf.constant(6))
+    assert (batch.observations[6:] != later.observations[6:]).numpy().any()
+
+
+def test_the_loop_of_an_ensemble_with_demonstrations_compiles_with_xla(
+    task, demonstrations, rewarded
+):
+    config = dataclasses.replace(
+        CONFIG,
+        xla="on",
+        policy_interval=2,
+        demonstration_share=0.25,
+        prefill_replay=True,
+        num_env_steps=20,
+        updates_per_step=1.0,
+    )
+    agent_config = dataclasses.replace(TINY, num_critics=4, actor_value="mean", temperature=0.5)
+    compiled, rows = run(task, demonstrations, config, agent_config)
+    plain, _ = run(task, demonstrations, dataclasses.replace(config, xla="off"), agent_config)
+    fresh = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), agent_config, seed=3)
+    assert all(np.isfinite(rows[-1][f"train/{name}"]) for name in NppacLossInfo._fields)
+    ends, starts = (
+        np.concatenate([w.ravel() for w in weights_of(agent)]) for agent in (compiled, fresh)
+    )
+    other = np.concatenate([w.ravel() for w in weights_of(plain)])
+    # The backends round differently, and what they round to is learned from.
+    assert np.linalg.norm(ends - other) < 0.3 * np.linalg.norm(ends - starts)
+
+
+def test_demonstrations_that_are_to_be_replayed_must_be_there(task):
+    config = dataclasses.replace(CONFIG, demonstration_share=0.5)
+    with pytest.raises(UserError, match="need demonstrations; got none"):
+        run(task, None, config)
+
+
+def test_returns_over_several_steps_are_stored(task):
+    config = dataclasses.replace(CONFIG, n_step=3, num_env_steps=10)
+    replays = {}
+    for name, chosen in (("one", dataclasses.replace(config, n_step=1)), ("three", config)):
+        run(
+            task, None, chosen, checkpoint=lambda agent, replay, n=name: replays.update({n: replay})
+        )
+    one, three = (replays[name].content()[0] for name in ("one", "three"))
+    np.testing.assert_array_equal(one[:, :4], three[:, :4])
+    # Two environments, five steps: the state after three steps, or after those that are left.
+    after = [0 + 4, 1 + 4, 2 + 4, 3 + 4, 8, 9, 8, 9, 8, 9]
+    np.testing.assert_array_equal(three[:, 6:8], one[after, 6:8])
+    weights = [0.99**2] * 6 + [0.99] * 2 + [1.0] * 2
+    np.testing.assert_allclose(three[:, 5], weights, rtol=1e-6)
 
 
 def test_pretraining_noise_flattens_the_policy(task, demonstrations):
@@ -424,7 +609,8 @@ def test_collected_transitions_are_the_environments(task):
     collector = Collector(agent, environments, seed=0)
     first, mean_return = collector.collect(6, 0)
     assert math.isnan(mean_return)  # no episode has ended yet
-    observations, actions, rewards, discounts, next_observations = first
+    observations, actions, rewards, discounts, next_observations, ends = first
+    assert not ends.any()
     assert observations.shape == next_observations.shape == (6, 2)
     assert actions.shape == (6, 2)
     assert rewards.shape == discounts.shape == (6,)
@@ -470,7 +656,7 @@ def test_statistics_are_stored_of_both_ends_and_evaluated_once(task):
     learner = Learner(agent, None, CONFIG)
     environments = VectorEnvironment(task, 2, seed=0)
     transitions, _ = Collector(agent, environments, seed=0).collect(14, 0)
-    batch = learner.with_statistics(*transitions)
+    batch = learner.with_statistics(transitions, stride=2)
     # 14 states, and the successors of the last two, and of the two that end an episode.
     assert evaluated == [18]
     ends = ((batch.prior, transitions[0]), (batch.next_prior, transitions[4]))
@@ -478,6 +664,6 @@ def test_statistics_are_stored_of_both_ends_and_evaluated_once(task):
         expected = fakes.LinearPrior(2, 2).statistics(tf.constant(states))
         for a, b in zip(statistics, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
-    for column, array in zip(batch[:5], transitions, strict=True):
+    for column, array in zip(batch[:5], transitions[:5], strict=True):
         np.testing.assert_array_equal(column, array)
     environments.close()

@@ -1,0 +1,76 @@
+"""AWAC: advantage-weighted actor-critic (Nair et al. 2020, arXiv:2006.09359).
+
+The policy imitates the actions of the replay, demonstrations among them, the more the better the
+critics find them:
+
+    actor loss     -E[ w(s, a) log pi(a | s) ],  w = exp(A(s, a) / lambda), normalized to mean 1
+    advantage      A(s, a) = min_i Q_i(s, a) - min_i Q_i(s, a'),                      a' ~ pi
+    critic target  y = r + gamma (1 - terminal) min_i Q'_i(s', a'),                   a' ~ pi
+
+with (s, a) from the replay, lambda the agent's temperature, and no entropy term. Weights are
+normalized over the batch, as in the authors' code.
+
+Deviations from the paper: the deviation of pi depends on the state, as with every agent here (the
+authors' does not), actions at the bounds of a squashed actor are moved in by 1e-4 of the range, and
+critics, networks and loop are the project's own. Importance weights of the replay, which nothing
+here gives, are not used.
+"""
+
+import tensorflow as tf
+
+from nppac_tf.agent import NppacAgent, NppacLossInfo
+from nppac_tf.networks import SquashedGaussian
+from nppac_tf.replay import Batch
+
+# log pi of an action at the bounds is infinite for a squashed actor.
+_SQUASH_MARGIN = 1e-4
+
+
+class AwacAgent(NppacAgent):
+    """`NppacAgent` with AWAC's losses; its prior is only what the actor is pre-trained to."""
+
+    @property
+    def kl_regularized(self) -> bool:  # noqa: D102
+        return False
+
+    def _penalty_in_target(self, divergence: tf.Tensor) -> tf.Tensor:
+        return tf.zeros_like(divergence)
+
+    def _improve_policy(
+        self, batch: Batch, weights: tf.Tensor | None, learn_policy: bool
+    ) -> NppacLossInfo:
+        observations = batch.observations
+        sampled, divergence, log_prob = self._act(
+            observations, batch.prior, self._sample_seed("actor"), training=True
+        )
+        advantages = self._value(observations, batch.actions) - self._value(observations, sampled)
+        importance = tf.nn.softmax(advantages / tf.exp(self._log_alpha))
+        importance *= tf.cast(tf.size(importance), tf.float32)
+        variables = self._actor_network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            policy, _ = self._actor_network(observations, step_type=(), network_state=())
+            log_likelihood = policy.log_prob(self._inside(batch.actions, policy))
+            loss = -tf.reduce_mean(tf.stop_gradient(importance) * log_likelihood)
+        gradients = tape.gradient(loss, variables)
+        if learn_policy:
+            self._apply_gradients(gradients, variables, self._actor_optimizer)
+        return NppacLossInfo(
+            critic_loss=tf.constant(0.0),
+            actor_loss=loss,
+            alpha_loss=tf.constant(0.0),
+            kl=tf.reduce_mean(divergence),
+            q_value=tf.reduce_mean(self._value(observations, sampled)),
+            alpha=tf.exp(self._log_alpha),
+            entropy=-tf.reduce_mean(log_prob),
+            prior_scale=tf.reduce_mean(batch.prior.scale),
+            actor_gradient_norm=tf.linalg.global_norm(gradients),
+        )
+
+    def _inside(self, actions: tf.Tensor, policy: object) -> tf.Tensor:
+        """Actions that the policy has a finite density at."""
+        if not isinstance(policy, SquashedGaussian):
+            return actions
+        spec = self.action_spec
+        margin = _SQUASH_MARGIN * (spec.maximum - spec.minimum)
+        return tf.clip_by_value(actions, spec.minimum + margin, spec.maximum - margin)

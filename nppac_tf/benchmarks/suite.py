@@ -1,0 +1,191 @@
+"""All that is measured, as one flat dictionary; each part gives its own keys.
+
+updates_per_second/SHAPE/CONTENDER              medians; limit_float32 and limit_bfloat16 are the
+                                                rate of matrix products by `Shape.update_flops`
+updates_per_second/SHAPE/spread/CONTENDER       [lowest, highest] of the repeats
+cores_used/SHAPE/CONTENDER                      processor time per time (medians)
+env_steps_per_second/TASK                       of training as a whole
+prior/CLASS/POINTS/fit_seconds, .../predictions_per_second, .../peak_memory_mb
+startup/seconds_to_first_progress               of launch/train.py with a cached prior (median)
+"""
+
+import dataclasses
+import pathlib
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nppac_tf.benchmarks.shapes import SHAPES, Shape
+from nppac_tf.benchmarks.startup import seconds_to_first_progress
+from nppac_tf.benchmarks.workers import Worker, measure, race, ready
+from nppac_tf.config import PriorConfig
+
+Results = dict[str, Any]
+
+PEERS = ("sbx", "sb3")
+LIMITS = ("float32", "bfloat16")
+_OWN = ("nppac_float32", "nppac_bfloat16", "uniform_float32", "tf_agents")
+_NUM_TRANSITIONS = 100_000
+_DEMONSTRATIONS = "embedded:pen"
+_TASK = "pen-binary"
+# More points than this, and the exact posterior's matrices outgrow a workstation: 8 N^2 bytes each.
+_LARGEST_EXACT = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """How long and how wide to measure.
+
+    Args:
+        threads: Of everything.
+        repeats: Rounds over the contenders, and starts of launch/train.py.
+        seconds: Of one contender in one round.
+        num_env_steps: Of training, a multiple of 1,000 and at least 2,000.
+        prior_sizes: Demonstration points, at least 1 each.
+        prior: How priors are fitted.
+        tell: Is told of progress, a line at a time.
+    """
+
+    threads: int
+    repeats: int
+    seconds: float
+    num_env_steps: int
+    prior_sizes: tuple[int, ...]
+    prior: PriorConfig
+    tell: Callable[[str], None]
+
+    def updates(self, peers_python: pathlib.Path | None) -> Results:
+        """Updates per second on each shape.
+
+        Args:
+            peers_python: Interpreter with Stable-Baselines3 and SBX; None leaves them out.
+        """
+        results: Results = {}
+        for name, shape in SHAPES.items():
+            results |= self._race(name, shape, peers_python)
+        return results
+
+    def _race(self, name: str, shape: Shape, peers_python: pathlib.Path | None) -> Results:
+        common = {
+            "shape": dataclasses.asdict(shape),
+            "num_transitions": _NUM_TRANSITIONS,
+            "threads": self.threads,
+        }
+        self.tell(f"shape {name}: preparing")
+        own = [*_OWN, *(f"products_{precision}" for precision in LIMITS)]
+        workers = [
+            Worker(contender, "updates", {**common, "contender": contender}, self.threads)
+            for contender in own
+        ]
+        if peers_python is not None:
+            workers += [
+                Worker(peer, "peers", {**common, "contender": peer}, self.threads, peers_python)
+                for peer in PEERS
+            ]
+        results: Results = {}
+        with ready(workers) as said:
+            for first in said:
+                results |= first.get("versions", {})
+            rates = race(
+                workers, self.repeats, self.seconds, lambda line: self.tell(f"shape {name}: {line}")
+            )
+        for contender, rate in rates.items():
+            scale, label = 1.0, contender
+            if contender.startswith("products_"):
+                scale, label = 1.0 / shape.update_flops, contender.replace("products", "limit")
+            results |= {
+                f"updates_per_second/{name}/{label}": scale * rate.median,
+                f"updates_per_second/{name}/spread/{label}": [
+                    scale * rate.lowest,
+                    scale * rate.highest,
+                ],
+                f"cores_used/{name}/{label}": rate.cores,
+            }
+        return results
+
+    def training(self) -> Results:
+        """Environment steps per second on the pen, with the networks of configs/pen.flags."""
+        self.tell(f"training on {_TASK}: {self.num_env_steps:,} environment steps")
+        settings = {
+            "task": _TASK,
+            "demonstrations": _DEMONSTRATIONS,
+            "prior": self._fields("exact_gp"),
+            "agent": {"squash": False, "divergence": "closed_form", "critic_layer_norm": True},
+            "layers": {"actor_layers": [256] * 4},
+            "training": {},
+            "num_env_steps": self.num_env_steps,
+        }
+        answer = measure("end_to_end", settings, self.threads)
+        return {f"env_steps_per_second/{_TASK}": answer["steps_per_second"]}
+
+    def priors(self) -> Results:
+        """What exact and sparse Gaussian processes cost, by number of demonstration points."""
+        results: Results = {}
+        for size in self.prior_sizes:
+            for prior in ("exact_gp", "sparse_gp"):
+                if prior == "exact_gp" and size > _LARGEST_EXACT:
+                    self.tell(f"{prior}: not with more than {_LARGEST_EXACT:,} points")
+                    continue
+                self.tell(f"{prior}: {size:,} points")
+                settings = {
+                    "prior": self._fields(prior),
+                    "num_points": size,
+                    "observation_size": SHAPES["B"].observation_size,
+                    "action_size": SHAPES["B"].action_size,
+                    "batch_size": 1000,
+                    "seconds": self.seconds,
+                }
+                answer = measure("prior_costs", settings, self.threads)
+                results |= {f"prior/{prior}/{size}/{key}": value for key, value in answer.items()}
+        return results
+
+    def startup(self) -> Results:
+        """Seconds until launch/train.py learns, imports included, with the prior in the cache."""
+        self.tell("startup of launch/train.py")
+        fields = [f"--{name}={value}" for name, value in self._fields("exact_gp").items()]
+        flags = [f"--task={_TASK}", f"--demonstrations={_DEMONSTRATIONS}", *fields]
+        seconds = seconds_to_first_progress(flags, self.threads, self.repeats)
+        return {
+            "startup/seconds_to_first_progress": statistics.median(seconds),
+            "startup/spread/seconds_to_first_progress": [min(seconds), max(seconds)],
+        }
+
+    def _fields(self, prior: str) -> dict[str, Any]:
+        names = ("num_inducing_points", "num_hyperparameter_points", "max_fit_iterations")
+        return {"prior": prior, **{name: getattr(self.prior, name) for name in names}}
+
+
+def rows(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What a person reads: figure, value, and the spread where there is one."""
+    table = []
+    for key, value in results.items():
+        if isinstance(value, float) and not key.startswith("cores_used/"):
+            part, _, rest = key.rpartition("/")
+            spread = results.get(f"{part}/spread/{rest}")
+            table.append((key, _readable(value), " to ".join(map(_readable, spread or ()))))
+    return table
+
+
+def _readable(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
+
+
+def by_shape(results: Mapping[str, Any]) -> dict[str, dict[str, tuple[float, Sequence[float]]]]:
+    """Updates per second and their spread, by shape and contender."""
+    found: dict[str, dict[str, tuple[float, Sequence[float]]]] = {}
+    for key, value in results.items():
+        parts = key.split("/")
+        if parts[0] == "updates_per_second" and len(parts) == 3:
+            spread = results[f"{parts[0]}/{parts[1]}/spread/{parts[2]}"]
+            found.setdefault(parts[1], {})[parts[2]] = (value, spread)
+    return found
+
+
+def by_prior(results: Mapping[str, Any], quantity: str) -> dict[str, list[tuple[int, float]]]:
+    """Points and a quantity such as "fit_seconds", by class of prior, in the order of points."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for key, value in results.items():
+        parts = key.split("/")
+        if parts[0] == "prior" and parts[3] == quantity:
+            found.setdefault(parts[1], []).append((int(parts[2]), value))
+    return {name: sorted(pairs) for name, pairs in found.items()}
