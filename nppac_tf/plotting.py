@@ -86,36 +86,6 @@ def _second_axis(axis: Any, label: str, color: str) -> Any:
     return second
 
 
-def runs_together(
-    curves: Sequence[tuple[str, np.ndarray, np.ndarray]], title: str = ""
-) -> figure.Figure:
-    """Metrics of several runs: each run thin, their mean thick.
-
-    Args:
-        curves: Name of the metric, environment steps [K], values [runs, K]; one panel each.
-        title: Above the figure.
-    """
-    result = figure.Figure(figsize=(4.2 * len(curves), 3.6), layout="constrained")
-    if title:
-        result.suptitle(title, fontsize="medium")
-    panels = result.subplots(1, len(curves), squeeze=False)[0]
-    for panel, (name, steps, values) in zip(panels, curves, strict=True):
-        color = next((entry[2] for entry in _SUCCESSES if entry[0] == name), _RETURN_COLOR)
-        label = next((entry[1] for entry in _SUCCESSES if entry[0] == name), name)
-        for run in values:
-            panel.plot(steps, run, color=color, alpha=0.35, linewidth=0.9)
-        panel.plot(steps, values.mean(axis=0), color=color, linewidth=2.2)
-        panel.axhline(values[:, 0].mean(), color="#999999", linestyle=":", linewidth=1)
-        if name != "eval/return":
-            panel.set_ylim(0, 1.02)
-        panel.set_title(label, fontsize="small")
-        panel.set_xlabel("environment steps")
-        panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
-        panel.grid(alpha=0.25)
-        panel.spines[["top", "right"]].set_visible(False)
-    return result
-
-
 def demonstrations_overview(
     observations: Sequence[np.ndarray],
     actions: Sequence[np.ndarray],

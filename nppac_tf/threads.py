@@ -2,7 +2,7 @@
 
 An update of soft actor-critic is many small operations, some of which can run side by side (two
 critics, actor and targets), and few that are worth splitting. One thread for each operation and as
-many operations at once as there are cores did 1.2 to 1.5 times the updates of TensorFlow's default,
+many operations at once as there are cores did 1.1 to 1.5 times the updates of TensorFlow's default,
 which splits each operation over all cores (2 cores; `launch/benchmark.py`). Fitting a Gaussian
 process loses a sixth by it.
 """
