@@ -62,8 +62,9 @@ def main() -> None:
     config = PriorConfig(**fields)
     from nppac_tf import progress
     from nppac_tf.benchmarks import machine, suite, workers
+    from nppac_tf.threads import available_cores
 
-    threads = _THREADS.value or workers.available_cores()
+    threads = _THREADS.value or available_cores()
     description = machine.describe()
     workers.restrict(threads)
     measures = suite.Suite(

@@ -348,7 +348,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         # A task may be "module:Environment-v0", and its module in the working directory.
         sys.path.append(os.getcwd())
         _quiet()
-        os.environ.update(threads.variables(_available_cores(), os.environ))
+        os.environ.update(threads.variables(threads.available_cores(), os.environ))
         try:
             main()
             sys.stdout.flush()
@@ -518,12 +518,6 @@ def run_configuration(path: pathlib.Path) -> config.RunConfig:
 def _listed(paths: Sequence[pathlib.Path]) -> str:
     shown = [str(path) for path in paths[:3]]
     return ", ".join(shown) + (", ..." if len(paths) > len(shown) else "")
-
-
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _quiet() -> None:

@@ -420,7 +420,7 @@ class RunConfig:
         Raises:
             UserError: names the first field that differs, and `run`.
         """
-        had, wanted = _flatten(self.to_dict()), _flatten(asked.to_dict())
+        had, wanted = flatten(self.to_dict()), flatten(asked.to_dict())
         for name, value in wanted.items():
             longer = name == _MAY_GROW and value >= had[name]
             if value != had[name] and not longer:
@@ -485,11 +485,12 @@ def _over(defaults: dict[str, Any], values: Any) -> dict[str, Any]:
     return merged
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat

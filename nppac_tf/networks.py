@@ -183,8 +183,7 @@ class CriticNetwork(network.Network):
 class CriticEnsemble(network.Network):
     """Critics of their own weights, in one network: (observation, action) -> Q values [E, B].
 
-    Separate products, since at these widths one batched product of all members gains nothing on a
-    CPU (`launch/benchmark.py`).
+    Each member has products of its own: one batched product of all of them was no faster on a CPU.
 
     Args:
         members: E critics with the same input specs and different seeds.

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from nppac_tf.errors import UserError
 
@@ -138,11 +137,6 @@ def in_common(tables: Sequence[Table]) -> list[Table]:
         {name: column[rows] for name, column in table.items()}
         for table, rows in zip(tables, chosen, strict=True)
     ]
-
-
-def interquartile_mean(values: Sequence[float] | np.ndarray) -> float:
-    """Mean of the middle half; of three values their mean, since no whole one can be cut."""
-    return float(stats.trim_mean(values, 0.25))
 
 
 def together(tables: Sequence[Table], metric: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,16 +1,23 @@
 """How many threads TensorFlow is to use on a CPU.
 
 An update of soft actor-critic is many small operations, some of which can run side by side (two
-critics, actor and targets), and few that are worth splitting. One thread for each operation and as
-many operations at once as there are cores did 1.1 to 1.5 times the updates of TensorFlow's default,
-which splits each operation over all cores (2 cores; `launch/benchmark.py`). Fitting a Gaussian
-process loses a sixth by it.
+critics, actor and targets), and few that are worth splitting. So each operation gets one thread,
+and as many operations run at once as there are cores, where TensorFlow's default splits each over
+all cores. Fitting a Gaussian process, one large operation after the other, loses a little.
 """
 
+import os
 from collections.abc import Mapping
 
 # Operations of an update that can run side by side; cores beyond them may split operations.
 _PARALLEL_OPERATIONS = 4
+
+
+def available_cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def variables(cores: int, environment: Mapping[str, str]) -> dict[str, str]:

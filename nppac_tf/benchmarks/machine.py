@@ -5,7 +5,7 @@ import pathlib
 import platform
 from importlib import metadata
 
-from nppac_tf.benchmarks.workers import available_cores
+from nppac_tf.threads import available_cores
 
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
 _ISA = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from nppac_tf import threads as tensorflow_threads
 from nppac_tf.errors import UserError
+from nppac_tf.threads import available_cores
 
 _HERE = pathlib.Path(__file__).resolve().parent
 ROOT = _HERE.parents[1]
@@ -48,11 +49,6 @@ def environment(threads: int) -> dict[str, str]:
         "TF_CPP_MIN_LOG_LEVEL": "3",
         **tensorflow_threads.variables(threads, {}),
     }
-
-
-def available_cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if _HAS_AFFINITY else os.cpu_count() or 1
 
 
 def restrict(threads: int) -> None:

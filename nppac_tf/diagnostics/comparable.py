@@ -1,10 +1,9 @@
 """Runs that may be compared: alike in everything but what is asked about."""
 
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Sequence
 
-from nppac_tf.config import RunConfig
+from nppac_tf.config import RunConfig, flatten
 from nppac_tf.errors import UserError
 
 
@@ -25,19 +24,11 @@ def require_alike(
     Raises:
         UserError: names the first other field that differs, and two runs.
     """
-    first = dict(_fields(configs[0].to_dict()))
+    first = flatten(configs[0].to_dict())
     for run, config in zip(runs, configs, strict=True):
-        for field, value in _fields(config.to_dict()):
+        for field, value in flatten(config.to_dict()).items():
             if field not in may_differ and value != first[field]:
                 raise UserError(
                     f"--runs must differ in {described} alone; got {field} {first[field]!r} "
                     f"in {runs[0]} and {value!r} in {run}: leave one out"
                 )
-
-
-def _fields(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _fields(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

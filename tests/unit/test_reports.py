@@ -111,11 +111,6 @@ def test_refuses_a_missing_run_with_a_close_one(tmp_path):
         reports.read_metrics(tmp_path)
 
 
-def test_interquartile_mean():
-    assert reports.interquartile_mean([1, 2, 6]) == 3
-    assert reports.interquartile_mean([0, 2, 4, 100]) == 3
-
-
 def test_runs_are_put_together_at_common_steps(tmp_path):
     long = reports.read_metrics(write(tmp_path / "a.csv", [0.1, 0.2, 0.3]))
     short = reports.read_metrics(write(tmp_path / "b.csv", [0.4, 0.6], steps=[0, 2000]))
