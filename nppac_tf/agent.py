@@ -14,12 +14,13 @@ with d(s) = log pi(a | s) - log pi0(a | s), a single-sample estimate of the KL, 
 where both are Gaussian in the same space. pi0 gets no gradients. With `UniformPrior` log pi0 = 0,
 and this is `SacAgent`, to rounding.
 
-Each of SacAgent's two critics may be an ensemble, [E, B] where a critic gives [B]; then i runs over
-all members, in the target over a random few of them (REDQ, Chen et al. 2021; RLPD, Ball et al.
-2023), and the actor may maximize their mean instead of their least.
+Each of SacAgent's two critics may be a `CriticEnsemble`; then i runs over all members, in the
+target over a random few of them (REDQ, Chen et al. 2021; RLPD, Ball et al. 2023), and the actor may
+maximize their mean instead of their least.
 """
 
 import collections
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Self
@@ -576,12 +577,17 @@ class NppacAgent(sac_agent.SacAgent):
 
     def _target_value(self, observations: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
         """The least of the target critics, or of some drawn for this update, [B]."""
-        q = self._q_values(self._target_critics, observations, actions)
+        critics = _members(self._target_critics)
         count = self._num_target_critics
-        if count is not None and count < q.shape[0]:
-            scores = tf.random.stateless_uniform([q.shape[0]], self._sample_seed("target critics"))
-            q = tf.gather(q, tf.math.top_k(scores, count).indices)
-        return tf.reduce_min(q, axis=0)
+        if count is None or count >= len(critics):
+            return tf.reduce_min(self._q_values(critics, observations, actions), axis=0)
+        scores = tf.random.stateless_uniform([len(critics)], self._sample_seed("target critics"))
+        branches = [
+            functools.partial(self._q_values, [critic], observations, actions) for critic in critics
+        ]
+        drawn = tf.unstack(tf.math.top_k(scores, count).indices)
+        values = [tf.switch_case(index, branches) for index in drawn]
+        return tf.reduce_min(tf.concat(values, axis=0), axis=0)
 
     @property
     def _critics(self) -> tuple[Any, Any]:
@@ -598,9 +604,10 @@ class NppacAgent(sac_agent.SacAgent):
         actions: tf.Tensor,
         training: bool = False,
     ) -> tf.Tensor:
-        """Values [E, B] of all members."""
-        values = [critic((observations, actions), training=training)[0] for critic in critics]
-        return tf.concat([q if q.shape.rank == 2 else q[tf.newaxis] for q in values], axis=0)
+        """Values [E, B] of critics, those of an ensemble one by one."""
+        return tf.stack(
+            [critic((observations, actions), training=training)[0] for critic in _members(critics)]
+        )
 
     # SacAgent's interface, for experience that does not carry the prior's statistics.
 
@@ -657,6 +664,14 @@ class NppacAgent(sac_agent.SacAgent):
             self._prior.statistics(time_steps.observation),
             self._prior.statistics(next_time_steps.observation),
         )
+
+
+def _members(critics: Sequence[Any]) -> list[Any]:
+    """All critics, those of an ensemble one by one."""
+    ensembles = [
+        critic.members if isinstance(critic, CriticEnsemble) else [critic] for critic in critics
+    ]
+    return [member for members in ensembles for member in members]
 
 
 def _aggregate(

@@ -186,12 +186,12 @@ class CriticEnsemble(network.Network):
     Each member has products of its own: one batched product of all of them was no faster on a CPU.
 
     Args:
-        members: E critics with the same input specs and different seeds.
+        members: E critics with the same input specs and different seeds, an attribute as well.
     """
 
     def __init__(self, members: Sequence[CriticNetwork], name: str = "CriticEnsemble") -> None:
         super().__init__(input_tensor_spec=members[0].input_tensor_spec, state_spec=(), name=name)
-        self._members = list(members)
+        self.members = list(members)
 
     def call(
         self,
@@ -201,15 +201,15 @@ class CriticEnsemble(network.Network):
         training: bool = False,
     ) -> tuple[tf.Tensor, Any]:
         """Q [E, B], and the (empty) state."""
-        return tf.stack([member(inputs)[0] for member in self._members]), network_state
+        return tf.stack([member(inputs)[0] for member in self.members]), network_state
 
     def copy(self, **kwargs: Any) -> "CriticEnsemble":
         """The same ensemble with weights of its own."""
-        return super().copy(**{"members": [member.copy() for member in self._members], **kwargs})
+        return super().copy(**{"members": [member.copy() for member in self.members], **kwargs})
 
     def twin(self) -> "CriticEnsemble":
         """The same ensemble with other initial weights."""
-        return CriticEnsemble([member.twin() for member in self._members], f"{self.name}Twin")
+        return CriticEnsemble([member.twin() for member in self.members], f"{self.name}Twin")
 
 
 class LayerNorm(tf.keras.layers.Layer):
