@@ -47,6 +47,8 @@ def main() -> None:
     from nppac_tf import evaluation, priors, progress
     from nppac_tf.priors import calibration
 
+    name, choice = priors.chosen_class(config, training.num_steps)
+    print(f"Prior: {choice}")
     with progress.ProgressDisplay() as display, display.busy("Fitting to most episodes"):
         fitted = priors.fit_prior(training, config)
     statistics = tf.function(fitted.statistics, reduce_retracing=True)
@@ -60,7 +62,7 @@ def main() -> None:
     log_likelihood = calibration.log_likelihood(held_out.actions, location, scale).mean()
     error = calibration.root_mean_squared_error(held_out.actions, location)
     progress.print_table(
-        f"{config.prior} on {task.name}, {training.num_episodes} episodes fitted, "
+        f"{name} on {task.name}, {training.num_episodes} episodes fitted, "
         f"{held_out.num_episodes} held out",
         ("", "value"),
         [

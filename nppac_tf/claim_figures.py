@@ -23,6 +23,7 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "ensemble": ("ensemble", "#E69F00"),
     "bayesian_network": ("Bayesian network", "#CC79A7"),
     "dropout": ("dropout", "#7F7F7F"),
+    "gp": ("GP", "#0072B2"),
     "exact_gp": ("exact GP", "#0072B2"),
     "sparse_gp": ("sparse GP", "#56B4E9"),
 }

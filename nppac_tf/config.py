@@ -12,6 +12,7 @@ from typing import Any
 from nppac_tf.errors import UserError
 
 PRIORS = (
+    "gp",
     "sparse_gp",
     "exact_gp",
     "gaussian_network",
@@ -65,15 +66,17 @@ def _check_layers(name: str, layers: tuple[int, ...]) -> None:
 class PriorConfig:
     """How the behavioral policy pi0 is fitted to the demonstrations."""
 
-    prior: str = _option("sparse_gp", "Class of the behavioral prior.", PRIORS)
+    prior: str = _option(
+        "gp",
+        "Class of the behavioral prior; gp: exact for up to 5,000 points, sparse beyond.",
+        PRIORS,
+    )
     kernel: str = _option("matern52", "Kernel of the Gaussian process (ARD).", KERNELS)
     num_inducing_points: int = _option(500, "Inducing points of the sparse Gaussian process.")
     num_hyperparameter_points: int = _option(
-        1000, "Points on which the exact Gaussian process fits its hyper-parameters."
+        1000, "Random points on which a Gaussian process fits its hyper-parameters."
     )
-    max_fit_iterations: int = _option(
-        100, "L-BFGS iterations on the marginal likelihood or its bound."
-    )
+    max_fit_iterations: int = _option(100, "L-BFGS iterations on the marginal likelihood.")
     observation_noise: bool = _option(
         True, "Count the demonstrator's noise in the deviation of the Gaussian process."
     )
@@ -108,8 +111,7 @@ class PriorConfig:
     )
     prior_seed: int = _option(
         0,
-        "Seed of the exact Gaussian process's random subset, and of all that is random in "
-        "a network's fit.",
+        "Seed of a Gaussian process's random subset, and of all that is random in a network's fit.",
     )
 
     def __post_init__(self) -> None:

@@ -72,6 +72,8 @@ class ActorNetwork(network.Network):
             tanh mean, whose samples may leave the bounds.
         seed: Of the initial weights.
         precision: "float32" or "bfloat16", of the products in hidden layers.
+        constant_scale: If given, the Gaussian's log deviation in each action component is one
+            learned number between these two, the same in every state; it begins in their middle.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class ActorNetwork(network.Network):
         squash: bool = True,
         seed: int = 0,
         precision: str = "float32",
+        constant_scale: tuple[float, float] | None = None,
         name: str = "ActorNetwork",
     ) -> None:
         super().__init__(input_tensor_spec=observation_spec, state_spec=(), name=name)
@@ -97,7 +100,13 @@ class ActorNetwork(network.Network):
             _dense(units, next(seeds), activation="relu", precision=precision) for units in layers
         ]
         self._location_layer = _dense(action_size, next(seeds), gain=0.1)
-        self._log_scale_layer = _dense(action_size, next(seeds), gain=0.1, bias=_FIRST_LOG_SCALE)
+        self._constant_scale = constant_scale
+        if constant_scale is None:
+            self._log_scale_layer = _dense(
+                action_size, next(seeds), gain=0.1, bias=_FIRST_LOG_SCALE
+            )
+        else:
+            self._scale_logits = tf.Variable(tf.zeros([action_size]), name="scale_logits")
 
     def call(
         self,
@@ -111,7 +120,7 @@ class ActorNetwork(network.Network):
         for layer in self._trunk:
             hidden = layer(hidden)
         location = self._location_layer(hidden)
-        scale = tf.exp(tf.clip_by_value(self._log_scale_layer(hidden), *LOG_SCALE_RANGE))
+        scale = tf.exp(self._log_scale(hidden))
         if self._squash:
             return (
                 SquashedGaussian(location, scale, self._center, self._half_range),
@@ -119,6 +128,14 @@ class ActorNetwork(network.Network):
             )
         mean = self._center + self._half_range * tf.tanh(location)
         return tfp.distributions.MultivariateNormalDiag(mean, scale), network_state
+
+    def _log_scale(self, hidden: tf.Tensor) -> tf.Tensor:
+        """Log deviation [B, A] of the Gaussian."""
+        if self._constant_scale is None:
+            return tf.clip_by_value(self._log_scale_layer(hidden), *LOG_SCALE_RANGE)
+        low, high = self._constant_scale
+        log_scale = low + (high - low) * tf.sigmoid(self._scale_logits)
+        return tf.broadcast_to(log_scale, [tf.shape(hidden)[0], log_scale.shape[0]])
 
     def in_float32(self) -> "ActorNetwork":
         """The same actor with float32 products, wherever it is to run; itself if it has them."""

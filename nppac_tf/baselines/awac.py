@@ -4,30 +4,49 @@ The policy imitates the actions of the replay, demonstrations among them, the mo
 critics find them:
 
     actor loss     -E[ w(s, a) log pi(a | s) ],  w = exp(A(s, a) / lambda), normalized to mean 1
-    advantage      A(s, a) = min_i Q_i(s, a) - min_i Q_i(s, a'),                      a' ~ pi
+    advantage      A(s, a) = min( min_i Q_i(s, a) - min_i Q_i(s, mean of pi), 0.5 )
     critic target  y = r + gamma (1 - terminal) min_i Q'_i(s', a'),                   a' ~ pi
 
-with (s, a) from the replay, lambda the agent's temperature, and no entropy term. Weights are
-normalized over the batch, as in the authors' code.
+with (s, a) from the replay, lambda the agent's temperature, and no entropy term. As in the authors'
+code for the Adroit hand, weights are normalized over the batch, advantages are cut off at 0.5, the
+deviation of pi is the same in every state and between exp(-6) and 1 (of a squashed actor, before
+its tanh), and the actor's weights decay (an L2 penalty of 1e-4 / 2).
 
-Deviations from the paper: the deviation of pi depends on the state, as with every agent here (the
-authors' does not), actions at the bounds of a squashed actor are moved in by 1e-4 of the range, and
-critics, networks and loop are the project's own. Importance weights of the replay, which nothing
-here gives, are not used.
+Deviations: critics, networks and loop are the project's own, Q is not clipped at 0, and actions at
+the bounds of a squashed actor are moved in by 1e-4 of the range.
 """
+
+from typing import Any
 
 import tensorflow as tf
 
 from nppac_tf.agent import NppacAgent, NppacLossInfo
-from nppac_tf.networks import SquashedGaussian
+from nppac_tf.config import AgentConfig
+from nppac_tf.networks import ActorNetwork, SquashedGaussian
+from nppac_tf.priors.base import BehavioralPrior
 from nppac_tf.replay import Batch
 
+_LARGEST_ADVANTAGE = 0.5
+_LOG_SCALE_RANGE = (-6.0, 0.0)
+_WEIGHT_DECAY = 1e-4
 # log pi of an action at the bounds is infinite for a squashed actor.
 _SQUASH_MARGIN = 1e-4
 
 
 class AwacAgent(NppacAgent):
     """`NppacAgent` with AWAC's losses; its prior is only what the actor is pre-trained to."""
+
+    @classmethod
+    def _make_actor(
+        cls,
+        observation_spec: tf.TensorSpec,
+        action_spec: Any,
+        prior: BehavioralPrior,
+        config: AgentConfig,
+        seed: int,
+    ) -> ActorNetwork:
+        actor = super()._make_actor(observation_spec, action_spec, prior, config, seed)
+        return actor.copy(constant_scale=_LOG_SCALE_RANGE)
 
     @property
     def kl_regularized(self) -> bool:  # noqa: D102
@@ -43,8 +62,11 @@ class AwacAgent(NppacAgent):
         sampled, divergence, log_prob = self._act(
             observations, batch.prior, self._sample_seed("actor"), training=True
         )
-        advantages = self._value(observations, batch.actions) - self._value(observations, sampled)
-        importance = tf.nn.softmax(advantages / tf.exp(self._log_alpha))
+        mean = self._actor_network(observations, step_type=(), network_state=())[0].mode()
+        advantages = self._value(observations, batch.actions) - self._value(observations, mean)
+        importance = tf.nn.softmax(
+            tf.minimum(advantages, _LARGEST_ADVANTAGE) / tf.exp(self._log_alpha)
+        )
         importance *= tf.cast(tf.size(importance), tf.float32)
         variables = self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -52,6 +74,7 @@ class AwacAgent(NppacAgent):
             policy, _ = self._actor_network(observations, step_type=(), network_state=())
             log_likelihood = policy.log_prob(self._inside(batch.actions, policy))
             loss = -tf.reduce_mean(tf.stop_gradient(importance) * log_likelihood)
+            loss += _WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(weight) for weight in variables])
         gradients = tape.gradient(loss, variables)
         if learn_policy:
             self._apply_gradients(gradients, variables, self._actor_optimizer)

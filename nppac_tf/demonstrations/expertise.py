@@ -79,7 +79,8 @@ def check_lengths(patient: Patient) -> Iterator[Finding]:
             "note",
             "many steps",
             f"there are {total:,} steps",
-            "An exact Gaussian process takes long to fit to so many: use --prior=sparse_gp.",
+            "An exact Gaussian process takes long to fit to so many: leave --prior at gp, which "
+            "is sparse then.",
         )
     if task is not None and patient.fits and task.horizon is not None and usual > task.horizon:
         yield Finding(

@@ -7,7 +7,14 @@ from nppac_tf.priors.base import (
     RescaledPrior,
     UniformPrior,
 )
-from nppac_tf.priors.files import default_cache, fit_prior, load_prior, rescale, save_prior
+from nppac_tf.priors.files import (
+    chosen_class,
+    default_cache,
+    fit_prior,
+    load_prior,
+    rescale,
+    save_prior,
+)
 from nppac_tf.priors.gaussian_process import ExactGPPrior, GaussianProcessPrior, SparseGPPrior
 from nppac_tf.priors.neural import (
     BayesianNetworkPrior,
@@ -33,6 +40,7 @@ __all__ = [
     "RescaledPrior",
     "SparseGPPrior",
     "UniformPrior",
+    "chosen_class",
     "default_cache",
     "fit_prior",
     "load_novelty",

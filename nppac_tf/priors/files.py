@@ -29,6 +29,8 @@ from nppac_tf.priors.neural import (
 )
 
 _VERSION = 1
+# Part of the cache's keys: to be raised where a fit with the same settings gives another prior.
+_FIT_VERSION = 2
 _CLASSES: dict[str, Any] = {
     "sparse_gp": SparseGPPrior,
     "exact_gp": ExactGPPrior,
@@ -39,6 +41,7 @@ _CLASSES: dict[str, Any] = {
     "uniform": UniformPrior,
 }
 _NAMES = {cls: name for name, cls in _CLASSES.items()}
+_LARGEST_EXACT = 5_000
 
 
 def fit_prior(
@@ -57,6 +60,39 @@ def fit_prior(
     return rescale(_fit_or_load(demonstrations, config, cache), config)
 
 
+def chosen_class(config: PriorConfig, num_points: int) -> tuple[str, str]:
+    """Which prior a configuration means for a number of points, and why.
+
+    Returns:
+        A name of `config.PRIORS` other than "gp", and a line for a person.
+
+    Raises:
+        UserError: if an exact Gaussian process would outgrow the machine's memory.
+    """
+    name, reason = config.prior, "as asked"
+    if name == "gp":
+        name = "exact_gp" if num_points <= _LARGEST_EXACT else "sparse_gp"
+        limit = "at most" if name == "exact_gp" else "more than"
+        reason = f"since {num_points:,} points are {limit} {_LARGEST_EXACT:,}"
+    if name == "exact_gp":
+        needed = ExactGPPrior.memory(num_points)
+        if needed > (available := _memory()):
+            raise UserError(
+                f"an exact Gaussian process of {num_points:,} points takes {needed / 1e9:,.0f} GB "
+                f"of memory, and there are {available / 1e9:,.0f}: use --prior=sparse_gp"
+            )
+        return name, f"exact Gaussian process on all {num_points:,} points, {reason}"
+    if name == "sparse_gp":
+        inducing = min(config.num_inducing_points, num_points)
+        return name, f"sparse Gaussian process with {inducing:,} inducing points, {reason}"
+    return name, f"{name.replace('_', ' ')}, {reason}"
+
+
+def _memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def rescale(prior: BehavioralPrior, config: PriorConfig) -> BehavioralPrior:
     """A fitted prior with the configuration's deviation, factor and floor; a uniform has none."""
     if not prior.informative:
@@ -73,10 +109,12 @@ def _fit_or_load(
 ) -> BehavioralPrior:
     if config.prior == "uniform":
         return UniformPrior(demonstrations.observation_size, demonstrations.action_size)
-    fit = _CLASSES[config.prior].fit
+    name, _ = chosen_class(config, demonstrations.num_steps)
+    config = dataclasses.replace(config, prior=name)
+    fit = _CLASSES[name].fit
     if cache is None:
         return fit(demonstrations, config)
-    path = cache / f"{config.prior}-{_key(demonstrations, config)}.npz"
+    path = cache / f"{name}-{_key(demonstrations, config)}.npz"
     if path.is_file():
         try:
             return load_prior(path)
@@ -137,6 +175,6 @@ def load_prior(path: str | os.PathLike[str]) -> BehavioralPrior:
 def _key(demonstrations: Demonstrations, config: PriorConfig) -> str:
     fitted = dataclasses.asdict(config.unscaled())
     libraries = ("gpflow", "tensorflow", "tensorflow_probability")
-    fitter = [_VERSION, *map(importlib.metadata.version, libraries)]
+    fitter = [_VERSION, _FIT_VERSION, *map(importlib.metadata.version, libraries)]
     content = json.dumps([*fitter, demonstrations.fingerprint(), fitted], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

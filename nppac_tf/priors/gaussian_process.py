@@ -43,6 +43,7 @@ from nppac_tf.priors.standardization import Standardization
 JITTER = 1e-6
 _SMALLEST_VARIANCE = 1e-10
 _BLOCK_ROWS = 128
+_CHUNK_ROWS = 1024
 
 _KERNELS = {
     "rbf": gpflow.kernels.SquaredExponential,
@@ -172,23 +173,25 @@ class ExactGPPrior(GaussianProcessPrior):
         config = config or PriorConfig()
         with gpflow.config.as_context(_float64()):
             data = _Data(demonstrations)
-            subset = data.subset(config.num_hyperparameter_points, config.prior_seed)
-            model = gpflow.models.GPR(
-                subset,
-                _initial_kernel(config.kernel, data.num_inputs),
-                mean_function=gpflow.functions.Constant(np.zeros(data.num_outputs)),
-                noise_variance=_INITIAL_NOISE,
-            )
-            _maximize(model, config.max_fit_iterations)
+            hyperparameters, _ = _fit_hyperparameters(data, config)
             return cls(
                 _settings(config),
-                {**_hyperparameters(model, data), "centers": data.states, "actions": data.actions},
+                {**hyperparameters, "centers": data.states, "actions": data.actions},
             )
+
+    @staticmethod
+    def memory(num_points: int) -> int:
+        """Bytes that fitting to so many points takes, roughly: K or its factor, and Q packed."""
+        return 2 * 8 * num_points**2
 
     def _factors(self) -> tuple[np.ndarray, np.ndarray]:
         """W = K^-1 (A - m) and Q = K^-1."""
         errors = self._arrays["actions"] - self._arrays["mean"]
-        covariance = self._kernel(tf.constant(self._arrays["centers"])).numpy()
+        centers = self._arrays["centers"]
+        # In the order of LAPACK, which then works in place; by rows, for the kernel's own memory.
+        covariance = np.empty((len(centers), len(centers)), order="F")
+        for rows in _chunks(len(centers)):
+            covariance[rows] = self._kernel(centers[rows], centers)
         covariance[np.diag_indices_from(covariance)] += (
             float(self._arrays["noise_variance"]) + JITTER
         )
@@ -199,7 +202,7 @@ class ExactGPPrior(GaussianProcessPrior):
             raise _no_posterior() from None
         weights = linalg.cho_solve((factor, lower), errors)
         inverse, _ = linalg.lapack.dpotri(factor, lower=lower, overwrite_c=True)
-        return weights, np.tril(inverse) + np.tril(inverse, -1).T
+        return weights, inverse
 
     def held_out_uncertainty(self, demonstrations: Demonstrations, folds: np.ndarray) -> np.ndarray:
         """See `BehavioralPrior`. The covariance of a fold given all else is (Q of the fold)^-1.
@@ -229,10 +232,11 @@ class ExactGPPrior(GaussianProcessPrior):
 class SparseGPPrior(GaussianProcessPrior):
     """A sparse variational posterior (SVGP) with the optimal q(u) at M inducing points.
 
-    For a Gaussian likelihood the best q(u) is known in closed form (Titsias 2009). Maximizing that
-    collapsed bound (`SGPR`) gives in minutes what stochastic optimization of the same SVGP
-    reaches in hours. q is kept whitened, where its precision is at least the identity, so that its
-    factorization does not depend on how near to singular Kzz is.
+    Hyper-parameters are those of `ExactGPPrior`: the collapsed bound of all points (`SGPR`) gave
+    deviations that were far too small on the pen. For a Gaussian likelihood the best q(u) is known
+    in closed form (Titsias 2009), a sum over points that is taken in chunks. q is kept whitened,
+    where its precision is at least the identity, so that its factorization does not depend on how
+    near to singular Kzz is.
     """
 
     @classmethod
@@ -240,25 +244,16 @@ class SparseGPPrior(GaussianProcessPrior):
         config = config or PriorConfig()
         with gpflow.config.as_context(_float64()):
             data = _Data(demonstrations)
-            kernel = _initial_kernel(config.kernel, data.num_inputs)
-            inducing_points = data.inducing_points(kernel, config.num_inducing_points)
-            model = gpflow.models.SGPR(
-                (data.states, data.actions),
-                kernel,
-                inducing_variable=inducing_points,
-                mean_function=gpflow.functions.Constant(np.zeros(data.num_outputs)),
-                noise_variance=_INITIAL_NOISE,
-            )
-            gpflow.set_trainable(model.inducing_variable, False)
-            _maximize(model, config.max_fit_iterations)
-            q_mean, q_covariance = _optimal_whitened_q(model)
+            hyperparameters, kernel = _fit_hyperparameters(data, config)
+            centers = data.inducing_points(kernel, config.num_inducing_points)
+            q_mean, q_covariance = _optimal_whitened_q(kernel, centers, data, hyperparameters)
             return cls(
                 _settings(config),
                 {
-                    **_hyperparameters(model, data),
-                    "centers": inducing_points,
-                    "q_mean": q_mean.numpy(),
-                    "q_covariance": q_covariance.numpy(),
+                    **hyperparameters,
+                    "centers": centers,
+                    "q_mean": q_mean,
+                    "q_covariance": q_covariance,
                 },
             )
 
@@ -303,7 +298,11 @@ def _no_posterior() -> UserError:
 
 
 class _SymmetricMatrix(tf.Module):
-    """A symmetric matrix Q [M, M] as rows up to the diagonal, off-diagonal blocks doubled."""
+    """A symmetric matrix Q [M, M] as rows up to the diagonal, off-diagonal blocks doubled.
+
+    Args:
+        matrix: [M, M], of which what is above the diagonal is not read.
+    """
 
     def __init__(self, matrix: np.ndarray) -> None:
         super().__init__(name="precision")
@@ -311,6 +310,8 @@ class _SymmetricMatrix(tf.Module):
         for start in range(0, len(matrix), _BLOCK_ROWS):
             rows = matrix[start : start + _BLOCK_ROWS, : start + _BLOCK_ROWS].copy()
             rows[:, :start] *= 2.0
+            lower = np.tril(rows[:, start:])
+            rows[:, start:] = lower + np.tril(lower, -1).T
             self._rows.append(tf.Variable(rows, trainable=False, name=f"rows{start}"))
 
     def quadratic_form(self, vectors: tf.Tensor) -> tf.Tensor:
@@ -360,14 +361,16 @@ class _Data:
         where the process varies and never takes a duplicate (demonstrations often share their
         first state), which would make Kzz singular. Cost N size^2.
         """
-        variance = kernel(self.states, full_cov=False).numpy()
+        states = tf.constant(self.states)
+        row_of = tf.function(lambda point: kernel(states[point : point + 1], states)[0])
+        variance = kernel(states, full_cov=False).numpy()
         rows = np.zeros((min(size, len(self.states)), len(self.states)))
         chosen: list[int] = []
         for index in range(len(rows)):
             pivot = int(np.argmax(variance))
             if variance[pivot] <= 10 * JITTER:
                 break
-            row = kernel(self.states[pivot : pivot + 1], self.states).numpy()[0]
+            row = row_of(tf.constant(pivot)).numpy()
             row -= rows[:index, pivot] @ rows[:index]
             rows[index] = row / np.sqrt(variance[pivot])
             variance = np.maximum(variance - rows[index] ** 2, 0.0)
@@ -386,23 +389,46 @@ def _inducing_factor(kernel: gpflow.kernels.Kernel, inducing_points: tf.Tensor) 
     )
 
 
-def _optimal_whitened_q(model: gpflow.models.SGPR) -> tuple[tf.Tensor, tf.Tensor]:
+def _fit_hyperparameters(
+    data: "_Data", config: PriorConfig
+) -> tuple[dict[str, np.ndarray], gpflow.kernels.Kernel]:
+    """What maximizes the exact marginal likelihood of a random subset, and its kernel."""
+    model = gpflow.models.GPR(
+        data.subset(config.num_hyperparameter_points, config.prior_seed),
+        _initial_kernel(config.kernel, data.num_inputs),
+        mean_function=gpflow.functions.Constant(np.zeros(data.num_outputs)),
+        noise_variance=_INITIAL_NOISE,
+    )
+    _maximize(model, config.max_fit_iterations)
+    return _hyperparameters(model, data), model.kernel
+
+
+def _optimal_whitened_q(
+    kernel: gpflow.kernels.Kernel,
+    inducing_points: np.ndarray,
+    data: "_Data",
+    hyperparameters: dict[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean [M, P] and covariance [M, M] of the optimal q(L^-1 u) (Titsias 2009, eq. 10).
 
     With F = L^-1 k(Z, S) / sqrt(v) and B = I + F F': q_cov = B^-1, q_mu = B^-1 F (A - m) / sqrt(v).
     """
-    states, actions = model.data
-    inducing_points = model.inducing_variable.Z
-    noise = tf.sqrt(model.likelihood.variance)
-    factor = _inducing_factor(model.kernel, inducing_points)
-    features = tf.linalg.triangular_solve(factor, model.kernel(inducing_points, states)) / noise
-    identity = tf.eye(tf.shape(factor)[0], dtype=tf.float64)
-    precision = tf.linalg.cholesky(identity + tf.matmul(features, features, transpose_b=True))
-    errors = (actions - model.mean_function(states)) / noise
-    return (
-        tf.linalg.cholesky_solve(precision, tf.matmul(features, errors)),
-        tf.linalg.cholesky_solve(precision, identity),
-    )
+    deviation = np.sqrt(hyperparameters["noise_variance"])
+    factor = _inducing_factor(kernel, tf.constant(inducing_points))
+    precision = np.eye(len(inducing_points))
+    projected = np.zeros((len(inducing_points), data.num_outputs))
+    for rows in _chunks(len(data.states)):
+        cross = kernel(inducing_points, data.states[rows])
+        features = tf.linalg.triangular_solve(factor, cross).numpy() / deviation
+        precision += features @ features.T
+        projected += features @ ((data.actions[rows] - hyperparameters["mean"]) / deviation)
+    cholesky = linalg.cho_factor(precision, lower=True)
+    identity = np.eye(len(inducing_points))
+    return linalg.cho_solve(cholesky, projected), linalg.cho_solve(cholesky, identity)
+
+
+def _chunks(size: int) -> list[slice]:
+    return [slice(start, start + _CHUNK_ROWS) for start in range(0, size, _CHUNK_ROWS)]
 
 
 def _initial_kernel(name: str, num_inputs: int) -> gpflow.kernels.Kernel:

@@ -59,7 +59,7 @@ def test_a_report_is_redrawn_from_an_archive_of_its_runs(launchers):
         (["runs", "--output_dir=notes.txt"], "notes.txt is not a folder"),
         (["runs", "--method=mine"], "--method has no effect without --archive"),
         (["runs", "--archive=a", "--method=../b"], "a method's name must be of letters"),
-        (["other", "--archive=a"], "--method must name prior=sparse_gp"),
+        (["other", "--archive=a"], "--method must name prior=gp"),
         (["runs", "pendulum"], "runs must be of one task"),
         (["runs", "--threshold=60"], "threshold must be in (0, 1]"),
         (["runs", "--title", "x", "nowhere"], "no run at nowhere"),

@@ -40,29 +40,44 @@ def test_an_algorithm_is_its_agent(algorithm, kind):
 def test_awac_weighs_the_replays_actions_by_their_advantage():
     agent = make("awac", temperature=0.5)
     given = batch(agent.prior)
-    value = agent._value(given.observations, given.actions).numpy().astype(np.float64)
-    sampled, _, _ = agent._act(
-        given.observations, given.prior, agent._sample_seed("actor"), training=True
-    )
-    baseline = agent._value(given.observations, sampled).numpy().astype(np.float64)
     policy, _ = agent.actor_network(given.observations)
+    value = agent._value(given.observations, given.actions).numpy().astype(np.float64)
+    baseline = agent._value(given.observations, policy.mean()).numpy().astype(np.float64)
     log_likelihood = reference.gaussian_log_density(
         given.actions.numpy().astype(np.float64), policy.mean().numpy(), policy.stddev().numpy()
     )
-    weights = np.exp((value - baseline) / 0.5)
+    weights = np.exp(np.minimum(value - baseline, 0.5) / 0.5)
     expected = -np.mean(weights / weights.mean() * log_likelihood)
+    expected += 1e-4 * sum(
+        np.sum(np.square(weight)) / 2 for weight in agent.actor_network.trainable_variables
+    )
     losses = agent._improve_policy(given, None, learn_policy=False)
     np.testing.assert_allclose(losses.actor_loss, expected, rtol=1e-4)
 
 
+def test_awacs_deviation_is_one_learned_number_for_each_action_component():
+    agent = make("awac")
+    policy, _ = agent.actor_network(batch(agent.prior).observations)
+    np.testing.assert_allclose(policy.stddev(), np.full(policy.stddev().shape, np.exp(-3.0)))
+    before = policy.stddev().numpy()
+    agent._improve_policy(batch(agent.prior), None, learn_policy=True)
+    after = agent.actor_network(batch(agent.prior).observations)[0].stddev().numpy()
+    assert (np.ptp(after, axis=0) == 0).all()
+    assert (after != before).all()
+
+
 def test_awacs_targets_have_no_entropy_term():
-    agent, plain = make("awac", temperature=5.0), make("nppac", temperature=1e-12)
+    agent = make("awac", temperature=5.0)
     given = batch(agent.prior)
-    np.testing.assert_allclose(
-        agent._critic_objective(given, None), plain._critic_objective(given, None), rtol=1e-5
+    next_actions, divergence, _ = agent._act(
+        given.next_observations, given.next_prior, agent._sample_seed("critic"), training=False
     )
-    other = make("nppac", temperature=5.0)._critic_objective(given, None)
-    assert abs(float(other) - float(agent._critic_objective(given, None))) > 0.1
+    assert (np.abs(divergence) > 0.1).any()
+    target_q = agent._q_values(agent._target_critics, given.next_observations, next_actions)
+    target = given.rewards + agent.discount * given.discounts * np.min(target_q, axis=0)
+    q = agent._q_values(agent._critics, given.observations, given.actions).numpy()
+    expected = np.square(q - target).sum(axis=0).mean()
+    np.testing.assert_allclose(agent._critic_objective(given, None), expected, rtol=1e-5)
 
 
 def test_so_has_an_agent_whose_targets_leave_the_kl_out():

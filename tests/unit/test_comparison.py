@@ -179,7 +179,7 @@ def test_what_is_unequal_is_told(tmp_path):
     lines = told(tmp_path).splitlines()
     for wanted in (
         "Without an evaluation yet, and left out: c.",
-        "prior=sparse_gp has 1 run and lacks seed 2, which others have.",
+        "prior=gp has 1 run and lacks seed 2, which others have.",
         "A method of a single run has no interval",
         "Bootstrap intervals of few seeds are too narrow.",
         "Runs were evaluated at different steps; scores use the 2 that all have.",

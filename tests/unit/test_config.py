@@ -12,7 +12,7 @@ from nppac_tf.errors import UserError
     [
         (
             lambda: PriorConfig(prior="neural"),
-            "prior must be one of sparse_gp, exact_gp, gaussian_network, ensemble, "
+            "prior must be one of gp, sparse_gp, exact_gp, gaussian_network, ensemble, "
             "bayesian_network, dropout, uniform; got 'neural'",
         ),
         (lambda: PriorConfig(kernel="cosine"), "kernel must be one of rbf, .*; got 'cosine'"),

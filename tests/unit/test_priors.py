@@ -21,6 +21,7 @@ from nppac_tf.priors import (
     RescaledPrior,
     SparseGPPrior,
     UniformPrior,
+    gaussian_process,
 )
 from nppac_tf.priors.gaussian_process import JITTER, _SymmetricMatrix
 
@@ -193,27 +194,30 @@ def test_the_sparse_posterior_is_gpflows(kernel):
 
 
 def test_the_sparse_prior_with_all_points_inducing_is_the_exact_one(demonstrations):
-    sparse = SparseGPPrior.fit(
-        demonstrations, dataclasses.replace(QUICK, num_inducing_points=len_of(demonstrations))
+    size = len_of(demonstrations)
+    # A rough kernel, for which no point is superfluous.
+    config = dataclasses.replace(QUICK, kernel="matern12", num_inducing_points=size)
+    sparse, exact = (
+        SparseGPPrior.fit(demonstrations, config),
+        ExactGPPrior.fit(demonstrations, config),
     )
-    settings, arrays = sparse.state()
-    assert len(arrays["centers"]) == len_of(demonstrations)
+    _, arrays = sparse.state()
+    assert len(arrays["centers"]) == size
     assert np.abs(arrays["mean"]).max() > 0.02  # or an error in its handling would not show
-    states = demonstrations.observations.astype(np.float64) - arrays["observation_shift"]
-    actions = demonstrations.actions.astype(np.float64) - arrays["action_shift"]
-    exact = ExactGPPrior.from_state(
-        settings,
-        {
-            **{name: arrays[name] for name in arrays if not name.startswith("q_")},
-            "centers": states / arrays["observation_scale"],
-            "actions": actions / arrays["action_scale"],
-        },
-    )
     observations = tf.constant(demonstrations.observations + np.float32(0.05))
     for one, other in zip(
         sparse.statistics(observations), exact.statistics(observations), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_superfluous_points_do_not_become_inducing_points(demonstrations):
+    twice = Demonstrations.from_episodes(
+        2 * [(demonstrations.observations, demonstrations.actions)]
+    )
+    config = dataclasses.replace(QUICK, num_inducing_points=2 * len_of(demonstrations))
+    _, arrays = SparseGPPrior.fit(twice, config).state()
+    assert len(arrays["centers"]) <= len_of(demonstrations)
 
 
 def len_of(demonstrations):
@@ -680,14 +684,14 @@ def test_a_pickle_in_a_file_is_refused_and_not_run(tmp_path):
 
 @pytest.fixture
 def fits(monkeypatch):
-    """Replaces the sparse fit by an instant one; the list grows by one per fit."""
+    """Replaces the exact fit by an instant one; the list grows by one per fit."""
     calls = []
 
     def fit(demonstrations, config):
         calls.append(config)
-        return made_up(SparseGPPrior, config.kernel, config.observation_noise)
+        return made_up(ExactGPPrior, config.kernel, config.observation_noise)
 
-    monkeypatch.setattr(SparseGPPrior, "fit", fit)
+    monkeypatch.setattr(ExactGPPrior, "fit", fit)
     return calls
 
 
@@ -745,7 +749,7 @@ def test_a_fixed_scale_uses_the_same_fit(fits, demonstrations, tmp_path):
 def test_either_rescaling_alone_wraps_the_prior(fits, demonstrations, change):
     config = dataclasses.replace(QUICK, **change)
     assert isinstance(priors.fit_prior(demonstrations, config), RescaledPrior)
-    assert isinstance(priors.fit_prior(demonstrations, QUICK), SparseGPPrior)
+    assert isinstance(priors.fit_prior(demonstrations, QUICK), ExactGPPrior)
 
 
 def test_a_damaged_file_in_the_cache_is_replaced(fits, demonstrations, tmp_path):
@@ -771,6 +775,45 @@ def test_the_configuration_names_the_class(demonstrations):
     assert (uniform.observation_size, uniform.action_size) == (D, P)
     exact = PriorConfig(prior="exact_gp", num_hyperparameter_points=10, max_fit_iterations=1)
     assert isinstance(priors.fit_prior(demonstrations, exact), ExactGPPrior)
+
+
+@pytest.mark.parametrize(
+    ("prior", "num_points", "name", "line"),
+    [
+        ("gp", 5000, "exact_gp", "exact Gaussian process on all 5,000 points, since 5,000 points "
+         "are at most 5,000"),
+        ("gp", 5001, "sparse_gp", "sparse Gaussian process with 500 inducing points, since 5,001 "
+         "points are more than 5,000"),
+        ("exact_gp", 5001, "exact_gp", "exact Gaussian process on all 5,001 points, as asked"),
+        ("sparse_gp", 90, "sparse_gp", "sparse Gaussian process with 90 inducing points, as asked"),
+        ("gaussian_network", 90, "gaussian_network", "gaussian network, as asked"),
+    ],
+)  # fmt: skip
+def test_the_number_of_points_decides_between_exact_and_sparse(prior, num_points, name, line):
+    assert priors.chosen_class(PriorConfig(prior=prior), num_points) == (name, line)
+
+
+def test_an_exact_process_that_outgrows_the_memory_is_a_users_error(monkeypatch):
+    monkeypatch.setattr(priors.files, "_memory", lambda: 8e9)
+    with pytest.raises(UserError, match=r"of 50,000 points takes 40 GB of memory, and there are 8"):
+        priors.chosen_class(PriorConfig(prior="exact_gp"), 50_000)
+
+
+def test_by_default_few_demonstrations_are_fitted_exactly(fits, demonstrations, tmp_path):
+    assert isinstance(priors.fit_prior(demonstrations, QUICK, tmp_path), ExactGPPrior)
+    priors.fit_prior(demonstrations, dataclasses.replace(QUICK, prior="exact_gp"), tmp_path)
+    assert len(fits) == 1
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_fit_in_chunks_is_the_fit_in_one(cls, fitted, demonstrations, monkeypatch):
+    monkeypatch.setattr(gaussian_process, "_CHUNK_ROWS", 7)
+    chunked = cls.fit(demonstrations, QUICK)
+    observations = tf.constant(demonstrations.observations[::9])
+    for mine, other in zip(
+        chunked.statistics(observations), fitted[cls].statistics(observations), strict=True
+    ):
+        np.testing.assert_allclose(mine, other, rtol=1e-4)
 
 
 def test_the_default_cache_is_in_the_users_cache_folder(monkeypatch, tmp_path):

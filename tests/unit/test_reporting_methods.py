@@ -18,7 +18,7 @@ def test_runs_that_differ_in_seeds_or_length_alone_are_one_method(tmp_path):
     write_run(tmp_path / "b", [0.5, 0.6], seed=1)
     write_run(tmp_path / "c", [0.5], seed=0, changes={"config.prior.prior_seed": 1})
     found = grouped(tmp_path)
-    assert sizes(found) == {"prior=sparse_gp": 3}
+    assert sizes(found) == {"prior=gp": 3}
     assert methods.seed_folders(found[0]) == ("seed0_prior0", "seed1_prior0", "seed0_prior1")
     assert methods.differences(found) == ()
 
@@ -62,7 +62,7 @@ def test_folders_name_methods(tmp_path):
             write_run(task / method / f"seed{seed}", [0.5], seed=seed)
     write_run(tmp_path / "elsewhere" / "seed0", [0.5], seed=5)
     found = grouped(tmp_path)
-    assert sizes(found) == {"prior=sparse_gp": 1, "mine": 2, "other": 2}
+    assert sizes(found) == {"prior=gp": 1, "mine": 2, "other": 2}
     assert [methods.folder_of(method) for method in found] == ["elsewhere", "mine", "other"]
 
 
