@@ -20,7 +20,7 @@ from absl import flags
 from nppac_tf.config import PriorConfig
 from nppac_tf.errors import UserError
 
-_PARTS = ("updates", "training", "priors", "startup")
+_PARTS = ("updates", "profile", "training", "priors", "startup")
 _PRIOR_FIELDS = ("num_inducing_points", "num_hyperparameter_points", "max_fit_iterations")
 _DOTS_PER_INCH = 105
 
@@ -30,8 +30,8 @@ _ONLY = flags.DEFINE_list("only", list(_PARTS), f"Which to measure, of {', '.joi
 _THREADS = flags.DEFINE_integer(
     "threads", None, "Of everything; by default one for each core.", lower_bound=1
 )
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Rounds over the contenders.", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 5.0, "Of each contender in each round.", lower_bound=0.01)
+_REPEATS = flags.DEFINE_integer("repeats", 15, "Rounds over the contenders.", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 1.5, "Of each contender in each round.", lower_bound=0.01)
 _NUM_ENV_STEPS = flags.DEFINE_integer(
     "num_env_steps", 10_000, "Of training, in epochs of 1,000.", lower_bound=2000
 )
@@ -81,6 +81,8 @@ def main() -> None:
         if not peers.exists():
             print(f"no {peers}: without Stable-Baselines3 and SBX (make benchmark installs them)")
         results |= measures.updates(peers if peers.exists() else None)
+    if "profile" in _ONLY.value:
+        results |= measures.profile()
     if "training" in _ONLY.value:
         results |= measures.training()
     if "priors" in _ONLY.value:

@@ -4,7 +4,11 @@ updates_per_second/SHAPE/CONTENDER              medians; limit_float32 and limit
                                                 rate of matrix products by `Shape.update_flops`
 updates_per_second/SHAPE/spread/CONTENDER       [lowest, highest] of the repeats
 cores_used/SHAPE/CONTENDER                      processor time per time (medians)
-env_steps_per_second/TASK                       of training as a whole
+prior_overhead/SHAPE                            time of an update with a prior by time with a
+                                                uniform one, less 1 (median of rounds)
+updates_per_second/SHAPE/fill_TRANSITIONS       N-PPAC's with so many transitions in the replay
+profile/SHAPE/OPERATION                         share of the processor time of an update, float32
+env_steps_per_second/TASK/PRECISION             of training as a whole
 prior/CLASS/POINTS/fit_seconds, .../predictions_per_second, .../peak_memory_mb
 startup/seconds_to_first_progress               of launch/train.py with a cached prior (median)
 """
@@ -17,7 +21,7 @@ from typing import Any
 
 from nppac_tf.benchmarks.shapes import SHAPES, Shape
 from nppac_tf.benchmarks.startup import seconds_to_first_progress
-from nppac_tf.benchmarks.workers import Worker, measure, race, ready
+from nppac_tf.benchmarks.workers import Worker, measure, race, ready, summary
 from nppac_tf.config import PriorConfig
 
 Results = dict[str, Any]
@@ -26,6 +30,7 @@ PEERS = ("sbx", "sb3")
 LIMITS = ("float32", "bfloat16")
 _OWN = ("nppac_float32", "nppac_bfloat16", "uniform_float32", "tf_agents")
 _NUM_TRANSITIONS = 100_000
+_FILLS = (10_000, 1_000_000)
 _DEMONSTRATIONS = "embedded:pen"
 _TASK = "pen-binary"
 # More points than this, and the exact posterior's matrices outgrow a workstation: 8 N^2 bytes each.
@@ -82,14 +87,26 @@ class Suite:
                 Worker(peer, "peers", {**common, "contender": peer}, self.threads, peers_python)
                 for peer in PEERS
             ]
+        workers += [
+            Worker(
+                f"fill_{fill}",
+                "updates",
+                {**common, "contender": "nppac_float32", "num_transitions": fill},
+                self.threads,
+            )
+            for fill in _FILLS
+        ]
         results: Results = {}
         with ready(workers) as said:
             for first in said:
                 results |= first.get("versions", {})
-            rates = race(
+            rounds = race(
                 workers, self.repeats, self.seconds, lambda line: self.tell(f"shape {name}: {line}")
             )
-        for contender, rate in rates.items():
+        results[f"prior_overhead/{name}"] = (
+            _median_ratio(rounds["uniform_float32"], rounds["nppac_float32"]) - 1.0
+        )
+        for contender, rate in ((worker, summary(answers)) for worker, answers in rounds.items()):
             scale, label = 1.0, contender
             if contender.startswith("products_"):
                 scale, label = 1.0 / shape.update_flops, contender.replace("products", "limit")
@@ -103,20 +120,40 @@ class Suite:
             }
         return results
 
+    def profile(self) -> Results:
+        """What the processor's time of an update goes to, by kind of operation."""
+        results: Results = {}
+        for name, shape in SHAPES.items():
+            self.tell(f"shape {name}: profile")
+            shares = measure("profile", {"shape": dataclasses.asdict(shape)}, self.threads)
+            results |= {f"profile/{name}/{kind}": share for kind, share in shares.items()}
+        return results
+
     def training(self) -> Results:
         """Environment steps per second on the pen, with the networks of configs/pen.flags."""
-        self.tell(f"training on {_TASK}: {self.num_env_steps:,} environment steps")
+        results: Results = {}
+        for precision in LIMITS:
+            results |= self._training(precision)
+        return results
+
+    def _training(self, precision: str) -> Results:
+        self.tell(f"training on {_TASK} in {precision}: {self.num_env_steps:,} environment steps")
         settings = {
             "task": _TASK,
             "demonstrations": _DEMONSTRATIONS,
             "prior": self._fields("exact_gp"),
-            "agent": {"squash": False, "divergence": "closed_form", "critic_layer_norm": True},
+            "agent": {
+                "squash": False,
+                "divergence": "closed_form",
+                "critic_layer_norm": True,
+                "precision": precision,
+            },
             "layers": {"actor_layers": [256] * 4},
             "training": {},
             "num_env_steps": self.num_env_steps,
         }
         answer = measure("end_to_end", settings, self.threads)
-        return {f"env_steps_per_second/{_TASK}": answer["steps_per_second"]}
+        return {f"env_steps_per_second/{_TASK}/{precision}": answer["steps_per_second"]}
 
     def priors(self) -> Results:
         """What exact and sparse Gaussian processes cost, by number of demonstration points."""
@@ -153,6 +190,14 @@ class Suite:
     def _fields(self, prior: str) -> dict[str, Any]:
         names = ("num_inducing_points", "num_hyperparameter_points", "max_fit_iterations")
         return {"prior": prior, **{name: getattr(self.prior, name) for name in names}}
+
+
+def _median_ratio(
+    one: Sequence[Mapping[str, float]], other: Sequence[Mapping[str, float]]
+) -> float:
+    """Of rates, each round's with its own: what slows a round slows both."""
+    pairs = zip(one, other, strict=True)
+    return statistics.median(first["rate"] / second["rate"] for first, second in pairs)
 
 
 def rows(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:

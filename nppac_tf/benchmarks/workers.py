@@ -152,7 +152,7 @@ def measure(module: str, settings: Mapping[str, Any], threads: int) -> Any:
 
 def race(
     workers: Sequence[Worker], repeats: int, seconds: float, tell: Callable[[str], None]
-) -> dict[str, Rates]:
+) -> dict[str, list[dict[str, float]]]:
     """Rates of workers that are ready, asked one at a time, in turn.
 
     Args:
@@ -162,7 +162,7 @@ def race(
         tell: Is told of each round.
 
     Returns:
-        By the worker's name.
+        By the worker's name, what `Worker.run` gave in each round.
     """
     for worker in workers:
         worker.run(seconds / 10)
@@ -171,10 +171,11 @@ def race(
         tell(f"round {number} of {repeats}")
         for worker in workers:
             answers[worker.name].append(worker.run(seconds))
-    return {name: _summary(rounds) for name, rounds in answers.items()}
+    return answers
 
 
-def _summary(rounds: Sequence[Mapping[str, float]]) -> Rates:
+def summary(rounds: Sequence[Mapping[str, float]]) -> Rates:
+    """Of what `race` gives for one worker."""
     rates = [answer["rate"] for answer in rounds]
     cores = statistics.median(answer["cores"] for answer in rounds)
     return Rates(statistics.median(rates), min(rates), max(rates), cores)

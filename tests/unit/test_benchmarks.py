@@ -1,5 +1,6 @@
 """Benchmarks: the count of operations, processes asked in turn, and that what is timed is done."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from nppac_tf import benchmark_figures
-from nppac_tf.benchmarks import machine, serving, startup, suite, workers
+from nppac_tf.benchmarks import machine, profile, serving, startup, suite, workers
 from nppac_tf.benchmarks.shapes import SHAPES, Shape
 from nppac_tf.config import PriorConfig
 from nppac_tf.errors import UserError
@@ -84,9 +85,11 @@ def test_workers_are_asked_in_turn(worker):
         assert said == [{"name": "a"}, {"name": "b"}]
         contenders = [worker("c", 1), worker("d", 100)]
         with workers.ready(contenders):
-            rates = workers.race(contenders, 2, 0.01, told.append)
+            rounds = workers.race(contenders, 2, 0.01, told.append)
     assert worker.log.read_text() == "cdcdcd"  # A warm-up and two rounds.
     assert told == ["round 1 of 2", "round 2 of 2"]
+    assert all(len(answers) == 2 for answers in rounds.values())
+    rates = {name: workers.summary(answers) for name, answers in rounds.items()}
     for rate in rates.values():
         assert rate.lowest <= rate.median <= rate.highest
     assert 20 < rates["d"].median / rates["c"].median < 500
@@ -108,7 +111,7 @@ def test_a_measurement_made_once(worker):
 
 def test_the_median_and_its_spread():
     rounds = [{"rate": rate, "cores": cores} for rate, cores in ((9, 3), (1, 1), (2, 2))]
-    assert workers._summary(rounds) == (2, 1, 9, 2)
+    assert workers.summary(rounds) == (2, 1, 9, 2)
 
 
 def test_more_threads_than_cores_are_refused(monkeypatch):
@@ -168,12 +171,15 @@ def measures(monkeypatch):
 
     def race(contenders, repeats, seconds, tell):
         rates = {"products_float32": 5.7711e9, "products_bfloat16": 11.5422e9}
+        rates |= {"uniform_float32": 4.4}
         return {
-            item.name: workers.Rates(*(rates.get(item.name, 4.0) * k for k in (1, 0.5, 2)), 1.0)
+            item.name: [{"rate": rates.get(item.name, 4.0) * k, "cores": 1.0} for k in (1, 0.5, 2)]
             for item in contenders
         }
 
     def measure(module, settings, threads):
+        if module == "profile":
+            return {"products": 0.9, "rest": 0.1}
         if module == "end_to_end":
             return {"steps_per_second": 7.0}
         return {"fit_seconds": 1e-3 * settings["num_points"]}
@@ -190,8 +196,10 @@ def test_the_keys_of_updates(measures, tmp_path):
     assert results.pop("peers/jax") == "1"
     names = (
         *("nppac_float32", "nppac_bfloat16", "uniform_float32", "tf_agents", "sbx", "sb3"),
-        *("limit_float32", "limit_bfloat16"),
+        *("limit_float32", "limit_bfloat16", "fill_10000", "fill_1000000"),
     )
+    assert results.pop("prior_overhead/A") == pytest.approx(0.1)
+    assert results.pop("prior_overhead/B") == pytest.approx(0.1)
     assert results.keys() == {
         f"{prefix}{name}"
         for shape in "AB"
@@ -220,13 +228,17 @@ def test_an_exact_prior_is_not_fitted_to_too_many_points(measures):
         "prior/sparse_gp/20000/fit_seconds": 20.0,
     }
     assert "exact_gp: not with more than 10,000 points" in told
-    assert made.training() == {"env_steps_per_second/pen-binary": 7.0}
+    assert made.training() == {
+        "env_steps_per_second/pen-binary/float32": 7.0,
+        "env_steps_per_second/pen-binary/bfloat16": 7.0,
+    }
+    assert made.profile()["profile/B/products"] == 0.9
 
 
 def test_the_table_has_each_figure_with_its_spread(measures):
     results = measures[0].updates(None)
     rows = {row[0]: row[1:] for row in suite.rows(results)}
-    assert len(rows) == 12
+    assert len(rows) == 18
     assert rows["updates_per_second/B/tf_agents"] == ("4", "2 to 8")
 
 
@@ -235,7 +247,7 @@ def test_the_figure_shows_what_was_measured(measures):
     drawing = benchmark_figures.benchmark({"machine": {}, **results})
     a, b, costs = drawing.get_axes()
     for axis in (a, b):
-        assert [patch.get_width() for patch in axis.patches] == [4.0] * 4
+        assert [patch.get_width() for patch in axis.patches] == [4.0, 4.0, 4.4, 4.0]
         assert len(axis.get_yticklabels()) == 4
     limits = [line.get_xdata()[0] for line in a.lines[-2:]]
     assert limits == pytest.approx([10.0, 20.0], rel=1e-4)
@@ -305,6 +317,22 @@ def test_a_chunk_of_products_counts_its_operations(precision):
     }
     _, chunk = updates.prepare(settings)
     assert chunk() == 3 * 200 * 2 * 8 * 6 * 6
+
+
+def test_the_shares_of_a_profile_are_of_products_the_largest_others_and_the_rest():
+    durations = {f"Op{size}": size for size in range(1, 11)} | {"_MklFusedMatMul": 40, "MatMul": 5}
+    shares = profile.shares(durations)
+    assert list(shares) == ["products", *(f"Op{size}" for size in range(10, 2, -1)), "rest"]
+    assert shares["products"] == 0.45
+    assert shares["rest"] == pytest.approx(0.03)
+
+
+def test_the_products_are_in_the_profile_of_an_update():
+    shape = Shape(3, 2, 64, (64,), (64,), squash=True)
+    shares, _ = profile.prepare({"shape": dataclasses.asdict(shape)})
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert 0.01 < shares["products"] < 0.9
+    assert "ResourceApplyAdam" in shares
 
 
 def test_synthetic_demonstrations_have_the_points_asked_for():
