@@ -47,13 +47,13 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, float], None]:
 
 
 def _durations(space: Any) -> collections.Counter[str]:
-    """Picoseconds of each kind of operation, whose events are NAME:KIND, without a space."""
+    """Picoseconds of each kind of operation: of the events NAME:KIND, and no others."""
     total: collections.Counter[str] = collections.Counter()
     for plane in space.planes:
         for line in plane.lines:
             for event in line.events:
-                _, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
-                if colon and not kind.startswith(" "):
+                name, colon, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
+                if colon and not name.endswith(":") and not kind.startswith(" "):
                     total[kind] += event.duration_ps
     return total
 
