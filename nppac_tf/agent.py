@@ -28,14 +28,14 @@ from typing import Any, Self
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.agents import tf_agent
-from tf_agents.agents.sac import sac_agent
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
 from nppac_tf import divergences
+from nppac_tf.batch_sac import BatchSacAgent
 from nppac_tf.config import AgentConfig
-from nppac_tf.networks import ActorNetwork, CriticEnsemble, CriticNetwork
+from nppac_tf.networks import ActorNetwork, CriticEnsemble, CriticNetwork, make_critics
 from nppac_tf.precision import resolve as resolve_precision
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
 from nppac_tf.replay import Batch
@@ -57,7 +57,7 @@ NppacLossInfo = collections.namedtuple(
 )
 
 
-class NppacAgent(sac_agent.SacAgent):
+class NppacAgent(BatchSacAgent):
     """`SacAgent` with a behavioral prior.
 
     It takes SacAgent's arguments and trains from the same experience: in a plain TF-Agents program
@@ -112,35 +112,17 @@ class NppacAgent(sac_agent.SacAgent):
         **kwargs: Any,
     ) -> None:
         _check_prior(prior, time_step_spec, action_spec)
-        if divergence not in ("sampled", "closed_form"):
-            raise ValueError(f"divergence must be sampled or closed_form; got {divergence!r}")
-        if actor_value not in ("min", "mean"):
-            raise ValueError(f"actor_value must be min or mean; got {actor_value!r}")
-        if num_target_critics is not None and num_target_critics < 1:
-            raise ValueError(f"num_target_critics must be at least 1; got {num_target_critics}")
-        if final_temperature is not None and (
-            final_temperature <= 0 or alpha_optimizer is not None
-        ):
-            raise ValueError(
-                "final_temperature must be positive and excludes an alpha_optimizer; "
-                f"got {final_temperature}"
-            )
-        if annealing_updates < 1:
-            raise ValueError(f"annealing_updates must be at least 1; got {annealing_updates}")
+        _check_choices(divergence, actor_value, num_target_critics)
+        _check_temperature(target_kl, target_entropy, final_temperature, annealing_updates)
         if target_kl is not None and alpha_optimizer is None:
             raise ValueError("target_kl needs an alpha_optimizer, which tunes alpha to it")
+        if final_temperature is not None and alpha_optimizer is not None:
+            raise ValueError("final_temperature excludes an alpha_optimizer, which tunes alpha")
         if kwargs.get("critic_network_2") is None and isinstance(
             critic_network, CriticNetwork | CriticEnsemble
         ):
             # SacAgent would copy the seed with the network, and equal twins stay equal.
             kwargs["critic_network_2"] = critic_network.twin()
-        if target_kl is not None:
-            if target_kl <= 0 or target_entropy is not None:
-                raise ValueError(
-                    "target_kl must be positive and excludes target_entropy; "
-                    f"got {target_kl} and {target_entropy}"
-                )
-            target_entropy = -target_kl
         super().__init__(
             time_step_spec,
             action_spec,
@@ -149,7 +131,7 @@ class NppacAgent(sac_agent.SacAgent):
             actor_optimizer,
             critic_optimizer,
             alpha_optimizer,
-            target_entropy=target_entropy,
+            target_entropy=target_entropy if target_kl is None else -target_kl,
             name=name,
             **kwargs,
         )
@@ -180,34 +162,25 @@ class NppacAgent(sac_agent.SacAgent):
             seed: Of initial weights and samples.
         """
         config = config or AgentConfig()
-        precision = resolve_precision(config.precision)
         observation_spec = tf.TensorSpec([task.observation_size], tf.float32, "observation")
         action_spec = tensor_spec.BoundedTensorSpec(
             task.action_low.shape, tf.float32, task.action_low, task.action_high, "action"
         )
 
-        def critic(index: int) -> CriticNetwork:
-            return CriticNetwork(
-                (observation_spec, action_spec),
-                config.critic_layers,
-                config.critic_layer_norm,
-                seed=derive_seed(seed, f"initial critic {index}"),
-                precision=precision,
-                name=f"CriticNetwork{index}",
-            )
-
-        def critics(first: int, last: int) -> CriticNetwork | CriticEnsemble:
-            members = [critic(index) for index in range(first, last + 1)]
-            return members[0] if len(members) == 1 else CriticEnsemble(members)
-
         def adam() -> tf.keras.optimizers.legacy.Optimizer:
             return tf.keras.optimizers.legacy.Adam(config.learning_rate)
 
+        critics = make_critics(
+            (observation_spec, action_spec),
+            config,
+            resolve_precision(config.precision),
+            seed,
+        )
         agent = cls(
             ts.time_step_spec(observation_spec),
             action_spec,
-            critic_network=critics(1, config.num_critics // 2),
-            critic_network_2=critics(config.num_critics // 2 + 1, config.num_critics),
+            critic_network=critics[0],
+            critic_network_2=critics[1],
             actor_network=cls._make_actor(observation_spec, action_spec, prior, config, seed),
             actor_optimizer=adam(),
             critic_optimizer=adam(),
@@ -249,19 +222,6 @@ class NppacAgent(sac_agent.SacAgent):
             precision=resolve_precision(config.precision),
         )
 
-    def _make_optimizer_variables(self) -> None:
-        """Makes what the optimizers keep, so that every checkpoint holds and restores all of it."""
-        critics = (
-            self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
-        )
-        for optimizer, variables in (
-            (self._actor_optimizer, self._actor_network.trainable_variables),
-            (self._critic_optimizer, critics),
-            (self._alpha_optimizer, [self._log_alpha]),
-        ):
-            if optimizer is not None:
-                optimizer._create_all_weights(variables)
-
     @property
     def prior(self) -> BehavioralPrior:
         """pi0."""
@@ -281,31 +241,6 @@ class NppacAgent(sac_agent.SacAgent):
     def discount(self) -> float:
         """Gamma, per environment step."""
         return float(self._gamma)
-
-    @property
-    def parameters(self) -> list[tf.Variable]:
-        """What gradients change: weights of actor and critics, and log alpha."""
-        networks = (self._actor_network, self._critic_network_1, self._critic_network_2)
-        weights = [weight for network in networks for weight in network.trainable_variables]
-        return [*weights, self._log_alpha]
-
-    @property
-    def learned(self) -> dict[str, Any]:
-        """All that training changes, by name: what a checkpoint holds."""
-        parts = {
-            "actor": self._actor_network,
-            "critic_1": self._critic_network_1,
-            "critic_2": self._critic_network_2,
-            "target_critic_1": self._target_critic_network_1,
-            "target_critic_2": self._target_critic_network_2,
-            "log_alpha": self._log_alpha,
-            "actor_optimizer": self._actor_optimizer,
-            "critic_optimizer": self._critic_optimizer,
-            "updates": self.train_step_counter,
-        }
-        if self._alpha_optimizer is not None:
-            parts["alpha_optimizer"] = self._alpha_optimizer
-        return parts
 
     @tf.autograph.experimental.do_not_convert
     def update(
@@ -542,29 +477,6 @@ class NppacAgent(sac_agent.SacAgent):
         step = tf.cast(self.train_step_counter, tf.int32)
         return tf.stack([derive_seed(self._seed, loss), step])
 
-    def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Any:
-        """As SacAgent's, w' + tau (w - w'), in two operations per weight instead of five."""
-        if tf.distribute.has_strategy():
-            return super()._get_target_updater(tau, period)
-
-        def update() -> tf.Operation:
-            pairs = {
-                id(copy): (source, copy)
-                for critic, target in zip(self._critics, self._target_critics, strict=True)
-                for source, copy in zip(critic.variables, target.variables, strict=True)
-            }
-            updates = [
-                tf.raw_ops.ResourceApplyGradientDescent(
-                    var=copy.handle,
-                    alpha=tf.constant(tau if source.trainable else 1.0, source.dtype),
-                    delta=copy - source,
-                )
-                for source, copy in pairs.values()
-            ]
-            return tf.group(*updates)
-
-        return common.Periodically(update, period, "update_targets")
-
     def _penalty_in_target(self, divergence: tf.Tensor) -> tf.Tensor:
         """The KL term of the target, alpha d(s') or nothing, [B]."""
         alpha = tf.exp(self._log_alpha) if self._kl_in_target else 0.0
@@ -589,14 +501,6 @@ class NppacAgent(sac_agent.SacAgent):
         values = [tf.switch_case(index, branches) for index in drawn]
         return tf.reduce_min(tf.concat(values, axis=0), axis=0)
 
-    @property
-    def _critics(self) -> tuple[Any, Any]:
-        return self._critic_network_1, self._critic_network_2
-
-    @property
-    def _target_critics(self) -> tuple[Any, Any]:
-        return self._target_critic_network_1, self._target_critic_network_2
-
     @staticmethod
     def _q_values(
         critics: Sequence[Any],
@@ -607,62 +511,6 @@ class NppacAgent(sac_agent.SacAgent):
         """Values [E, B] of critics, those of an ensemble one by one."""
         return tf.stack(
             [critic((observations, actions), training=training)[0] for critic in _members(critics)]
-        )
-
-    # SacAgent's interface, for experience that does not carry the prior's statistics.
-
-    def _train(self, experience: Any, weights: tf.Tensor | None) -> tf_agent.LossInfo:
-        time_steps, policy_steps, next_time_steps = self._as_transition(experience)
-        return self.update(self._batch(time_steps, policy_steps.action, next_time_steps), weights)
-
-    def critic_loss(
-        self,
-        time_steps: ts.TimeStep,
-        actions: tf.Tensor,
-        next_time_steps: ts.TimeStep,
-        td_errors_loss_fn: Any = None,
-        gamma: float | None = None,
-        reward_scale_factor: float | None = None,
-        weights: tf.Tensor | None = None,
-        training: bool = False,
-    ) -> tf.Tensor:
-        """Mean squared error [] of both critics; arguments left out are the agent's own."""
-        return self._critic_objective(
-            self._batch(time_steps, actions, next_time_steps),
-            weights,
-            training,
-            td_errors_loss_fn,
-            gamma,
-            reward_scale_factor,
-        )
-
-    def actor_loss(
-        self, time_steps: ts.TimeStep, weights: tf.Tensor | None = None, training: bool = True
-    ) -> tf.Tensor:
-        """E[alpha d(s) - min Q(s, a)] over a ~ pi, []."""
-        observations = time_steps.observation
-        statistics = self._prior.statistics(observations)
-        return self._actor_objective(observations, statistics, weights, training)[0]
-
-    def alpha_loss(
-        self, time_steps: ts.TimeStep, weights: tf.Tensor | None = None, training: bool = False
-    ) -> tf.Tensor:
-        """log(alpha) (target KL - E[d(s)]), []."""
-        observations = time_steps.observation
-        statistics = self._prior.statistics(observations)
-        return self._temperature_objective(observations, statistics, weights)
-
-    def _batch(
-        self, time_steps: ts.TimeStep, actions: tf.Tensor, next_time_steps: ts.TimeStep
-    ) -> Batch:
-        return Batch(
-            time_steps.observation,
-            actions,
-            next_time_steps.reward,
-            next_time_steps.discount,
-            next_time_steps.observation,
-            self._prior.statistics(time_steps.observation),
-            self._prior.statistics(next_time_steps.observation),
         )
 
 
@@ -693,3 +541,29 @@ def _check_prior(prior: BehavioralPrior, time_step_spec: ts.TimeStep, action_spe
             "prior must have the environment's observation and action sizes "
             f"{sizes}; got {(prior.observation_size, prior.action_size)}"
         )
+
+
+def _check_choices(divergence: str, actor_value: str, num_target_critics: int | None) -> None:
+    if divergence not in ("sampled", "closed_form"):
+        raise ValueError(f"divergence must be sampled or closed_form; got {divergence!r}")
+    if actor_value not in ("min", "mean"):
+        raise ValueError(f"actor_value must be min or mean; got {actor_value!r}")
+    if num_target_critics is not None and num_target_critics < 1:
+        raise ValueError(f"num_target_critics must be at least 1; got {num_target_critics}")
+
+
+def _check_temperature(
+    target_kl: float | None,
+    target_entropy: float | None,
+    final_temperature: float | None,
+    annealing_updates: int,
+) -> None:
+    if target_kl is not None and (target_kl <= 0 or target_entropy is not None):
+        raise ValueError(
+            "target_kl must be positive and excludes target_entropy; "
+            f"got {target_kl} and {target_entropy}"
+        )
+    if final_temperature is not None and final_temperature <= 0:
+        raise ValueError(f"final_temperature must be positive; got {final_temperature}")
+    if annealing_updates < 1:
+        raise ValueError(f"annealing_updates must be at least 1; got {annealing_updates}")

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.networks import network
 
+from nppac_tf.config import AgentConfig
 from nppac_tf.seeding import derive_seed
 
 LOG_SCALE_RANGE = (-10.0, 2.0)
@@ -227,6 +228,35 @@ class CriticEnsemble(network.Network):
     def twin(self) -> "CriticEnsemble":
         """The same ensemble with other initial weights."""
         return CriticEnsemble([member.twin() for member in self.members], f"{self.name}Twin")
+
+
+def make_critics(
+    input_spec: tuple[tf.TensorSpec, Any], config: AgentConfig, precision: str, seed: int
+) -> tuple[CriticNetwork | CriticEnsemble, CriticNetwork | CriticEnsemble]:
+    """The configuration's critics in two halves, as `SacAgent` takes two; each with its own seed.
+
+    Args:
+        input_spec: Specs of one observation and one action.
+        config: How many, their layers and normalization.
+        precision: "float32" or "bfloat16", of the products in hidden layers.
+        seed: From which those of the members are derived.
+    """
+    members = [
+        CriticNetwork(
+            input_spec,
+            config.critic_layers,
+            config.critic_layer_norm,
+            seed=derive_seed(seed, f"initial critic {index}"),
+            precision=precision,
+            name=f"CriticNetwork{index}",
+        )
+        for index in range(1, config.num_critics + 1)
+    ]
+    first, second = members[: len(members) // 2], members[len(members) // 2 :]
+    return (
+        first[0] if len(first) == 1 else CriticEnsemble(first),
+        second[0] if len(second) == 1 else CriticEnsemble(second),
+    )
 
 
 class LayerNorm(tf.keras.layers.Layer):

@@ -595,7 +595,7 @@ def construct(**kwargs):
         ({"target_kl": 0.0, "target_entropy": None}, "target_kl must be positive"),
         ({"actor_value": "max"}, "actor_value must be min or mean; got 'max'"),
         ({"num_target_critics": 0}, "num_target_critics must be at least 1; got 0"),
-        ({"final_temperature": 0.1}, "excludes an alpha_optimizer; got 0.1"),
+        ({"final_temperature": 0.1}, "final_temperature excludes an alpha_optimizer"),
         (
             {"final_temperature": -1.0, "alpha_optimizer": None},
             "final_temperature must be positive",

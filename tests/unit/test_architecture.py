@@ -25,7 +25,8 @@ LAYERS: tuple[frozenset[str], ...] = (
         {"archives", "errors", "config", "divergences", "files", "precision", "seeding", "threads"}
     ),
     frozenset({"demonstrations", "priors", "networks"}),
-    frozenset({"replay", "environments", "evaluation", "reenactment", "agent", "transitions"}),
+    frozenset({"replay", "environments", "evaluation", "reenactment", "agent", "transitions"})
+    | frozenset({"batch_sac"}),
     frozenset(
         {
             "baselines",
