@@ -5,6 +5,8 @@ ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
+# One thread for each of the processes that tests run in.
+TESTING := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(RUN)
 SETUP := $(VENV)/.setup-done
 PEERS := .venv_peers
 PEERS_SETUP := $(PEERS)/.setup-done
@@ -37,8 +39,8 @@ $(SETUP): requirements_lock.txt pyproject.toml
 train: setup ## Train on the pen task (configs/pen.flags); ARGS="--name=value ..." changes flags.
 	$(RUN) launch/train.py --flagfile=configs/pen.flags $(ARGS)
 
-test: lint ## Lint, check format and types, then run all tests but the slow ones; stops at the first failure.
-	$(RUN) -m pytest
+test: lint ## Lint, check format and types, then run all tests but the slow ones, on all cores.
+	$(TESTING) -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 test-slow: setup ## Run the slow tests.
 	$(RUN) -m pytest -m slow

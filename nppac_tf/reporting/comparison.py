@@ -96,7 +96,7 @@ def compare(methods: Sequence[Method], threshold: float | None = None) -> Compar
     Raises:
         UserError: if the runs have no step at which all were evaluated, or no metric.
     """
-    tables = [[run.table for run in method.runs] for method in methods]
+    tables = _tables(methods)
     everything = [table for method in tables for table in method]
     metrics = tuple(
         name for name in reports.METRICS if any(np.isfinite(t[name]).any() for t in everything)
@@ -120,6 +120,26 @@ def compare(methods: Sequence[Method], threshold: float | None = None) -> Compar
         {metric: tuple(each[metric] for each in curves) for metric in metrics},
         tuple(_scores(aligned, metrics, main, threshold)),
     )
+
+
+def _tables(methods: Sequence[Method]) -> list[list[reports.Table]]:
+    """Each run's evaluations; what does not learn online is as it is at all steps of the others."""
+    runs = [run for method in methods for run in method.runs]
+    learning = [run.table["env_steps"] for run in runs if not run.constant]
+    if not learning:
+        return [[run.table for run in method.runs] for method in methods]
+    steps = np.unique(np.concatenate(learning))
+    return [
+        [_repeated(run.table, steps) if run.constant else run.table for run in method.runs]
+        for method in methods
+    ]
+
+
+def _repeated(table: reports.Table, steps: np.ndarray) -> reports.Table:
+    """The first row at other steps."""
+    return {name: np.full(len(steps), column[0]) for name, column in table.items()} | {
+        "env_steps": steps
+    }
 
 
 def letter_of(metric: str) -> str:

@@ -40,8 +40,9 @@ def group(runs: Sequence[Run]) -> tuple[Method, ...]:
     """Puts runs together that differ in seeds, or in length, alone.
 
     A run in a folder .../TASK/METHOD/seedN has its method's name from there, and is apart from runs
-    of other names. Other methods are named by the settings that tell them apart, or by the one
-    prior that there is.
+    of other names. Other methods are named by the folders that hold their seedN folders, if each of
+    several has its own; else by the settings that tell them apart, or by the one prior that there
+    is.
 
     Raises:
         UserError: if two runs of a method have the same seeds.
@@ -53,7 +54,7 @@ def group(runs: Sequence[Run]) -> tuple[Method, ...]:
         _require_different_seeds(alike)
     members = [tuple(alike) for alike in groups.values()]
     layouts = [layout for layout, _ in groups]
-    labels = _labels([alike[0].settings for alike in members])
+    labels = _folders(members) or _labels([alike[0].settings for alike in members])
     names = [
         _told_apart(layout, label, layouts.count(layout) > 1)
         for layout, label in zip(layouts, labels, strict=True)
@@ -81,11 +82,22 @@ def seed_folders(method: Method) -> tuple[str, ...]:
 
 def folder_of(method: Method) -> str | None:
     """The name of the folder that holds a method's seedN folders; None where there is none."""
+    return _folder(method.runs)
+
+
+def _folder(runs: Sequence[Run]) -> str | None:
     names = {
         path.parent.name if _SEED_FOLDER.fullmatch(path.name) else ""
-        for path in (run.path.resolve() for run in method.runs)
+        for path in (run.path.resolve() for run in runs)
     }
     return names.pop() or None if len(names) == 1 else None
+
+
+def _folders(members: Sequence[Sequence[Run]]) -> list[str]:
+    """The folder of each of several methods, if all are different; else none."""
+    names = [_folder(runs) for runs in members]
+    found = [name for name in names if name is not None]
+    return found if 1 < len(set(found)) == len(names) else []
 
 
 def _layout_name(run: Run) -> str:

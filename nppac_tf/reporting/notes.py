@@ -45,6 +45,13 @@ def _lengths(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
         for run in runs
         if run.planned_steps is not None and run.env_steps < run.planned_steps
     ]
+    constant = [run.name for run in runs if run.constant]
+    if constant and end > 0:
+        told.append(
+            f"{_listed(constant)} learned nothing online: what was evaluated at 0 steps stands for "
+            "all."
+        )
+    runs = [run for run in runs if not run.constant]
     longer = [run.name for run in runs if run.env_steps > end]
     if longer:
         shortest = [run.name for run in runs if run.env_steps == end]
@@ -85,8 +92,12 @@ def _seeds(methods: Sequence[Method]) -> list[str]:
 
 def _grids(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
     end = comparison.env_steps[-1]
-    grids = {tuple(run.table["env_steps"][run.table["env_steps"] <= end]) for run in runs}
-    if len(grids) == 1:
+    grids = {
+        tuple(run.table["env_steps"][run.table["env_steps"] <= end])
+        for run in runs
+        if not run.constant
+    }
+    if len(grids) < 2:
         return []
     return [
         f"Runs were evaluated at different steps; scores use the {len(comparison.env_steps)} that "

@@ -51,6 +51,11 @@ class Run:
         """Length of the run."""
         return int(self.table["env_steps"][-1])
 
+    @property
+    def constant(self) -> bool:
+        """Whether it was to learn nothing online, such as behavioral cloning."""
+        return self.planned_steps == 0
+
 
 class Found(NamedTuple):
     """What folders hold.

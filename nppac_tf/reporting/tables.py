@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nppac_tf.reporting.comparison import Comparison, Score
+from nppac_tf.reporting.comparison import ANY, Comparison, Score
 from nppac_tf.reporting.methods import Difference
 
+_MANY = 4
 _COLUMNS = ("method", "metric", "quantity", "env_steps", "value", "low", "high", "runs", "reached")
 
 
@@ -38,8 +39,15 @@ def cells(score: Score) -> list[tuple[str, str]]:
 
 
 def plain(comparison: Comparison) -> str:
-    """Scores as lines of text, as wide as they need to be."""
+    """Scores as lines of text, as wide as they need to be; of many methods a few scores alone."""
     lines = [("", *(method.name for method in comparison.methods)), *_rows(comparison)]
+    if _many(comparison):
+        kept = {score.label for score in comparison.scores if _is_main(score, comparison)}
+        lines = list(
+            zip(
+                *(line for line in lines if line[0] in ("", "runs") or line[0] in kept), strict=True
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -47,6 +55,17 @@ def plain(comparison: Comparison) -> str:
             + [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
         )
         for line in lines
+    )
+
+
+def _many(comparison: Comparison) -> bool:
+    """Whether methods are better told in rows than in columns."""
+    return len(comparison.methods) > _MANY
+
+
+def _is_main(score: Score, comparison: Comparison) -> bool:
+    return score.name == "area" or (
+        score.metric in (ANY, comparison.main) and score.name in ("first", "last")
     )
 
 
@@ -71,7 +90,7 @@ def markdown(
     parts = [
         f"# {_escape(title)}",
         f"At {end:,} environment steps: interquartile mean over runs [95 % bootstrap interval].",
-        _markdown_table(["", *names], _rows(comparison)),
+        _markdown_table(*_turned(comparison, [["", *names], *_rows(comparison)])),
     ]
     if differing:
         rows = [(each.setting, *each.values) for each in differing]
@@ -79,6 +98,15 @@ def markdown(
     if notes:
         parts += ["## Notes", "\n".join(f"- {_escape(note)}" for note in notes)]
     return "\n\n".join(parts) + "\n"
+
+
+def _turned(
+    comparison: Comparison, lines: Sequence[Sequence[str]]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Header and rows, of many methods with a method in each row."""
+    if _many(comparison):
+        lines = list(zip(*lines, strict=True))
+    return lines[0], lines[1:]
 
 
 def comma_separated(comparison: Comparison) -> str:

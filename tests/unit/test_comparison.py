@@ -8,7 +8,7 @@ from run_folders import write_run
 from scipy import stats
 
 from nppac_tf.errors import UserError
-from nppac_tf.reporting import comparison, intervals, methods, notes, runs
+from nppac_tf.reporting import comparison, intervals, methods, notes, runs, tables
 
 A, B, FINAL, RETURN = comparison.ANY, comparison.TIME, comparison.FINAL, comparison.RETURN
 
@@ -189,6 +189,43 @@ def test_what_is_unequal_is_told(tmp_path):
         "metrics.csv of b has the columns of an older version",
     ):
         assert sum(line.startswith(wanted) for line in lines) == 1, (wanted, lines)
+
+
+def test_what_learns_nothing_online_is_the_same_at_all_steps(tmp_path):
+    write_run(tmp_path / "cloned" / "seed0", [0.5], planned=0)
+    write_run(tmp_path / "a" / "seed0", [0.2, 0.4, 0.9], changes={"config.prior.prior": "dropout"})
+    result = compared(tmp_path)
+    learned, cloned = result.curves[B]
+    np.testing.assert_array_equal(cloned.env_steps, [0, 1000, 2000])
+    np.testing.assert_array_equal(cloned.estimate.value, [0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(learned.estimate.value, [0.2, 0.4, 0.9])
+    assert [float(each[0]) for each in scores(result)["area", B].values] == [
+        pytest.approx(0.475),
+        pytest.approx(0.5),
+    ]
+    lines = told(tmp_path).splitlines()
+    assert lines[0].startswith("cloned/seed0 learned nothing online")
+    assert not any("Scores are compared at" in line for line in lines)
+
+
+def test_what_learns_nothing_can_be_compared_alone(tmp_path):
+    write_run(tmp_path / "cloned", [0.5], planned=0)
+    assert compared(tmp_path).env_steps.tolist() == [0]
+    assert "learned nothing" not in told(tmp_path)
+
+
+def test_many_methods_are_rows_with_the_main_scores(tmp_path):
+    for number in range(5):
+        changes = {"config.agent.temperature": 0.1 + number}
+        write_run(tmp_path / f"method{number}" / "seed0", [0.5, 0.6], changes=changes)
+    result = compared(tmp_path)
+    header, *lines = tables.plain(result).splitlines()
+    assert header.split("  ")[-1] == "B: mean over steps (area)"
+    assert [line.split()[0] for line in lines] == [f"method{number}" for number in range(5)]
+    assert lines[0].split()[1:] == ["1", "0.900", "0.900", "0.500", "0.600", "0.550"]
+    page = tables.markdown(result, "title", (), ())
+    assert "| method0 | 1 | 0.900 |" in page
+    assert page.splitlines()[4].count("|") == len(["", "runs"]) + len(result.scores) + 1
 
 
 def test_equal_runs_need_no_notes_but_that_seeds_are_few(tmp_path):

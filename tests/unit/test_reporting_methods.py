@@ -62,8 +62,19 @@ def test_folders_name_methods(tmp_path):
             write_run(task / method / f"seed{seed}", [0.5], seed=seed)
     write_run(tmp_path / "elsewhere" / "seed0", [0.5], seed=5)
     found = grouped(tmp_path)
-    assert sizes(found) == {"prior=gp": 1, "mine": 2, "other": 2}
+    assert sizes(found) == {"elsewhere": 1, "mine": 2, "other": 2}
     assert [methods.folder_of(method) for method in found] == ["elsewhere", "mine", "other"]
+
+
+def test_folders_anywhere_name_methods_if_each_has_its_own(tmp_path):
+    uniform = {"config.prior.prior": "uniform"}
+    write_run(tmp_path / "mine" / "seed0", [0.5])
+    assert sizes(grouped(tmp_path)) == {"prior=gp": 1}
+    write_run(tmp_path / "other" / "seed0", [0.5], changes=uniform)
+    write_run(tmp_path / "other" / "seed1", [0.5], seed=1, changes=uniform)
+    assert sizes(grouped(tmp_path)) == {"mine": 1, "other": 2}
+    write_run(tmp_path / "mine" / "seed2", [0.5], changes={"config.prior.prior": "dropout"})
+    assert set(sizes(grouped(tmp_path))) == {"prior=gp", "prior=uniform", "prior=dropout"}
 
 
 def test_two_configurations_in_one_folder_are_told_apart(tmp_path):
