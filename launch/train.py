@@ -37,75 +37,44 @@ def main() -> None:
         before.require_resumable(config, folder)
     else:
         config = common.configuration(RunConfig)
-        folder = _default_output_dir(config)
         if _OUTPUT_DIR.value:
             folder = common.require_output_folder("output_dir")
+        else:
+            folder = _default_output_dir(config)
         if (folder / "config.json").exists():
             raise UserError(
                 f"{folder} already holds a run: pass --resume to go on with it, or another "
                 "--output_dir"
             )
-    from nppac_tf import demonstrations, environments
+    from nppac_tf import inputs
 
-    task = environments.make_task(config.task, config.reward)
-    data = demonstrations.load_demonstrations(config.demonstrations, task)
-    from nppac_tf import baselines, priors, progress, rundir, training, transitions
+    given = inputs.load(config)
+    from nppac_tf import progress, runs, training
 
-    if config.training.demonstration_share or config.training.prefill_replay:
-        transitions.of_demonstrations(data, task)  # A mistake shows before the prior is fitted.
-
-    directory = rundir.RunDirectory(folder)
     how_to_go_on = f"go on with --resume --output_dir={folder}"
-    title = f"{config.task}, {_method(config)}, seed {config.training.seed}"
-    with directory.locked(), progress.ProgressDisplay() as display:
-        display.say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
-        for notice in data.notices:
-            display.say(notice)
-        if resuming:
-            notices = directory.resume(config, data)
-            display.say(f"Going on with {directory.path}; its evaluations so far:")
-            for notice in notices:
-                display.say(notice)
-        else:
-            directory.require_new()
-            directory.begin(config, data)
-            display.say(f"Writing to {directory.path}")
-        if directory.prior.exists():
-            fitted = priors.load_prior(directory.prior)
-        else:
-            cache = _cache(priors.default_cache())
-            try:
-                with display.busy("Fitting the prior"):
-                    fitted = priors.fit_prior(data, config.prior.unscaled(), cache)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(f"interrupted; {how_to_go_on}") from None
-        directory.keep_prior(fitted)
-        prior = priors.rescale(fitted, config.prior)
-        learner = baselines.make_agent(task, prior, config.agent, config.training.seed)
+    display = progress.ProgressDisplay()
+    run = runs.TrainingRun(folder, config, given, display)
+    with run.directory.locked(), display:
+        run.open(resuming)
+        try:
+            agent = run.make_agent(runs.prior_cache(_PRIOR_CACHE.value))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; {how_to_go_on}") from None
         with common.stop_on_signals() as stop:
             try:
-                rows = training.train(
-                    learner,
-                    task,
-                    data,
-                    config=config.training,
-                    observers=[display, directory.observer()],
-                    checkpoint=directory.checkpoint,
-                    should_stop=lambda: stop.requested,
-                )
+                rows = run.train(agent, lambda: stop.requested)
             except training.Stopped:
                 by = str(stop.requested)
                 raise common.Stopped(by, f"stopped by {by}; {how_to_go_on}") from None
-        with display.busy("Exporting the policy"):
-            directory.conclude(learner, task, rows, title, data)
+        run.conclude(agent, rows)
 
     names = [name for name in training.EVALUATION_COLUMNS if rows[0][name] == rows[0][name]]
     progress.print_table(
-        title,
+        inputs.title(config),
         ("", "first", "last"),
         [(name, *(_readable(row[name]) for row in (rows[0], rows[-1]))) for name in names],
     )
-    for path in (directory.metrics, directory.learning_curve, directory.policy):
+    for path in (run.directory.metrics, run.directory.learning_curve, run.directory.policy):
         print(path)
 
 
@@ -127,26 +96,16 @@ def _is_to_resume() -> bool:
     return (path / "config.json").exists()
 
 
-def _method(config: RunConfig) -> str:
-    """Which algorithm, if another than N-PPAC, and which prior."""
-    algorithm, prior = config.agent.algorithm, config.prior.prior
-    return prior if algorithm == "nppac" else f"{algorithm} {prior}"
-
-
 def _readable(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
 
 
 def _default_output_dir(config: RunConfig) -> pathlib.Path:
+    from nppac_tf import inputs
+
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{_method(config).replace(' ', '-')}-seed{config.training.seed}-{now}"
+    name = f"{inputs.method(config).replace(' ', '-')}-seed{config.training.seed}-{now}"
     return pathlib.Path("runs") / config.task.replace("/", "-").replace(":", "-") / name
-
-
-def _cache(default: pathlib.Path) -> pathlib.Path | None:
-    if _PRIOR_CACHE.value == "none":
-        return None
-    return pathlib.Path(_PRIOR_CACHE.value).expanduser() if _PRIOR_CACHE.value else default
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ def test_the_agent_starts_near_the_demonstrators_and_beats_them():
             task, num_episodes=12, speed=0.35, noise=0.2
         )
         prior = priors.fit_prior(
-            demonstrations, PriorConfig(num_inducing_points=60, max_fit_iterations=20)
+            demonstrations,
+            PriorConfig(prior="sparse_gp", num_inducing_points=60, max_fit_iterations=20),
         )
         assert isinstance(prior, SparseGPPrior)
         agent = NppacAgent.for_task(

@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"demonstrations", "priors", "networks"}),
     frozenset({"replay", "environments", "evaluation", "reenactment", "agent", "transitions"})
-    | frozenset({"batch_sac"}),
+    | frozenset({"batch_sac", "inputs"}),
     frozenset(
         {
             "baselines",
@@ -44,6 +44,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {"collection", "learning", "metrics", "monitor", "reports", "rundir", "training", "video"}
     )
     | frozenset({"reporting"}),
+    frozenset({"runs", "sweeps"}),
 )
 
 # The only modules that may import a dependency, at any depth of the code.
@@ -62,7 +63,8 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "h5py": ("nppac_tf.demonstrations.minari_data",),
     "imageio_ffmpeg": ("nppac_tf.video",),
     "rliable": ("nppac_tf.reporting.intervals",),
-    "rich": ("nppac_tf.progress",),
+    "ray": ("nppac_tf.sweeps.cluster",),
+    "rich": ("nppac_tf.progress", "nppac_tf.sweeps.display"),
     "absl.app": ("launch",),
     "absl.flags": ("launch",),
 }
@@ -80,8 +82,17 @@ LIGHT = (
 # They come with gym and Gymnasium, and are imported only to silence their notices.
 UNDECLARED = ("farama_notifications", "gym_notices")
 
-# Parts of the package that never load TensorFlow, so that data can be handled without it.
-WITHOUT_TENSORFLOW = ("nppac_tf.config", "nppac_tf.demonstrations", "nppac_tf.errors")
+# Parts of the package that never load TensorFlow, so that data can be handled, and sweeps planned,
+# watched and summed up, without it.
+WITHOUT_TENSORFLOW = (
+    "nppac_tf.config",
+    "nppac_tf.demonstrations",
+    "nppac_tf.errors",
+    "nppac_tf.inputs",
+    "nppac_tf.sweeps.cluster",
+    "nppac_tf.sweeps.plan",
+    "nppac_tf.sweeps.results",
+)
 TENSORFLOW = ("gpflow", "keras", "tensorflow", "tensorflow_probability", "tf_agents")
 
 

@@ -27,6 +27,7 @@ ONE_FLAG_OF = {
     "export": "output",
     "diagnose": "claim",
     "report": "threshold",
+    "sweep": "flagfiles",
     "benchmark": "prior_sizes",
 }
 
@@ -124,14 +125,15 @@ SHIPPED = sorted((ROOT / "configs").glob("**/*.flags"))
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT / "configs")))
 def test_a_configuration_that_ships_is_valid(parse, path, monkeypatch):
     monkeypatch.chdir(ROOT)  # From where they name each other.
-    base = ROOT / "configs" / "pen_human.flags"
+    configs = ROOT / "configs"
+    base = configs / "pen_human.flags"
     parse(f"--flagfile={base}", "--demonstrations=mine.npz")
     before = common.configuration(RunConfig)
     flags.FLAGS.unparse_flags()
     arguments = [f"--flagfile={base}", f"--flagfile={path}", "--demonstrations=mine.npz"]
     assert parse(*arguments) == ["launcher"]
     after = common.configuration(RunConfig)
-    assert (after == before) == (path.name in ("pen.flags", "pen_human.flags"))
+    assert (after == before) == (path in (configs / "pen.flags", base))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_a_configuration_that_ships_is_valid(parse, path, monkeypatch):
         ("sac", {"prior": "uniform", "target_kl": 12.0, "prefill_replay": False}),
         ("sacfd", {"prior": "uniform", "target_kl": 12.0, "prefill_replay": True}),
         ("rlpd", {"num_critics": 10, "updates_per_step": 20.0, "reward": "negative"}),
-        ("awac", {"algorithm": "awac", "prior": "uniform", "temperature": 1.0}),
+        ("awac", {"algorithm": "awac", "prior": "uniform", "temperature": 0.5}),
         ("cloning", {"algorithm": "cloning", "prior": "gaussian_network", "num_env_steps": 0}),
         ("brac", {"algorithm": "nppac", "prior": "gaussian_network", "scale_floor": 0.0}),
     ],

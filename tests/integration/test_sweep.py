@@ -1,0 +1,309 @@
+"""A sweep through Ray: a worker is killed on the way, and all ends as if run by run."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from launching import LAUNCH, Launchers
+
+from nppac_tf import checkpoints, threads
+from nppac_tf.config import RunConfig
+from nppac_tf.demonstrations import Demonstrations, save_demonstrations
+from nppac_tf.rundir import RunDirectory
+from nppac_tf.sweeps import cluster
+
+# A point that is to come to the origin. The first process that makes so many steps of it leaves a
+# mark and dies at once, as of a machine that has no memory left; with the mark there, none does.
+MODULE = """
+import os
+import pathlib
+import signal
+
+import gymnasium
+import numpy as np
+
+
+class Reach(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    steps_of_this_process = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.position = self.np_random.uniform(-1.0, 1.0, 2)
+        return self.position.astype(np.float32), {}
+
+    def step(self, action):
+        Reach.steps_of_this_process += 1
+        if Reach.steps_of_this_process == 220:
+            try:
+                pathlib.Path("killed").touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        self.position = self.position + 0.2 * np.asarray(action)
+        success = bool(np.linalg.norm(self.position) < 0.5)
+        return self.position.astype(np.float32), float(success), False, False, {"success": success}
+
+
+gymnasium.register("Reach-v0", Reach, max_episode_steps=20)
+"""
+# Before the first epoch there are 40 steps of evaluation, and in each of the five epochs 40 of
+# training and 40 of evaluation: step 220 is in the third, whose checkpoints are of the ones before.
+FLAGFILES = {
+    "base.flags": """
+--task=reach_module:Reach-v0
+--demonstrations=reach.npz
+--prior=uniform
+--actor_layers=16
+--critic_layers=16
+--batch_size=16
+--num_environments=2
+--steps_per_epoch=40
+--eval_interval=40
+--eval_episodes=2
+--checkpoint_interval=40
+--num_env_steps=200
+""",
+    "near.flags": "--temperature=1.0\n",
+    "far.flags": "--temperature=0.01\n",
+}
+RUNS = [f"{method}/seed{seed}" for seed in (0, 1) for method in ("near", "far")]
+SWEEP = ("--flagfile=base.flags", "--flagfiles=near.flags,far.flags", "--seeds=0,1")
+
+
+def make_place(folder, killed):
+    (folder / "reach_module.py").write_text(MODULE)
+    for name, content in FLAGFILES.items():
+        (folder / name).write_text(content)
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(4):
+        position, observations, actions = rng.uniform(-1, 1, 2), [], []
+        for _ in range(10):
+            observations.append(position)
+            actions.append(np.clip(-2 * position, -1, 1))
+            position = position + 0.2 * actions[-1]
+        episodes.append((observations, actions))
+    save_demonstrations(Demonstrations.from_episodes(episodes), folder / "reach.npz")
+    if killed:
+        (folder / "killed").touch()
+    return folder
+
+
+# Launches train.py for each of its arguments, one after the other, in forks that need not load
+# TensorFlow again.
+ONE_BY_ONE = """
+import os, runpy, sys
+import nppac_tf.runs
+
+launcher, *commands = sys.argv[1:]
+for command in commands:
+    child = os.fork()
+    if not child:
+        sys.argv = [launcher, *command.split()]
+        sys.path.insert(0, os.path.dirname(launcher))
+        runpy.run_path(launcher, run_name="__main__")
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"failed: {command}")
+"""
+
+
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory):
+    """The folder in which launch/train.py has made each of the runs, with the same cores."""
+    place = make_place(tmp_path_factory.mktemp("one_by_one"), killed=True)
+    commands = [
+        f"--flagfile=base.flags --flagfile={method}.flags --seed={seed} "
+        f"--output_dir=runs/{method}/seed{seed}"
+        for method, seed in (run.split("/seed") for run in RUNS)
+    ]
+    subprocess.run(
+        [sys.executable, "-c", ONE_BY_ONE, str(LAUNCH / "train.py"), *commands],
+        cwd=place,
+        env={**os.environ, **cluster.environment(1)},
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return place / "runs"
+
+
+@pytest.fixture
+def place(tmp_path):
+    return make_place(tmp_path, killed=False)
+
+
+def start(place, *arguments):
+    program = [sys.executable, str(LAUNCH / "sweep.py"), *SWEEP, "--output_dir=runs", *arguments]
+    return subprocess.Popen(
+        program,
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A test run in the background ignores interrupts, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def finish(process):
+    """Exit code, lines of output, and what stands on standard error."""
+    try:
+        output, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    return process.returncode, output.splitlines(), errors
+
+
+def assert_equal(runs, others):
+    for run in RUNS:
+        for name in ("metrics.csv", "config.json"):
+            assert (runs / run / name).read_bytes() == (others / run / name).read_bytes(), run
+
+
+def newest_checkpoint(run):
+    return max(int(path.name.rpartition("-")[2]) for path in run.glob("checkpoints/*"))
+
+
+def most_at_once(lines):
+    running = most = 0
+    for line in lines:
+        event = re.fullmatch(r"\w+/seed\d +(running|done|stopped|failed|its worker died).*", line)
+        if event:
+            running += 1 if event[1] == "running" else -1
+            most = max(most, running)
+    return most
+
+
+def test_a_sweep_with_a_killed_worker_ends_as_the_runs_one_by_one(place, one_by_one):
+    code, lines, errors = finish(start(place))
+    assert (code, errors) == (0, ""), lines
+    assert (place / "killed").exists()
+    (death,) = (line for line in lines if "died" in line)
+    run, said = death.split(maxsplit=1)
+    assert said == "its worker died: retry 1"
+    log = (place / "runs" / run / "log.txt").read_text()
+    assert log.count("Writing to") == log.count("Going on with") == 1
+    # It saved once more what it had restored; begun anew, it would have saved three more.
+    assert newest_checkpoint(place / "runs" / run) == newest_checkpoint(one_by_one / run) + 1
+    assert sum(line.endswith(" done") for line in lines) == len(RUNS)
+    assert sum(" steps  A " in line for line in lines) == 6 * len(RUNS)  # None told twice.
+    assert most_at_once(lines) == min(threads.available_cores(), len(RUNS))
+    assert_equal(place / "runs", one_by_one)
+    table = [line.split()[:2] for line in lines if re.match(r" +(near|far) ", line)]
+    assert table == [["near", "2"], ["far", "2"]]
+    assert lines[-1] == "python launch/report.py runs --output_dir=runs/report"
+
+    # The same command again has nothing left to do, and needs neither Ray nor TensorFlow for that.
+    times = [path.stat().st_mtime_ns for path in sorted(place.glob("runs/*/*/*"))]
+    (place / "whole.flags").write_text("\n".join([*SWEEP, "--output_dir=runs"]))
+    again = Launchers(place).run("sweep", "--flagfile=whole.flags", quick=True)
+    assert (again.code, again.errors) == (0, "")
+    assert "4 of them are complete" in again.output
+    assert again.output.splitlines()[-8:] == lines[-8:]
+    assert times == [path.stat().st_mtime_ns for path in sorted(place.glob("runs/*/*/*"))]
+
+
+def test_an_interrupt_stops_each_run_with_a_checkpoint(place):
+    (place / "killed").touch()
+    process = start(place, "--num_env_steps=1000000")
+    deadline = time.monotonic() + 200
+    while not any(len(RunDirectory(place / "runs" / run).rows()) > 1 for run in RUNS):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # As a terminal does it on Ctrl-C.
+    code, lines, errors = finish(process)
+    assert (code, errors) == (130, "error: stopped by SIGINT; the same command goes on\n")
+    assert "Stopping: each run saves a checkpoint (Ctrl-C ends at once)" in lines
+    assert sum(line.endswith(" stopped") for line in lines) == len(RUNS)
+    for run in (run for run in RUNS if RunDirectory(place / "runs" / run).rows()):
+        newest = checkpoints.latest(place / "runs" / run / "checkpoints")
+        state = checkpoints.read_state(newest)["loop"]
+        log = (place / "runs" / run / "log.txt").read_text()
+        assert log.endswith("Stopped, to be gone on with\n")
+        written = RunDirectory(place / "runs" / run).rows()
+        assert [row["updates"] for row in state["rows"]] == [row["updates"] for row in written]
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_leaves_the_others_alone(place, one_by_one):
+    folder = place / "runs" / "far/seed0"
+    with RunDirectory(folder).locked():
+        code, lines, errors = finish(start(place, "--max_retries=0"))
+    assert code == 1
+    assert errors.startswith("error: 2 of 4 runs failed, ")
+    assert len(errors.splitlines()) == 1
+    failed = sorted(line.split(maxsplit=1)[1] for line in lines if " failed: " in line)
+    assert failed[0] == "failed: its worker died"
+    assert failed[1].startswith("failed: runs/far/seed0 is being written by another process")
+    assert f"process {os.getpid()} on " in failed[1]
+    assert sum(line.endswith(" done") for line in lines) == 2
+    code, lines, errors = finish(start(place, "--cpus_per_run=1"))
+    assert (code, errors) == (0, "")
+    assert "2 of them are complete" in lines
+    assert_equal(place / "runs", one_by_one)
+
+
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory):
+    """Launchers in a folder with a run whose method has changed since."""
+    place = make_place(tmp_path_factory.mktemp("mistakes"), killed=True)
+    (place / "wrong.flags").write_text("\n--temprature=1\n")
+    config = RunConfig(task="Pendulum-v1").to_dict()
+    (place / "runs/far/seed1").mkdir(parents=True)
+    (place / "runs/far/seed1/config.json").write_text(
+        json.dumps({"config": config, "demonstrations": {"fingerprint": "0"}})
+    )
+    return Launchers(place)
+
+
+@pytest.mark.parametrize(
+    ("argument", "culprits"),
+    [
+        ("--flagfiles=", ["--flagfiles must name one or more flagfiles"]),
+        ("--flagfiles=near.flags,", ["--flagfiles must be of FILE"]),
+        ("--flagfiles=neer.flags", ["neer: flagfile neer.flags does not exist", "near.flags?"]),
+        ("--flagfiles=near.flags,wrong.flags", ["wrong: wrong.flags:2", "mean --temperature"]),
+        ("--flagfiles=near.flags,far.flags+near.flags", ["'near' for near.flags and far.flags+"]),
+        ("--flagfiles=my/own=near.flags", ["method's name", "'my/own'"]),
+        ("--sede=1", ["sweep.py has no flag --sede", "did you mean --seed?"]),
+        ("--seeds=0,x", ["--seeds must be whole numbers", "'0,x'"]),
+        ("--seeds=-1", ["--seeds must be whole numbers", "'-1'"]),
+        ("--seeds=", ["--seeds must be whole numbers", "''"]),
+        ("--seeds=1,01", ["--seeds must be different numbers; got 1,01"]),
+        ("--seed=1", ["--seed has no effect in a sweep"]),
+        ("--cpus_per_run=100000", ["--cpus_per_run must be at most", "got 100000"]),
+        ("--cpus_per_run=0", ["--cpus_per_run must be"]),
+        ("--max_retries=-1", ["--max_retries must be"]),
+        ("--temperature=-1", ["near: temperature must be positive", "-1"]),
+        ("--task=Pendulm-v1", ["near: ", "Pendulum-v1"]),
+        ("--demonstrations=raech.npz", ["near: ", "raech.npz"]),
+        ("--output_dir=base.flags", ["--output_dir=base.flags", "is not a folder"]),
+        ("--output_dir=runs", ["task must be 'Pendulum-v1' to resume runs/far/seed1"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistake_is_found_before_anything_begins(mistakes, argument, culprits):
+    outcome = mistakes.run("sweep", *SWEEP, argument, quick=True)
+    assert (outcome.code, outcome.output) == (1, "")
+    (line,) = outcome.errors.splitlines()
+    assert line.startswith("error: ")
+    for culprit in culprits:
+        assert culprit in line
+    assert not list(mistakes.folder.glob("runs/near/*"))
+
+
+def test_a_cluster_that_is_not_there_is_one_line(place):
+    code, _, errors = finish(start(place, "--address=auto"))
+    assert code == 1
+    (line,) = errors.splitlines()
+    assert line.startswith("error: --address must be that of a Ray cluster that runs; got 'auto' (")
