@@ -406,7 +406,7 @@ def files_of(root: pathlib.Path, folder: str, folders: Iterable[str]) -> Iterato
     if folder == "":
         yield from ROOT_FILES
     else:
-        for pattern in ("*.bzl", "*.flags", "*.py", "data/*.npz", "py.typed"):
+        for pattern in ("*.bzl", "**/*.flags", "*.py", "data/*.npz", "py.typed"):
             paths = (root / folder).glob(pattern)
             yield from (path.relative_to(root / folder).as_posix() for path in paths)
     for other in folders:

@@ -156,13 +156,14 @@ def test_a_baseline_is_a_difference_from_a_base(parse, name, expected, monkeypat
         assert value in [getattr(part, field) for part in parts if hasattr(part, field)]
 
 
-def test_the_pen_configurations_differ_in_their_demonstrations_alone(parse):
+@pytest.mark.parametrize("task", ["pen", "door"])
+def test_the_configurations_of_a_task_differ_in_their_demonstrations_alone(parse, task):
     def settings(name):
         lines = (ROOT / "configs" / name).read_text().splitlines()
         return [line for line in lines if line and not line.startswith(("#", "--demonstrations"))]
 
-    assert settings("pen.flags") == settings("pen_human.flags")
-    parse(f"--flagfile={ROOT / 'configs' / 'pen_human.flags'}")
+    assert settings(f"{task}.flags") == settings(f"{task}_human.flags")
+    parse(f"--flagfile={ROOT / 'configs' / f'{task}_human.flags'}")
     with pytest.raises(UserError, match="demonstrations must be embedded:NAME or a file"):
         common.configuration(RunConfig)
 
