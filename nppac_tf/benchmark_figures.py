@@ -75,7 +75,7 @@ def _draw_updates(axis: Any, name: str, rates: Mapping[str, Any]) -> None:
         f"{name}: {shape.observation_size} observations, {shape.action_size} actions, "
         f"batch {shape.batch_size:,}",
         loc="left",
-        fontsize="medium",
+        fontsize="small",
     )
     axis.set_xlabel("updates per second")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize="small", frameon=False)
