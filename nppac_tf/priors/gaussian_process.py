@@ -355,7 +355,7 @@ class _Data:
         return self.states[chosen], self.actions[chosen]
 
     def inducing_points(self, kernel: gpflow.kernels.Kernel, size: int) -> np.ndarray:
-        """At most `size` states, each the one of largest variance given those before it.
+        """At most `size` states and at least one, each of largest variance given those before it.
 
         The greedy choice of Burt et al. (2020), a pivoted Cholesky factorization: it spreads points
         where the process varies and never takes a duplicate (demonstrations often share their
@@ -368,7 +368,7 @@ class _Data:
         chosen: list[int] = []
         for index in range(len(rows)):
             pivot = int(np.argmax(variance))
-            if variance[pivot] <= 10 * JITTER:
+            if chosen and variance[pivot] <= 10 * JITTER:
                 break
             row = row_of(tf.constant(pivot)).numpy()
             row -= rows[:index, pivot] @ rows[:index]
