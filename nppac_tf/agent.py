@@ -88,6 +88,9 @@ class NppacAgent(BatchSacAgent):
             given beside a target entropy, or a prior whose sizes are not those of the specs.
     """
 
+    # The `constant_scale` of `for_task`'s actor, for algorithms that have one.
+    _actor_scale: tuple[float, float] | None = None
+
     def __init__(
         self,
         time_step_spec: ts.TimeStep,
@@ -220,6 +223,7 @@ class NppacAgent(BatchSacAgent):
             config.squash,
             seed=derive_seed(seed, "initial actor"),
             precision=resolve_precision(config.precision),
+            constant_scale=cls._actor_scale,
         )
 
     @property

@@ -21,6 +21,8 @@ PRIORS = (
     "dropout",
     "uniform",
 )
+# Points up to which the prior "gp" is an exact Gaussian process.
+LARGEST_EXACT_GP = 5_000
 KERNELS = ("rbf", "matern12", "matern32", "matern52")
 ALGORITHMS = ("nppac", "awac", "cloning")
 ACTOR_VALUES = ("min", "mean")
@@ -68,7 +70,7 @@ class PriorConfig:
 
     prior: str = _option(
         "gp",
-        "Class of the behavioral prior; gp: exact for up to 5,000 points, sparse beyond.",
+        f"Class of the behavioral prior; gp: exact up to {LARGEST_EXACT_GP:,} points, then sparse.",
         PRIORS,
     )
     kernel: str = _option("matern52", "Kernel of the Gaussian process (ARD).", KERNELS)

@@ -16,18 +16,13 @@ Deviations: critics, networks and loop are the project's own, Q is not clipped a
 the bounds of a squashed actor are moved in by 1e-4 of the range.
 """
 
-from typing import Any
-
 import tensorflow as tf
 
 from nppac_tf.agent import NppacAgent, NppacLossInfo
-from nppac_tf.config import AgentConfig
-from nppac_tf.networks import ActorNetwork, SquashedGaussian
-from nppac_tf.priors.base import BehavioralPrior
+from nppac_tf.networks import SquashedGaussian
 from nppac_tf.replay import Batch
 
 _LARGEST_ADVANTAGE = 0.5
-_LOG_SCALE_RANGE = (-6.0, 0.0)
 _WEIGHT_DECAY = 1e-4
 # log pi of an action at the bounds is infinite for a squashed actor.
 _SQUASH_MARGIN = 1e-4
@@ -36,17 +31,7 @@ _SQUASH_MARGIN = 1e-4
 class AwacAgent(NppacAgent):
     """`NppacAgent` with AWAC's losses; its prior is only what the actor is pre-trained to."""
 
-    @classmethod
-    def _make_actor(
-        cls,
-        observation_spec: tf.TensorSpec,
-        action_spec: Any,
-        prior: BehavioralPrior,
-        config: AgentConfig,
-        seed: int,
-    ) -> ActorNetwork:
-        actor = super()._make_actor(observation_spec, action_spec, prior, config, seed)
-        return actor.copy(constant_scale=_LOG_SCALE_RANGE)
+    _actor_scale = (-6.0, 0.0)
 
     @property
     def kl_regularized(self) -> bool:  # noqa: D102
@@ -59,21 +44,18 @@ class AwacAgent(NppacAgent):
         self, batch: Batch, weights: tf.Tensor | None, learn_policy: bool
     ) -> NppacLossInfo:
         observations = batch.observations
-        sampled, divergence, log_prob = self._act(
-            observations, batch.prior, self._sample_seed("actor"), training=True
+        _, divergence, log_prob = self._act(
+            observations, batch.prior, self._sample_seed("actor"), training=False
         )
-        mean = self._actor_network(observations, step_type=(), network_state=())[0].mode()
-        advantages = self._value(observations, batch.actions) - self._value(observations, mean)
-        importance = tf.nn.softmax(
-            tf.minimum(advantages, _LARGEST_ADVANTAGE) / tf.exp(self._log_alpha)
-        )
-        importance *= tf.cast(tf.size(importance), tf.float32)
         variables = self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             policy, _ = self._actor_network(observations, step_type=(), network_state=())
             log_likelihood = policy.log_prob(self._inside(batch.actions, policy))
-            loss = -tf.reduce_mean(tf.stop_gradient(importance) * log_likelihood)
+            with tape.stop_recording():
+                value = self._value(observations, policy.mode())
+                importance = self._importance(self._value(observations, batch.actions) - value)
+            loss = -tf.reduce_mean(importance * log_likelihood)
             loss += _WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(weight) for weight in variables])
         gradients = tape.gradient(loss, variables)
         if learn_policy:
@@ -83,12 +65,17 @@ class AwacAgent(NppacAgent):
             actor_loss=loss,
             alpha_loss=tf.constant(0.0),
             kl=tf.reduce_mean(divergence),
-            q_value=tf.reduce_mean(self._value(observations, sampled)),
+            q_value=tf.reduce_mean(value),
             alpha=tf.exp(self._log_alpha),
             entropy=-tf.reduce_mean(log_prob),
             prior_scale=tf.reduce_mean(batch.prior.scale),
             actor_gradient_norm=tf.linalg.global_norm(gradients),
         )
+
+    def _importance(self, advantages: tf.Tensor) -> tf.Tensor:
+        """Weights w(s, a) [B] of mean 1."""
+        scores = tf.minimum(advantages, _LARGEST_ADVANTAGE) / tf.exp(self._log_alpha)
+        return tf.cast(tf.size(scores), tf.float32) * tf.nn.softmax(scores)
 
     def _inside(self, actions: tf.Tensor, policy: object) -> tf.Tensor:
         """Actions that the policy has a finite density at."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from nppac_tf.config import LARGEST_EXACT_GP
 from nppac_tf.demonstrations.examination import (
     LENGTH_RATIO,
     Finding,
@@ -21,7 +22,6 @@ from nppac_tf.demonstrations.examination import (
 from nppac_tf.demonstrations.recording import RecordedEpisode
 
 _FEW_EPISODES = 5
-_MANY_STEPS = 5000  # What an exact Gaussian process is fitted to in about a minute.
 _REPLAY_STEPS = 5
 _REPLAY_ERROR = 0.05
 
@@ -74,7 +74,7 @@ def check_lengths(patient: Patient) -> Iterator[Finding]:
             f"there are {len(episodes)} episodes, {total:,} steps",
             "A prior from so few says little away from them: record some 20.",
         )
-    if total > _MANY_STEPS:
+    if total > LARGEST_EXACT_GP:
         yield Finding(
             "note",
             "many steps",

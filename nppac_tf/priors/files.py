@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nppac_tf.archives import read_arrays
-from nppac_tf.config import PriorConfig
+from nppac_tf.config import LARGEST_EXACT_GP, PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
 from nppac_tf.files import replace_file
@@ -41,7 +41,6 @@ _CLASSES: dict[str, Any] = {
     "uniform": UniformPrior,
 }
 _NAMES = {cls: name for name, cls in _CLASSES.items()}
-_LARGEST_EXACT = 5_000
 
 
 def fit_prior(
@@ -71,9 +70,9 @@ def chosen_class(config: PriorConfig, num_points: int) -> tuple[str, str]:
     """
     name, reason = config.prior, "as asked"
     if name == "gp":
-        name = "exact_gp" if num_points <= _LARGEST_EXACT else "sparse_gp"
+        name = "exact_gp" if num_points <= LARGEST_EXACT_GP else "sparse_gp"
         limit = "at most" if name == "exact_gp" else "more than"
-        reason = f"since {num_points:,} points are {limit} {_LARGEST_EXACT:,}"
+        reason = f"since {num_points:,} points are {limit} {LARGEST_EXACT_GP:,}"
     if name == "exact_gp":
         needed = ExactGPPrior.memory(num_points)
         if needed > (available := _memory()):
