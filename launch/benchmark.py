@@ -14,7 +14,9 @@ import json
 import pathlib
 from typing import Any
 
-import common
+import config_flags
+import path_flags
+import program
 from absl import flags
 
 from nppac_tf.config import PriorConfig
@@ -24,7 +26,7 @@ _PARTS = ("updates", "profile", "training", "priors", "startup")
 _PRIOR_FIELDS = ("num_inducing_points", "num_hyperparameter_points", "max_fit_iterations")
 _DOTS_PER_INCH = 105
 
-common.define(PriorConfig, only=_PRIOR_FIELDS)
+config_flags.define(PriorConfig, only=_PRIOR_FIELDS)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "results", "Folder for what is written.")
 _ONLY = flags.DEFINE_list("only", list(_PARTS), f"Which to measure, of {', '.join(_PARTS)}.")
 _THREADS = flags.DEFINE_integer(
@@ -51,14 +53,14 @@ def main() -> None:
         raise UserError(f"--only must be of {', '.join(_PARTS)}; got {','.join(_ONLY.value)!r}")
     sizes = _sizes(_PRIOR_SIZES.value)
     peers = pathlib.Path(_PEERS_PYTHON.value).expanduser()
-    if not peers.exists() and common.FLAGS["peers_python"].present:
-        common.require_file("peers_python")
-    folder = common.require_output_folder("output_dir")
+    if not peers.exists() and flags.FLAGS["peers_python"].present:
+        path_flags.require_file("peers_python")
+    folder = path_flags.require_output_folder("output_dir")
     if _NUM_ENV_STEPS.value % 1000:
         raise UserError(
             f"--num_env_steps must be a multiple of 1,000; got {_NUM_ENV_STEPS.value:,}"
         )
-    fields: dict[str, Any] = {name: common.FLAGS[name].value for name in _PRIOR_FIELDS}
+    fields: dict[str, Any] = {name: flags.FLAGS[name].value for name in _PRIOR_FIELDS}
     config = PriorConfig(**fields)
     from nppac_tf import progress
     from nppac_tf.benchmarks import machine, suite, workers
@@ -121,4 +123,4 @@ def _write(folder: pathlib.Path, content: dict[str, Any]) -> list[pathlib.Path]:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    program.run(main)

@@ -10,14 +10,16 @@ that MINARI_DATASETS_PATH names, holds rewards and ends of episodes as well.
 
 import math
 
-import common
+import policy_flags
+import program
+import usage
 from absl import flags
 
 from nppac_tf.errors import UserError
 
 _MAX_ROUNDS = 20
 
-common.define_policy_source()
+policy_flags.define_policy_source()
 _OUTPUT = flags.DEFINE_string(
     "output", None, "The file to write (.npz), or minari:ID for a new Minari data set."
 )
@@ -36,7 +38,7 @@ _MIN_TIME_AT_GOAL = flags.DEFINE_float(
 
 
 def main() -> None:
-    common.require_one("run", "saved_model")
+    usage.require_one("run", "saved_model")
     output = _OUTPUT.value
     if output is None:
         raise UserError("--output must be given: a file name that ends in .npz, or minari:ID")
@@ -53,7 +55,7 @@ def main() -> None:
         minari_data.check_new_id(dataset_id)
     from nppac_tf import demonstrations, evaluation, rundir
 
-    name, policy, task, provenance = common.load_policy_source()
+    name, policy, task, provenance = policy_flags.load_policy_source()
     kept: list[RecordedEpisode] = []
     outcomes: list[dict[str, float | None]] = []
     num_tried = 0
@@ -142,4 +144,4 @@ def _outcome(episodes, index: int) -> dict[str, float | None]:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    program.run(main)

@@ -15,7 +15,10 @@ import glob
 import pathlib
 from typing import Any
 
-import common
+import config_flags
+import path_flags
+import policy_flags
+import program
 from absl import flags
 
 from nppac_tf.config import PRIORS, PriorConfig, RunConfig
@@ -25,8 +28,8 @@ _FITTED = sorted(
     set(PRIORS) - {"gp", "uniform"}, key=lambda name: (name[-3:] == "_gp", PRIORS.index(name))
 )
 
-common.define(RunConfig, only=("demonstrations",))
-common.define(PriorConfig)
+config_flags.define(RunConfig, only=("demonstrations",))
+config_flags.define(PriorConfig)
 flags.DEFINE_string("task", None, "Where states are visited, and whose bounds clip actions.")
 flags.DEFINE_enum("reward", None, ("binary", "negative"), "Of a hand task.")
 _CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5", "C8"), "Which to measure.")
@@ -56,7 +59,7 @@ def main() -> None:
         raise UserError("--claim must be one of C1, C2, C3, C4, C5, C8; got none")
     if not _OUTPUT_DIR.value:
         raise UserError("--output_dir must name a folder; got none")
-    folder = common.require_output_folder("output_dir")
+    folder = path_flags.require_output_folder("output_dir")
     unknown = [name for name in _PRIORS.value if name not in _FITTED]
     if unknown or not _PRIORS.value:
         raise UserError(f"--priors must be of {', '.join(_FITTED)}; got {','.join(_PRIORS.value)}")
@@ -64,7 +67,7 @@ def main() -> None:
         raise UserError("--runs must name runs made with --fixed_scale for C3; got none")
     if _CLAIM.value == "C8" and not _RUNS.value:
         raise UserError("--runs must name runs of two or more priors for C8; got none")
-    config = common.configuration(PriorConfig).unscaled()
+    config = config_flags.configuration(PriorConfig).unscaled()
     if _CLAIM.value == "C4" and config.prior == "uniform":
         raise UserError("--prior must be one that is fitted; got 'uniform'")
     print(f"{_CLAIM.value}: loading", flush=True)
@@ -207,8 +210,8 @@ def _load() -> tuple[Any, Any]:
     """The task, or None, and the demonstrations."""
     from nppac_tf import demonstrations
 
-    task = common.make_task() if common.FLAGS.task else None
-    data = demonstrations.load_demonstrations(common.FLAGS.demonstrations, task)
+    task = policy_flags.make_task() if flags.FLAGS.task else None
+    data = demonstrations.load_demonstrations(flags.FLAGS.demonstrations, task)
     print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps", flush=True)
     for notice in data.notices:
         print(notice)
@@ -224,4 +227,4 @@ def _fit(data: Any, config: PriorConfig) -> Any:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    program.run(main)

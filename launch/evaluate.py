@@ -16,12 +16,15 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import common
+import path_flags
+import policy_flags
+import program
+import usage
 from absl import flags
 
 _SOURCES = ("run", "saved_model", "prior_file", "demonstrations")
 
-common.define_policy_source()
+policy_flags.define_policy_source()
 flags.DEFINE_string("prior_file", None, "A fitted prior (.npz), for its mean.")
 flags.DEFINE_string("demonstrations", None, "Demonstrations, to be replayed.")
 _NUM_EPISODES = flags.DEFINE_integer(
@@ -35,17 +38,17 @@ _VIDEO_EPISODES = flags.DEFINE_integer(
 
 
 def main() -> None:
-    source = common.require_one(*_SOURCES)
+    source = usage.require_one(*_SOURCES)
     video = None
     if _VIDEO.value is None:
-        common.reject("video_episodes", "without --video")
+        usage.reject("video_episodes", "without --video")
     else:
-        video = common.require_output("video", (".mp4", ".gif"))
+        video = path_flags.require_output("video", (".mp4", ".gif"))
         from nppac_tf.video import load_renderer
 
         load_renderer()
     if source == "demonstrations":
-        common.reject("seed", "with --demonstrations")
+        usage.reject("seed", "with --demonstrations")
         _replay(video)
     else:
         _evaluate(source, video)
@@ -57,7 +60,7 @@ def _evaluate(source: str, video: pathlib.Path | None) -> None:
     if source == "prior_file":
         name, policy, task = _load_prior()
     else:
-        name, policy, task, _ = common.load_policy_source()
+        name, policy, task, _ = policy_flags.load_policy_source()
     from nppac_tf import evaluation, progress
 
     with _frames(video, task) as on_frame:
@@ -79,16 +82,16 @@ def _evaluate(source: str, video: pathlib.Path | None) -> None:
 
 
 def _load_prior() -> tuple[str, Callable[[Any], Any], Any]:
-    path = common.require_prior_file("prior_file")
-    task = common.make_task() if common.FLAGS.task else None
+    path = path_flags.require_prior_file("prior_file")
+    task = policy_flags.make_task() if flags.FLAGS.task else None
     import tensorflow as tf
 
     from nppac_tf import priors
 
     prior = priors.load_prior(path)
     sizes = (prior.observation_size, prior.action_size)
-    task = task or common.make_task(sizes=sizes)
-    common.require_sizes("prior", sizes, task)
+    task = task or policy_flags.make_task(sizes=sizes)
+    policy_flags.require_sizes("prior", sizes, task)
     statistics = tf.function(prior.statistics)
     return "prior mean", lambda observations: statistics(observations).location.numpy(), task
 
@@ -99,14 +102,14 @@ def _replay(video: pathlib.Path | None) -> None:
     from nppac_tf import progress, reenactment
     from nppac_tf.demonstrations.formats import load_recording
 
-    recording = load_recording(common.FLAGS.demonstrations)
+    recording = load_recording(flags.FLAGS.demonstrations)
     data = recording.demonstrations()
     sizes = (data.observation_size, data.action_size)
-    guessed = None if common.FLAGS.task else reenactment.likeliest_task(recording)
-    task = guessed or common.make_task(sizes=sizes)
-    common.require_sizes("demonstrations", sizes, task)
+    guessed = None if flags.FLAGS.task else reenactment.likeliest_task(recording)
+    task = guessed or policy_flags.make_task(sizes=sizes)
+    policy_flags.require_sizes("demonstrations", sizes, task)
     number = data.num_episodes
-    if common.FLAGS["num_episodes"].present:
+    if flags.FLAGS["num_episodes"].present:
         number = min(number, _NUM_EPISODES.value)
     with _frames(video, task) as on_frame:
         if on_frame is not None:
@@ -148,4 +151,4 @@ def _frames(video: pathlib.Path | None, task: Any) -> Iterator[Callable[[Any], N
 
 
 if __name__ == "__main__":
-    common.run(main)
+    program.run(main)

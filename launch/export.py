@@ -11,7 +11,8 @@ import pathlib
 import time
 from typing import Any
 
-import common
+import path_flags
+import program
 from absl import flags
 
 from nppac_tf.errors import UserError
@@ -23,10 +24,10 @@ flags.DEFINE_string("output", None, "The folder to write, new or an earlier expo
 
 
 def main() -> None:
-    path = common.require_run("run")
-    if not common.FLAGS.output:
+    path = path_flags.require_run("run")
+    if not flags.FLAGS.output:
         raise UserError("--output must be given: the folder to write, such as exported/pen")
-    output = common.require_output_folder("output")
+    output = path_flags.require_output_folder("output")
     from nppac_tf import export, progress, rundir
 
     directory = rundir.RunDirectory(path)
@@ -124,4 +125,4 @@ With TensorFlow Serving:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    program.run(main)

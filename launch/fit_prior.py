@@ -9,7 +9,9 @@ are no part of the file: they belong to a run's configuration.
 
 import math
 
-import common
+import config_flags
+import path_flags
+import program
 from absl import flags
 
 from nppac_tf.config import PriorConfig, RunConfig
@@ -17,8 +19,8 @@ from nppac_tf.errors import UserError
 
 _LEVELS = (0.5, 0.9, 0.99)
 
-common.define(RunConfig, only=("task", "reward", "demonstrations"))
-common.define(PriorConfig)
+config_flags.define(RunConfig, only=("task", "reward", "demonstrations"))
+config_flags.define(PriorConfig)
 _OUTPUT = flags.DEFINE_string("output", None, "The file to write (.npz); none if not given.")
 _HELD_OUT = flags.DEFINE_float("held_out_fraction", 0.2, "Share of the episodes held out.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the split and of the episodes.", lower_bound=0)
@@ -28,14 +30,14 @@ _NUM_EPISODES = flags.DEFINE_integer(
 
 
 def main() -> None:
-    config = common.configuration(PriorConfig)
+    config = config_flags.configuration(PriorConfig)
     if config.prior == "uniform":
         raise UserError("--prior must be one that is fitted; got 'uniform'")
-    output = None if _OUTPUT.value is None else common.require_output("output", (".npz",))
+    output = None if _OUTPUT.value is None else path_flags.require_output("output", (".npz",))
     from nppac_tf import demonstrations, environments
 
-    task = environments.make_task(common.FLAGS.task, common.FLAGS.reward)
-    data = demonstrations.load_demonstrations(common.FLAGS.demonstrations, task)
+    task = environments.make_task(flags.FLAGS.task, flags.FLAGS.reward)
+    data = demonstrations.load_demonstrations(flags.FLAGS.demonstrations, task)
     training, held_out = data.split(_HELD_OUT.value, _SEED.value)
     print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
     for notice in data.notices:
@@ -106,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    program.run(main)

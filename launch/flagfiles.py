@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import checkout  # noqa: F401
+
 from nppac_tf.errors import UserError
 
 _FLAG = re.compile(r"--?(?P<name>\w[\w.-]*)(?:(?P<before>\s*)=(?P<value>.*))?", re.DOTALL)

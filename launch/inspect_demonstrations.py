@@ -10,7 +10,7 @@ is 1 if an error is found.
 import pathlib
 import sys
 
-import common
+import program
 from absl import flags
 
 from nppac_tf.errors import UserError
@@ -147,4 +147,4 @@ def _draw(recording, task, goals, simulation, findings, output: str) -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    program.run(main)

@@ -5,6 +5,7 @@ import pathlib
 import re
 import sys
 
+import checkout  # noqa: F401
 import flagfiles
 from absl import flags
 

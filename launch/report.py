@@ -9,8 +9,10 @@ A folder is that of a run, or holds such folders. Runs that differ in seeds alon
 import io
 import sys
 
-import common
 import operands
+import path_flags
+import program
+import usage
 from absl import flags
 
 from nppac_tf.errors import UserError
@@ -39,10 +41,10 @@ def main() -> None:
             "one or more folders of runs must be given: python launch/report.py FOLDER ...; got "
             + ("an empty name" if _FOLDERS else "none")
         )
-    output = common.require_output_folder("output_dir") if _OUTPUT_DIR.value else None
-    target = common.require_output_folder("archive") if _ARCHIVE.value else None
+    output = path_flags.require_output_folder("output_dir") if _OUTPUT_DIR.value else None
+    target = path_flags.require_output_folder("archive") if _ARCHIVE.value else None
     if target is None:
-        common.reject("method", "without --archive")
+        usage.reject("method", "without --archive")
     from nppac_tf.reporting import methods as grouping
     from nppac_tf.reporting import runs as reading
 
@@ -124,4 +126,4 @@ def _write_image(path, content) -> None:
 
 if __name__ == "__main__":
     sys.argv, _FOLDERS[:] = operands.take(sys.argv)
-    common.run(main)
+    program.run(main)

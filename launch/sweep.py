@@ -17,8 +17,12 @@ working directory and --output_dir, and have this package at the same place.
 import re
 import sys
 
-import common
+import config_flags
 import parsing
+import path_flags
+import program
+import signals
+import usage
 import variants
 from absl import flags
 
@@ -27,7 +31,7 @@ from nppac_tf.errors import UserError
 
 _FLAGFILES = "flagfiles"
 
-common.define(RunConfig)
+config_flags.define(RunConfig)
 _METHODS = flags.DEFINE_list(
     _FLAGFILES,
     [],
@@ -52,9 +56,9 @@ _PRIOR_CACHE = flags.DEFINE_string(
 
 
 def main() -> None:
-    common.reject("seed", "in a sweep, which has --seeds")
+    usage.reject("seed", "in a sweep, which has --seeds")
     methods, seeds = _methods(), _seeds()
-    output = common.require_output_folder("output_dir") if _OUTPUT_DIR.value else None
+    output = path_flags.require_output_folder("output_dir") if _OUTPUT_DIR.value else None
     if not _ADDRESS.value:
         _require_cores()
     from nppac_tf.sweeps import plan
@@ -77,24 +81,24 @@ def main() -> None:
 def _methods() -> dict[str, RunConfig]:
     """The configuration of each method, from the command line with its flagfiles in place."""
     files = variants.parse(_METHODS.value, _FLAGFILES)
-    arguments = common.FLAGS.read_flags_from_files(sys.argv[1:])
+    arguments = flags.FLAGS.read_flags_from_files(sys.argv[1:])
     methods = {}
     try:
         for name, paths in files.items():
             own = [f"--flagfile={path}" for path in paths]
             methods[name] = _configuration(name, variants.substitute(arguments, _FLAGFILES, own))
     finally:
-        common.FLAGS.unparse_flags()
+        flags.FLAGS.unparse_flags()
         parsing.parse(sys.argv)
     return methods
 
 
 def _configuration(method: str, arguments: list[str]) -> RunConfig:
     """What a command line asks for; the flags are then as it has them."""
-    common.FLAGS.unparse_flags()
+    flags.FLAGS.unparse_flags()
     try:
         parsing.parse([sys.argv[0], *arguments])
-        return common.configuration(RunConfig)
+        return config_flags.configuration(RunConfig)
     except UserError as error:
         raise UserError(f"{method}: {error}") from None
 
@@ -129,7 +133,7 @@ def _carry_out(runs) -> list[str]:
 
     with (
         cluster.connected(_ADDRESS.value, _CPUS_PER_RUN.value),
-        common.stop_on_signals() as stop,
+        signals.stop_on_signals() as stop,
         displays.SweepDisplay(runs) as display,
     ):
         try:
@@ -145,7 +149,7 @@ def _carry_out(runs) -> list[str]:
             raise KeyboardInterrupt("interrupted; the same command goes on") from None
     if any(ending.state == messages.STOPPED for ending in endings):
         by = str(stop.requested)
-        raise common.Stopped(by, f"stopped by {by}; the same command goes on")
+        raise signals.Stopped(by, f"stopped by {by}; the same command goes on")
     return [
         run.name
         for run, ending in zip(runs, endings, strict=True)
@@ -171,4 +175,4 @@ def _listed(names: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    program.run(main)

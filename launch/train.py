@@ -7,13 +7,16 @@ python launch/train.py --resume --output_dir=runs/...
 import datetime
 import pathlib
 
-import common
+import config_flags
+import path_flags
+import program
+import signals
 from absl import flags
 
 from nppac_tf.config import RunConfig
 from nppac_tf.errors import UserError
 
-common.define(RunConfig)
+config_flags.define(RunConfig)
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", None, "Folder of the run; by default a new one below runs/."
 )
@@ -31,14 +34,14 @@ _PRIOR_CACHE = flags.DEFINE_string(
 def main() -> None:
     resuming = _is_to_resume()
     if resuming:
-        folder = common.require_run("output_dir")
-        before = common.run_configuration(folder)
-        config = common.configuration(RunConfig, base=before)
+        folder = path_flags.require_run("output_dir")
+        before = path_flags.run_configuration(folder)
+        config = config_flags.configuration(RunConfig, base=before)
         before.require_resumable(config, folder)
     else:
-        config = common.configuration(RunConfig)
+        config = config_flags.configuration(RunConfig)
         if _OUTPUT_DIR.value:
-            folder = common.require_output_folder("output_dir")
+            folder = path_flags.require_output_folder("output_dir")
         else:
             folder = _default_output_dir(config)
         if (folder / "config.json").exists():
@@ -60,12 +63,12 @@ def main() -> None:
             agent = run.make_agent(runs.prior_cache(_PRIOR_CACHE.value))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; {how_to_go_on}") from None
-        with common.stop_on_signals() as stop:
+        with signals.stop_on_signals() as stop:
             try:
                 rows = run.train(agent, lambda: stop.requested)
             except training.Stopped:
                 by = str(stop.requested)
-                raise common.Stopped(by, f"stopped by {by}; {how_to_go_on}") from None
+                raise signals.Stopped(by, f"stopped by {by}; {how_to_go_on}") from None
         run.conclude(agent, rows)
 
     names = [name for name in training.EVALUATION_COLUMNS if rows[0][name] == rows[0][name]]
@@ -88,7 +91,7 @@ def _is_to_resume() -> bool:
     if not _OUTPUT_DIR.value:
         raise UserError("--resume needs the run's --output_dir")
     path = pathlib.Path(_OUTPUT_DIR.value).expanduser()
-    if not (path / "config.json").exists() and not common.given(RunConfig):
+    if not (path / "config.json").exists() and not config_flags.given(RunConfig):
         raise UserError(
             f"no run to resume at {path}; to begin one there, give its flags as well "
             "(--flagfile=...)"
@@ -109,4 +112,4 @@ def _default_output_dir(config: RunConfig) -> pathlib.Path:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    program.run(main)

@@ -4,6 +4,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+import checkout  # noqa: F401
+
 from nppac_tf.errors import UserError
 
 

@@ -18,7 +18,7 @@ from nppac_tf.demonstrations import Demonstrations, save_demonstrations
 from nppac_tf.errors import UserError
 
 LAUNCHERS = sorted(
-    path.stem for path in LAUNCH.glob("*.py") if "common.run(main)" in path.read_text()
+    path.stem for path in LAUNCH.glob("*.py") if "program.run(main)" in path.read_text()
 )
 PENDULUM = "--task=Pendulum-v1"
 FLAGFILES = {

@@ -429,7 +429,7 @@ def test_making_leaves_mujocos_warning_handler_alone():
 
 
 def silent_run(program, folder):
-    root = Path(environments.__file__).parents[1]
+    root = Path(environments.__file__).parents[2]
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=folder,

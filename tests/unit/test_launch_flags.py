@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from launch import common
+from launch import config_flags, policy_flags, program, signals
 from nppac_tf.config import AgentConfig, RunConfig
 from nppac_tf.errors import UserError
 
@@ -36,7 +36,7 @@ ONE_FLAG_OF = {
 def defined():
     """Defines the flags of a run, for this module alone."""
     before = set(flags.FLAGS)
-    common.define(RunConfig)
+    config_flags.define(RunConfig)
     yield
     for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
@@ -67,7 +67,7 @@ def leaves(config_class):
 
 def test_the_defaults_are_those_of_the_configuration(parse):
     parse()
-    assert common.configuration(RunConfig) == RunConfig()
+    assert config_flags.configuration(RunConfig) == RunConfig()
 
 
 def test_each_field_has_a_flag_with_its_help(parse):
@@ -85,7 +85,7 @@ def test_values_of_each_type(parse):
         "--num_env_steps=7",
         "--task=Pendulum-v1",
     )
-    config = common.configuration(RunConfig)
+    config = config_flags.configuration(RunConfig)
     assert config.agent == AgentConfig(
         actor_layers=(8, 4),
         squash=False,
@@ -99,24 +99,24 @@ def test_values_of_each_type(parse):
 
 def test_a_later_flag_takes_a_number_back(parse):
     parse("--target_kl=3", "--target_kl=none")
-    assert common.configuration(RunConfig).agent.target_kl is None
+    assert config_flags.configuration(RunConfig).agent.target_kl is None
 
 
 def test_flags_on_the_command_line_change_a_base(parse):
     base = RunConfig(task="Hopper-v5", agent=AgentConfig(actor_layers=(5,), temperature=0.5))
     parse("--temperature=0.1")  # The default, but asked for.
     expected = dataclasses.replace(base, agent=dataclasses.replace(base.agent, temperature=0.1))
-    assert common.configuration(RunConfig, base) == expected
+    assert config_flags.configuration(RunConfig, base) == expected
 
 
 def test_flags_survive_a_flagfile(parse, tmp_path):
     parse("--actor_layers=3,2,1", "--target_kl=4.5", "--nosquash", "--seed=9")
-    config = common.configuration(RunConfig)
+    config = config_flags.configuration(RunConfig)
     path = tmp_path / "run.flags"
     path.write_text("\n".join(flags.FLAGS[f.name].serialize() for f in leaves(RunConfig)) + "\n")
     flags.FLAGS.unparse_flags()
     parse(f"--flagfile={path}")
-    assert common.configuration(RunConfig) == config
+    assert config_flags.configuration(RunConfig) == config
 
 
 SHIPPED = sorted((ROOT / "configs").glob("**/*.flags"))
@@ -128,11 +128,11 @@ def test_a_configuration_that_ships_is_valid(parse, path, monkeypatch):
     configs = ROOT / "configs"
     base = configs / "pen_human.flags"
     parse(f"--flagfile={base}", "--demonstrations=mine.npz")
-    before = common.configuration(RunConfig)
+    before = config_flags.configuration(RunConfig)
     flags.FLAGS.unparse_flags()
     arguments = [f"--flagfile={base}", f"--flagfile={path}", "--demonstrations=mine.npz"]
     assert parse(*arguments) == ["launcher"]
-    after = common.configuration(RunConfig)
+    after = config_flags.configuration(RunConfig)
     assert (after == before) == (path in (configs / "pen.flags", base))
 
 
@@ -150,7 +150,7 @@ def test_a_configuration_that_ships_is_valid(parse, path, monkeypatch):
 def test_a_baseline_is_a_difference_from_a_base(parse, name, expected, monkeypatch):
     monkeypatch.chdir(ROOT)
     parse("--flagfile=configs/pen.flags", f"--flagfile=configs/baselines/{name}.flags")
-    config = common.configuration(RunConfig)
+    config = config_flags.configuration(RunConfig)
     parts = (config, config.prior, config.agent, config.training)
     for field, value in expected.items():
         assert value in [getattr(part, field) for part in parts if hasattr(part, field)]
@@ -165,7 +165,7 @@ def test_the_configurations_of_a_task_differ_in_their_demonstrations_alone(parse
     assert settings(f"{task}.flags") == settings(f"{task}_human.flags")
     parse(f"--flagfile={ROOT / 'configs' / f'{task}_human.flags'}")
     with pytest.raises(UserError, match="demonstrations must be embedded:NAME or a file"):
-        common.configuration(RunConfig)
+        config_flags.configuration(RunConfig)
 
 
 @pytest.mark.parametrize("name", ONE_FLAG_OF)
@@ -182,7 +182,7 @@ def test_help_is_quick_and_of_this_launcher(name):
 
 def test_a_first_signal_is_noted_and_a_second_interrupts():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with common.stop_on_signals() as stop:
+    with signals.stop_on_signals() as stop:
         assert stop.requested is None
         signal.raise_signal(signal.SIGTERM)
         assert stop.requested == "SIGTERM"
@@ -203,7 +203,7 @@ def default_interrupt():
 
 @pytest.mark.usefixtures("default_interrupt")
 def test_one_interrupt_leaves_the_program_running():
-    with common.stop_on_signals() as stop:
+    with signals.stop_on_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.requested == "SIGINT"
     with pytest.raises(KeyboardInterrupt):
@@ -212,7 +212,7 @@ def test_one_interrupt_leaves_the_program_running():
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_stopped_launcher_has_the_shells_exit_code(name, code):
-    assert common.Stopped(name, "go on with --resume").exit_code == code
+    assert signals.Stopped(name, "go on with --resume").exit_code == code
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,8 @@ def test_a_stopped_launcher_has_the_shells_exit_code(name, code):
     ],
 )
 def test_an_exception_is_explained(error, line):
-    assert common.explain(error).startswith(line)
-    assert "\n" not in common.explain(error)
+    assert program.explain(error).startswith(line)
+    assert "\n" not in program.explain(error)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_an_exception_is_explained(error, line):
 )
 def test_a_task_is_told_by_its_sizes(defined, sizes, name):
     with flagsaver.flagsaver(task=None, reward=None):
-        task = common.make_task(sizes=sizes)
+        task = policy_flags.make_task(sizes=sizes)
     assert task.name == name
     assert (task.observation_size, task.action_size) == sizes
 
@@ -259,4 +259,4 @@ def test_a_task_that_sizes_do_not_tell_must_be_named(defined, sizes):
         flagsaver.flagsaver(task=None, reward=None),
         pytest.raises(UserError, match="--task must be given"),
     ):
-        common.make_task(sizes=sizes)
+        policy_flags.make_task(sizes=sizes)

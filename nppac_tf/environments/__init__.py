@@ -1,0 +1,38 @@
+"""Tasks, vectorized stepping, and the TF-Agents adapter; the one door to Gymnasium and MuJoCo.
+
+Glossary: B environments in a batch, D observation components, A action components.
+
+Importing this package imports neither MuJoCo, nor gymnasium-robotics, nor TensorFlow: the first
+task made imports the former two, the first look at `GymnasiumPyEnvironment` the latter.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from nppac_tf.environments.hand import REWARDS, SuccessRewardEnvironment
+from nppac_tf.environments.stepping import clip_actions, episode_seed, require_finite
+from nppac_tf.environments.tasks import Task, make_task
+from nppac_tf.environments.vector import Step, VectorEnvironment
+
+if TYPE_CHECKING:
+    from nppac_tf.environments.py_environment import GymnasiumPyEnvironment
+
+__all__ = [
+    "REWARDS",
+    "GymnasiumPyEnvironment",
+    "Step",
+    "SuccessRewardEnvironment",
+    "Task",
+    "VectorEnvironment",
+    "clip_actions",
+    "episode_seed",
+    "make_task",
+    "require_finite",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "GymnasiumPyEnvironment":
+        from nppac_tf.environments import py_environment
+
+        return py_environment.GymnasiumPyEnvironment
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,46 @@
+"""MuJoCo and gymnasium-robotics: the one door to them, opened when first needed, and kept quiet."""
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Iterator
+
+import gymnasium
+
+
+@functools.cache
+def load() -> None:
+    """Imports gymnasium-robotics without its notice, and keeps MuJoCo from writing MUJOCO_LOG.TXT.
+
+    The notice concerns dense rewards, which no task here uses. MuJoCo still warns on stderr.
+    """
+    import farama_notifications
+    import mujoco
+
+    notice = farama_notifications.notifications.pop("gymnasium_robotics", None)
+    try:
+        import gymnasium_robotics
+    finally:
+        if notice is not None:
+            farama_notifications.notifications["gymnasium_robotics"] = notice
+    gymnasium.register_envs(gymnasium_robotics)
+    log_config = mujoco.MjLogConfig.get()
+    log_config.logto_file = False
+    mujoco.MjLogConfig.set(log_config)
+
+
+@contextlib.contextmanager
+def deprecations_dropped() -> Iterator[None]:
+    """Drops MuJoCo's remarks on deprecated attributes in the environments' own model files."""
+    import mujoco
+
+    def warn(message: str) -> None:
+        if "is deprecated and will be removed" not in message:
+            warnings.warn(message, stacklevel=2)
+
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(warn)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)

@@ -1,0 +1,181 @@
+"""Environments of one task stepped side by side, whose episodes underway can be saved.
+
+Glossary: B environments in a batch, D observation components, A action components.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nppac_tf.environments.stepping import clip_actions, episode_seed, require_finite
+from nppac_tf.environments.tasks import Task
+from nppac_tf.errors import UserError
+
+
+class Step(NamedTuple):
+    """One step of B environments.
+
+    Attributes:
+        next_observations: [B, D] float32, the true successors, at an episode's end too.
+        rewards: [B] float32.
+        terminations: [B] bool, the episode ended in a terminal state.
+        truncations: [B] bool, the episode was cut off; the successor state is not terminal.
+        successes: [B] float32, 1 at the goal, 0 elsewhere, nan where the environment does not tell.
+    """
+
+    next_observations: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
+    successes: np.ndarray
+
+
+class VectorEnvironment:
+    """B environments of one task, stepped together in this process; each resets itself at its end.
+
+    Every episode is reset with a seed of its own, derived from the run's seed, the environment's
+    index and the episode's index: the same actions always give the same run. So its state is saved
+    as the seeds and the actions of the episodes underway, and restored by doing them again: exact
+    in any simulator that repeats itself, and no simulator is looked into.
+
+    Arrays handed out are never written to again.
+    """
+
+    def __init__(self, task: Task, num_environments: int, seed: int) -> None:
+        """Makes the environments and starts the first episode of each.
+
+        Args:
+            task: what to make.
+            num_environments: B, at least 1.
+            seed: at least 0.
+
+        Raises:
+            UserError: if num_environments or seed is out of range.
+        """
+        if num_environments < 1:
+            raise UserError(f"num_environments must be at least 1; got {num_environments}")
+        self._task = task
+        self._seed = seed
+        self._environments = [task.make() for _ in range(num_environments)]
+        self._episode_counts = np.zeros(num_environments, np.int64)
+        self._episode_indices = np.zeros(num_environments, np.int64)
+        self._actions: list[list[np.ndarray]] = [[] for _ in range(num_environments)]
+        self._observations = self._reset(range(num_environments))
+
+    @property
+    def num_environments(self) -> int:
+        """B."""
+        return len(self._environments)
+
+    @property
+    def observations(self) -> np.ndarray:
+        """Current observations, [B, D] float32: a new episode's first where one has just ended."""
+        return self._observations
+
+    @property
+    def episode_counts(self) -> np.ndarray:
+        """Episodes finished by each environment, [B] int64."""
+        return self._episode_counts.copy()
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Steps every environment once, and starts the next episode in those whose episode ended.
+
+        Args:
+            actions: [B, A], clipped into the task's bounds.
+
+        Raises:
+            UserError: if the shape is not [B, A].
+            FloatingPointError: if an action, an observation or a reward is not finite; after the
+                latter two the environments must not be stepped again.
+        """
+        batch_size = self.num_environments
+        actions = clip_actions(actions, self._task, batch_size)
+        next_observations = np.empty((batch_size, self._task.observation_size), np.float32)
+        rewards = np.empty(batch_size, np.float32)
+        terminations = np.empty(batch_size, np.bool_)
+        truncations = np.empty(batch_size, np.bool_)
+        successes = np.empty(batch_size, np.float32)
+        for i, environment in enumerate(self._environments):
+            next_observations[i], rewards[i], terminations[i], truncations[i], info = (
+                environment.step(actions[i])
+            )
+            successes[i] = info.get("success", np.nan)
+            self._actions[i].append(actions[i])
+        require_finite("observation", next_observations)
+        require_finite("reward", rewards)
+
+        self._observations = next_observations
+        ended = np.flatnonzero(terminations | truncations)
+        if ended.size:
+            self._episode_counts[ended] += 1
+            self._episode_indices[ended] += 1
+            self._observations = next_observations.copy()
+            self._observations[ended] = self._reset(ended)
+        return Step(next_observations, rewards, terminations, truncations, successes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs.
+
+        Returns:
+            "episode_counts" and "episode_indices" [B] int64, "observations" [B, D] float32, and
+            "actions", for each environment those of its episode underway, [T, A] float32.
+        """
+        none = np.empty((0, self._task.action_size), np.float32)
+        return {
+            "episode_counts": self._episode_counts.copy(),
+            "episode_indices": self._episode_indices.copy(),
+            "observations": self._observations.copy(),
+            "actions": [np.stack(taken) if taken else none for taken in self._actions],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> list[int]:
+        """Goes on from a saved state, in the middle of episodes too.
+
+        Args:
+            state: of `state_dict`, from as many environments with the same seed.
+
+        Returns:
+            The environments that do not repeat themselves: the saved actions led them to another
+            observation, and they begin their next episode. Empty for a deterministic simulator.
+
+        Raises:
+            UserError: if the state is of another number of environments.
+        """
+        if len(state["actions"]) != self.num_environments:
+            raise UserError(
+                f"state must be of {self.num_environments} environments; "
+                f"got {len(state['actions'])}"
+            )
+        self._episode_counts = np.array(state["episode_counts"], np.int64)
+        self._episode_indices = np.array(state["episode_indices"], np.int64)
+        observations = self._reset(range(self.num_environments))
+        unrepeated = []
+        for i, actions in enumerate(state["actions"]):
+            ended = False
+            for action in actions:
+                observations[i], _, terminated, truncated, _ = self._environments[i].step(action)
+                ended = terminated or truncated
+                if ended:
+                    break
+            self._actions[i] = list(actions)
+            if ended or not np.array_equal(observations[i], state["observations"][i]):
+                unrepeated.append(i)
+                self._episode_indices[i] += 1
+                (observations[i],) = self._reset([i])
+        self._observations = observations
+        return unrepeated
+
+    def close(self) -> None:
+        """Frees the simulators."""
+        for environment in self._environments:
+            environment.close()
+
+    def _reset(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        observations = np.empty((len(indices), self._task.observation_size), np.float32)
+        for row, i in enumerate(indices):
+            seed = episode_seed(self._seed, int(i), int(self._episode_indices[i]))
+            observations[row], _ = self._environments[i].reset(seed=seed)
+            self._actions[i] = []
+        require_finite("observation", observations)
+        return observations
