@@ -30,7 +30,7 @@ from nppac_tf.priors.neural import (
 
 _VERSION = 1
 # Part of the cache's keys: to be raised where a fit with the same settings gives another prior.
-_FIT_VERSION = 2
+_FIT_VERSION = 3
 _CLASSES: dict[str, Any] = {
     "sparse_gp": SparseGPPrior,
     "exact_gp": ExactGPPrior,

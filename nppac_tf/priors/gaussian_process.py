@@ -1,8 +1,8 @@
 """Gaussian-process behavioral priors: the posterior of actions given demonstrations (GPflow).
 
 With observations S [N, D], actions A [N, P], kernel k, constant mean m per action and noise
-variance v, all actions sharing one kernel after each is standardized (diagonal
-coregionalization), the exact posterior at a state s is
+variance v, all actions sharing one kernel in units of their own (diagonal coregionalization), the
+exact posterior at a state s is
 
     mu0(s)    = m + k(s, S) K^-1 (A - m),            K = k(S, S) + v I,
     Sigma0(s) = k(s, s) - k(s, S) K^-1 k(S, s),
@@ -27,6 +27,7 @@ This module is the border between float64 (fitting, factors, prediction) and flo
 """
 
 import abc
+import dataclasses
 from typing import Any, Self
 
 import gpflow
@@ -172,8 +173,8 @@ class ExactGPPrior(GaussianProcessPrior):
     def fit(cls, demonstrations: Demonstrations, config: PriorConfig | None = None) -> Self:  # noqa: D102
         config = config or PriorConfig()
         with gpflow.config.as_context(_float64()):
-            data = _Data(demonstrations)
-            hyperparameters, _ = _fit_hyperparameters(data, config)
+            data = _Data.of(demonstrations)
+            data, hyperparameters, _ = _fit(data, config)
             return cls(
                 _settings(config),
                 {**hyperparameters, "centers": data.states, "actions": data.actions},
@@ -243,8 +244,8 @@ class SparseGPPrior(GaussianProcessPrior):
     def fit(cls, demonstrations: Demonstrations, config: PriorConfig | None = None) -> Self:  # noqa: D102
         config = config or PriorConfig()
         with gpflow.config.as_context(_float64()):
-            data = _Data(demonstrations)
-            hyperparameters, kernel = _fit_hyperparameters(data, config)
+            data = _Data.of(demonstrations)
+            data, hyperparameters, kernel = _fit(data, config)
             centers = data.inducing_points(kernel, config.num_inducing_points)
             q_mean, q_covariance = _optimal_whitened_q(kernel, centers, data, hyperparameters)
             return cls(
@@ -334,18 +335,37 @@ class _SymmetricMatrix(tf.Module):
         return lower + np.tril(lower, -1).T
 
 
+@dataclasses.dataclass(frozen=True)
 class _Data:
-    """Standardized demonstrations in float64: `states` [N, D] and `actions` [N, P]."""
+    """Demonstrations in float64 and in units: `states` [N, D] and `actions` [N, P]."""
 
-    def __init__(self, demonstrations: Demonstrations) -> None:
+    states: np.ndarray
+    actions: np.ndarray
+    observation_units: Standardization
+    action_units: Standardization
+
+    @classmethod
+    def of(cls, demonstrations: Demonstrations) -> Self:
+        """Standardized."""
         observations = demonstrations.observations.astype(np.float64)
         actions = demonstrations.actions.astype(np.float64)
-        self.observation_units = Standardization.of(observations)
-        self.action_units = Standardization.of(actions)
-        self.states = self.observation_units(observations)
-        self.actions = self.action_units(actions)
-        self.num_inputs = self.states.shape[1]
-        self.num_outputs = self.actions.shape[1]
+        units = Standardization.of(observations), Standardization.of(actions)
+        return cls(units[0](observations), units[1](actions), *units)
+
+    def rescaled(self, units: np.ndarray) -> Self:
+        """With actions in other units, [P] in terms of the present ones."""
+        action_units = Standardization(self.action_units.shift, self.action_units.scale * units)
+        return dataclasses.replace(self, actions=self.actions / units, action_units=action_units)
+
+    @property
+    def num_inputs(self) -> int:
+        """D."""
+        return self.states.shape[1]
+
+    @property
+    def num_outputs(self) -> int:
+        """P."""
+        return self.actions.shape[1]
 
     def subset(self, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """At most `size` random points, in the order of the demonstrations."""
@@ -389,18 +409,76 @@ def _inducing_factor(kernel: gpflow.kernels.Kernel, inducing_points: tf.Tensor) 
     )
 
 
-def _fit_hyperparameters(
-    data: "_Data", config: PriorConfig
-) -> tuple[dict[str, np.ndarray], gpflow.kernels.Kernel]:
-    """What maximizes the exact marginal likelihood of a random subset, and its kernel."""
-    model = gpflow.models.GPR(
-        data.subset(config.num_hyperparameter_points, config.prior_seed),
-        _initial_kernel(config.kernel, data.num_inputs),
-        mean_function=gpflow.functions.Constant(np.zeros(data.num_outputs)),
-        noise_variance=_INITIAL_NOISE,
+class _MarginalLikelihood(gpflow.Module):
+    """The exact marginal likelihood of actions A [N, P] whose units and means are not given.
+
+    Action p is m_p + u_p f_p with f_p of kernel k, of variance one, and noise variance v. Where
+    L L' = k(S, S) + v I, the likelihood is greatest at
+
+        m = (L^-1 1)' (L^-1 A) / |L^-1 1|^2,        u_p^2 = |L^-1 (A_p - m_p)|^2 / N,
+
+    which leaves minus log p(A | S) = N sum_p log u_p + P sum_n log L_nn + constant to minimize over
+    lengthscales and v. One unit for all, the actions' deviation, would say that all are as noisy.
+    """
+
+    def __init__(self, kernel: gpflow.kernels.Kernel, data: tuple[np.ndarray, np.ndarray]) -> None:
+        super().__init__(name="marginal_likelihood")
+        gpflow.set_trainable(kernel.variance, False)
+        self.kernel = kernel
+        self.noise_variance = gpflow.Parameter(
+            _INITIAL_NOISE, transform=gpflow.utilities.positive(lower=JITTER)
+        )
+        self._states, self._actions = map(tf.constant, data)
+
+    def training_loss(self) -> tf.Tensor:
+        """Minus the log likelihood [], less a constant."""
+        factor, _, units = self._solve()
+        num_points, num_actions = self._actions.shape
+        return num_points * tf.reduce_sum(tf.math.log(units)) + num_actions * tf.reduce_sum(
+            tf.math.log(tf.linalg.diag_part(factor))
+        )
+
+    def means_and_units(self) -> tuple[np.ndarray, np.ndarray]:
+        """The best m and u, [P] each, given kernel and noise; u is 1 for a constant action."""
+        _, means, units = self._solve()
+        varies = np.ptp(self._actions, axis=0) > 0
+        return means.numpy(), np.where(varies, units.numpy(), 1.0)
+
+    def _solve(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        covariance = self.kernel(self._states)
+        diagonal = tf.linalg.diag_part(covariance) + self.noise_variance + JITTER
+        factor = tf.linalg.cholesky(tf.linalg.set_diag(covariance, diagonal))
+        ones = tf.linalg.triangular_solve(factor, tf.ones_like(self._actions[:, :1]))
+        actions = tf.linalg.triangular_solve(factor, self._actions)
+        means = tf.reduce_sum(ones * actions, axis=0) / tf.reduce_sum(tf.square(ones))
+        squares = tf.reduce_mean(tf.square(actions - ones * means), axis=0)
+        return factor, means, tf.sqrt(tf.maximum(squares, _SMALLEST_VARIANCE))
+
+
+def _fit(data: _Data, config: PriorConfig) -> tuple[_Data, dict[str, np.ndarray], Any]:
+    """Maximizes the marginal likelihood of a random subset.
+
+    Returns:
+        The data in the units of the fit, the hyper-parameters, and their kernel.
+    """
+    kernel = _initial_kernel(config.kernel, data.num_inputs)
+    model = _MarginalLikelihood(
+        kernel, data.subset(config.num_hyperparameter_points, config.prior_seed)
     )
     _maximize(model, config.max_fit_iterations)
-    return _hyperparameters(model, data), model.kernel
+    means, units = model.means_and_units()
+    data = data.rescaled(units)
+    hyperparameters = {
+        "kernel_variance": kernel.variance.numpy(),
+        "lengthscales": kernel.lengthscales.numpy(),
+        "noise_variance": model.noise_variance.numpy(),
+        "mean": means / units,
+        "observation_shift": data.observation_units.shift,
+        "observation_scale": data.observation_units.scale,
+        "action_shift": data.action_units.shift,
+        "action_scale": data.action_units.scale,
+    }
+    return data, hyperparameters, kernel
 
 
 def _optimal_whitened_q(
@@ -438,19 +516,6 @@ def _initial_kernel(name: str, num_inputs: int) -> gpflow.kernels.Kernel:
 
 def _settings(config: PriorConfig) -> dict[str, Any]:
     return {"kernel": config.kernel, "observation_noise": config.observation_noise}
-
-
-def _hyperparameters(model: Any, data: _Data) -> dict[str, np.ndarray]:
-    return {
-        "kernel_variance": model.kernel.variance.numpy(),
-        "lengthscales": model.kernel.lengthscales.numpy(),
-        "noise_variance": model.likelihood.variance.numpy(),
-        "mean": np.asarray(model.mean_function.c),
-        "observation_shift": data.observation_units.shift,
-        "observation_scale": data.observation_units.scale,
-        "action_shift": data.action_units.shift,
-        "action_scale": data.action_units.scale,
-    }
 
 
 def _float64() -> gpflow.config.Config:
