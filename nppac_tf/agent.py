@@ -79,6 +79,9 @@ class NppacAgent(BatchSacAgent):
         alpha_optimizer: None keeps alpha at exp(initial_log_alpha), or anneals it.
         final_temperature: What alpha goes to, geometrically; None for no annealing.
         annealing_updates: Updates of the critics until it is there.
+        policy_averaging: Updates over which `policy` averages the actor's weights, exponentially
+            (Polyak and Juditsky 1992): it forgets what the actor tries for a moment. 0: `policy`
+            has the actor's own. `collect_policy` always does.
         seed: Of the samples of actions in the losses; they depend on it and on the step counter
             alone, so a resumed run repeats an uninterrupted one.
         **kwargs: As of `tf_agents.agents.SacAgent`.
@@ -110,6 +113,7 @@ class NppacAgent(BatchSacAgent):
         target_entropy: float | None = None,
         final_temperature: float | None = None,
         annealing_updates: int = 100_000,
+        policy_averaging: int = 0,
         seed: int = 0,
         name: str = "NppacAgent",
         **kwargs: Any,
@@ -146,7 +150,10 @@ class NppacAgent(BatchSacAgent):
         self._kl_in_target = kl_in_target
         self._num_target_critics = num_target_critics
         self._actor_value = {"min": tf.reduce_min, "mean": tf.reduce_mean}[actor_value]
+        self._policy_averaging = policy_averaging
         self._seed = seed
+        if policy_averaging:
+            self._average_actor(time_step_spec, action_spec)
 
     @classmethod
     def for_task(
@@ -196,6 +203,7 @@ class NppacAgent(BatchSacAgent):
             target_kl=config.target_kl,
             final_temperature=config.final_temperature,
             annealing_updates=config.annealing_updates,
+            policy_averaging=config.policy_averaging,
             initial_log_alpha=math.log(config.temperature),
             target_update_tau=config.target_update_rate,
             gamma=config.discount,
@@ -267,6 +275,8 @@ class NppacAgent(BatchSacAgent):
         if policy_batch is not None:
             batch, weights = policy_batch, None
         losses = self._improve_policy(batch, weights, learn_policy)
+        if self._policy_averaging:
+            self._move_average(1.0 / self._policy_averaging)
         self.train_step_counter.assign_add(1)
         self._update_target()
         return tf_agent.LossInfo(
@@ -319,16 +329,20 @@ class NppacAgent(BatchSacAgent):
         )
 
     @tf.autograph.experimental.do_not_convert
-    def pretrain(
-        self, observations: tf.Tensor, statistics: PriorStatistics, optimizer: Any, seed: tf.Tensor
+    def imitate(
+        self,
+        observations: tf.Tensor,
+        statistics: PriorStatistics,
+        seed: tf.Tensor,
+        optimizer: Any = None,
     ) -> tf.Tensor:
         """One step of the actor toward the prior: minimizes KL(pi || pi0) on states [B, D].
 
         Args:
-            observations: [B, D] of demonstrations.
+            observations: [B, D].
             statistics: pi0 there, [B, A] each.
-            optimizer: For the actor; its own, so that the online optimizer starts fresh.
             seed: [2] int, stateless.
+            optimizer: One of its own leaves the actor's own as it is; the actor's where None.
 
         Returns:
             [] mean KL in nats, before the step.
@@ -338,6 +352,7 @@ class NppacAgent(BatchSacAgent):
             tape.watch(variables)
             _, divergence, _ = self._act(observations, statistics, seed, training=True)
             kl = tf.reduce_mean(divergence)
+        optimizer = optimizer or self._actor_optimizer
         optimizer.apply_gradients(zip(tape.gradient(kl, variables), variables, strict=True))
         return kl
 

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
+from tf_agents.policies import actor_policy
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
@@ -25,6 +26,7 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
     """
 
     _prior: BehavioralPrior
+    _averaged_actor: Any = None
 
     @abc.abstractmethod
     def update(self, batch: Batch, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
@@ -81,7 +83,24 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
         }
         if self._alpha_optimizer is not None:
             parts["alpha_optimizer"] = self._alpha_optimizer
-        return parts
+        return parts | self.deployed
+
+    @property
+    def deployed(self) -> dict[str, Any]:
+        """The part of `learned` that acts once training is over."""
+        if self._averaged_actor is None:
+            return {"actor": self._actor_network}
+        return {"averaged_actor": self._averaged_actor}
+
+    @property
+    def deployed_actor(self) -> Any:
+        """Of `policy`: the actor network, or the one that averages its weights."""
+        return self._averaged_actor or self._actor_network
+
+    def restart_average(self) -> None:
+        """The averaged actor, if there is one, begins anew with the actor's weights."""
+        if self._averaged_actor is not None:
+            self._move_average(1.0)
 
     @property
     def _critics(self) -> tuple[Any, Any]:
@@ -104,8 +123,22 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
             if optimizer is not None:
                 optimizer._create_all_weights(variables)
 
+    def _average_actor(self, time_step_spec: ts.TimeStep, action_spec: Any) -> None:
+        """Has `policy` act by an average of the actor's weights."""
+        self._averaged_actor = self._actor_network.copy(name="AveragedActor")
+        self._averaged_actor.create_variables()
+        self._policy = actor_policy.ActorPolicy(
+            time_step_spec, action_spec, actor_network=self._averaged_actor, training=False
+        )
+        self.restart_average()
+
+    def _move_average(self, rate: float) -> None:
+        variables = zip(self._actor_network.variables, self._averaged_actor.variables, strict=True)
+        for source, average in variables:
+            _move_toward(average, source, rate)
+
     def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Any:
-        """As SacAgent's, w' + tau (w - w'), in two operations per weight instead of five."""
+        """As SacAgent's, w' + tau (w - w')."""
         if tf.distribute.has_strategy():
             return super()._get_target_updater(tau, period)
 
@@ -116,11 +149,7 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
                 for source, copy in zip(critic.variables, target.variables, strict=True)
             }
             updates = [
-                tf.raw_ops.ResourceApplyGradientDescent(
-                    var=copy.handle,
-                    alpha=tf.constant(tau if source.trainable else 1.0, source.dtype),
-                    delta=copy - source,
-                )
+                _move_toward(copy, source, tau if source.trainable else 1.0)
                 for source, copy in pairs.values()
             ]
             return tf.group(*updates)
@@ -180,3 +209,10 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
             self._prior.statistics(time_steps.observation),
             self._prior.statistics(next_time_steps.observation),
         )
+
+
+def _move_toward(target: tf.Variable, source: tf.Variable, share: float) -> tf.Operation:
+    """The target t becomes t + share (s - t), in two operations where an assignment takes five."""
+    return tf.raw_ops.ResourceApplyGradientDescent(
+        var=target.handle, alpha=tf.constant(share, source.dtype), delta=target - source
+    )

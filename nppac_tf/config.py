@@ -194,6 +194,11 @@ class AgentConfig:
     annealing_updates: int = _option(
         100_000, "Updates of the critics until alpha is at its final value."
     )
+    policy_averaging: int = _option(
+        0,
+        "Updates of the actor over which the policy that is evaluated and exported averages its "
+        "weights, exponentially; 0 for none.",
+    )
     precision: str = _option(
         "float32",
         "Of matrix products in hidden layers; auto: bfloat16 where the processor or GPU has it.",
@@ -238,6 +243,9 @@ class AgentConfig:
             )
         _require(
             self.annealing_updates >= 1, "annealing_updates", "at least 1", self.annealing_updates
+        )
+        _require(
+            self.policy_averaging >= 0, "policy_averaging", "at least 0", self.policy_averaging
         )
         _require_positive("learning_rate", self.learning_rate)
         _require(0 <= self.discount < 1, "discount", "in [0, 1)", self.discount)
@@ -295,6 +303,10 @@ class TrainingConfig:
         "Environment steps at the start in which the critics learn and the actor does not: "
         "untrained critics would make it forget what it was pre-trained to do.",
     )
+    warmup_imitation: bool = _option(
+        False,
+        "In those steps fit the actor to the prior where it is now, on the states of the replay.",
+    )
     eval_interval: int = _option(2000, "Environment steps between evaluations.")
     eval_episodes: int = _option(50, "Episodes per evaluation.")
     checkpoint_interval: int = _option(10_000, "Environment steps between checkpoints.")
@@ -329,6 +341,12 @@ class TrainingConfig:
             "critic_warmup_steps",
             f"below num_env_steps ({self.num_env_steps}), or the actor never learns",
             self.critic_warmup_steps,
+        )
+        _require(
+            self.critic_warmup_steps > 0 or not self.warmup_imitation,
+            "warmup_imitation",
+            "false without critic_warmup_steps, in which it happens",
+            self.warmup_imitation,
         )
         _require(
             0 <= self.pretraining_noise < math.inf,

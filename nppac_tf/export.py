@@ -155,7 +155,7 @@ class _PolicyModule(tf.Module):
         from nppac_tf.networks import ActorNetwork, SquashedGaussian
 
         super().__init__(name="policy")
-        actor, prior, spec = agent.actor_network, agent.prior, agent.action_spec
+        actor, prior, spec = agent.deployed_actor, agent.prior, agent.action_spec
         if isinstance(actor, ActorNetwork):
             actor = actor.in_float32()
         # What the functions read must be an attribute to be saved; the objects stay outside.

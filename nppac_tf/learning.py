@@ -43,6 +43,7 @@ class Learner:
         self._replay_seed = derive_seed(config.seed, "replay")
         self._pretraining_seed = derive_seed(config.seed, "pretraining")
         self._pretraining_action_seed = derive_seed(config.seed, "pretraining actions")
+        self._imitation_seed = derive_seed(config.seed, "imitation")
         self._noise_seed = derive_seed(config.seed, "pretraining noise")
         jit_compile = use_xla(config.xla)
         self._statistics_of_chunk = tf.function(
@@ -147,6 +148,11 @@ class Learner:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         info = self._agent.update(batch, learn_policy=learn_policy, policy_batch=policy_batch)
         losses = tf.stack(info.extra)
+        if self._config.warmup_imitation and not learn_policy and self._agent.kl_regularized:
+            states = policy_batch or batch
+            step = tf.cast(self._agent.train_step_counter, tf.int32)
+            seed = tf.stack([self._imitation_seed, step])
+            self._agent.imitate(states.observations, states.prior, seed)
         return losses, tf.ones_like(losses)
 
     def _update_critics(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -183,6 +189,7 @@ class Learner:
             ).numpy() / (last - first)
             self._check_finite({"train/kl": kl}, last)
             progress("pretraining", last, {"train/kl": float(kl)})
+        self._agent.restart_average()
 
     def _pretraining(
         self, states: tf.Tensor, statistics: PriorStatistics, first: tf.Tensor, last: tf.Tensor
@@ -201,7 +208,7 @@ class Learner:
             )
             targets = PriorStatistics(*(tf.gather(values, indices) for values in statistics))
             sample_seed = tf.stack([self._pretraining_action_seed, step])
-            total += self._agent.pretrain(batch, targets, self._pretraining_optimizer, sample_seed)
+            total += self._agent.imitate(batch, targets, sample_seed, self._pretraining_optimizer)
         return total
 
 

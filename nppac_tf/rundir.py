@@ -300,7 +300,7 @@ class RunDirectory:
         if path is None:
             raise UserError(f"{self.path} has no whole checkpoint yet: let it train on")
         agent = make_agent(task, prior, self.config().agent)
-        objects = tf.train.Checkpoint(actor=agent.actor_network, updates=agent.train_step_counter)
+        objects = tf.train.Checkpoint(**agent.deployed, updates=agent.train_step_counter)
         try:
             checkpoints.read_variables(objects, path)
         except (AssertionError, ValueError, tf.errors.OpError) as error:

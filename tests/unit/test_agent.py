@@ -539,7 +539,7 @@ def test_pretraining_brings_the_actor_to_the_prior(divergence):
 
     @tf.function
     def pretrain(step):
-        return agent.pretrain(observations, statistics, optimizer, tf.stack([7, step]))
+        return agent.imitate(observations, statistics, tf.stack([7, step]), optimizer)
 
     kls = [float(pretrain(tf.constant(step))) for step in range(500)]
     assert kls[0] > 1
@@ -552,6 +552,55 @@ def test_pretraining_brings_the_actor_to_the_prior(divergence):
     for variable, value in zip(agent._critic_network_1.variables, critics, strict=True):
         np.testing.assert_array_equal(variable, value)
     assert not any(np.any(v) for v in agent._actor_optimizer.variables())
+
+
+def test_a_policy_may_average_the_actor():
+    task, prior = fakes.FakeTask.of(), fakes.LinearPrior(D, A)
+    plain, averaging = (
+        NppacAgent.for_task(task, prior, AgentConfig(policy_averaging=n, **TINY), seed=5)
+        for n in (0, 4)
+    )
+    assert plain.deployed_actor is plain.actor_network
+    expected = [weight.numpy() for weight in averaging.actor_network.variables]
+    for seed in range(6):
+        for agent in (plain, averaging):
+            agent.update(batch_of(transitions(seed), prior))
+        for value, weight in zip(expected, averaging.actor_network.variables, strict=True):
+            value += (weight.numpy() - value) / 4
+    assert_same_values(plain, averaging, rtol=0, atol=0)
+    assert averaging.deployed_actor is not averaging.actor_network
+    for value, weight in zip(expected, averaging.deployed_actor.variables, strict=True):
+        np.testing.assert_allclose(weight, value, rtol=1e-5, atol=1e-7)
+
+    states = transitions().time_step
+    for policy, network in (
+        (averaging.policy, averaging.deployed_actor),
+        (averaging.collect_policy, averaging.actor_network),
+    ):
+        np.testing.assert_array_equal(
+            policy.distribution(states).action.mode(), network(states.observation)[0].mode()
+        )
+    averaging.restart_average()
+    for weight, average in zip(
+        averaging.actor_network.variables, averaging.deployed_actor.variables, strict=True
+    ):
+        np.testing.assert_allclose(average, weight, rtol=1e-6, atol=1e-9)
+
+
+def test_imitation_with_the_actors_own_optimizer_leaves_the_rest():
+    prior = fakes.LinearPrior(D, A, offset=0.2, scale=0.25)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), prior, AgentConfig(squash=False, **TINY))
+    batch = batch_of(transitions(), prior)
+    before = values_of(agent)
+    kls = [
+        float(agent.imitate(batch.observations, batch.prior, tf.constant([1, 2])))
+        for _ in range(20)
+    ]
+    assert kls[-1] < kls[0]
+    assert int(agent._actor_optimizer.iterations) == 20
+    actor_size = len(agent.actor_network.variables)
+    for value, start in zip(values_of(agent)[actor_size:], before[actor_size:], strict=True):
+        np.testing.assert_array_equal(value, start)
 
 
 def test_what_is_reported():
@@ -630,7 +679,7 @@ def test_the_closed_form_needs_a_plain_gaussian():
     squashing._divergence = "closed_form"
     states = tf.zeros([2, 3])
     with pytest.raises(ValueError, match=r"sampled unless .*; got SquashedGaussian"):
-        squashing.pretrain(states, prior.statistics(states), adam(), tf.constant([0, 0]))
+        squashing.imitate(states, prior.statistics(states), tf.constant([0, 0]), adam())
 
 
 def test_an_ensemble_given_alone_gets_a_twin_of_other_weights():

@@ -84,6 +84,15 @@ def test_the_export_is_the_policy(tmp_path, squash):
     np.testing.assert_array_equal(actions, expected)
 
 
+def test_what_is_exported_is_the_average_of_an_averaging_agent(tmp_path):
+    config = AgentConfig(actor_layers=(8, 8), critic_layers=(8,), policy_averaging=10)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(D), fakes.LinearPrior(D, A), config, seed=3)
+    before = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
+    agent.actor_network.variables[0].assign_add(tf.ones_like(agent.actor_network.variables[0]))
+    export_policy(agent, tmp_path / "policy")
+    np.testing.assert_array_equal(load_policy(tmp_path / "policy")(OBSERVATIONS), before)
+
+
 def test_it_serves_with_tensorflow_alone(tmp_path, gaussian_process, novelty):
     agent = agent_with(prior=RescaledPrior(gaussian_process, 1.0, 0.1))
     export_policy(agent, tmp_path / "policy", novelty=novelty)

@@ -239,6 +239,24 @@ def test_a_checkpoint_newer_than_the_policy_is_loaded(directory, task, demonstra
     np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
 
 
+def test_what_is_loaded_of_an_averaging_agent_is_the_average(tmp_path, task, demonstrations):
+    averaging = dataclasses.replace(AGENT, policy_averaging=10)
+    config = dataclasses.replace(CONFIG, agent=averaging)
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin(config, demonstrations)
+    agent = NppacAgent.for_task(task, UniformPrior(3, 1), config.agent, seed=7)
+    agent.actor_network.variables[0].assign_add(tf.ones_like(agent.actor_network.variables[0]))
+    directory.keep_prior(UniformPrior(3, 1))
+    save(directory, agent)
+    expected = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
+    policy, _ = directory.load_policy(task)
+    np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
+    loaded, _ = directory.load_agent()
+    np.testing.assert_array_equal(
+        evaluation.as_policy_function(loaded.policy)(OBSERVATIONS), expected
+    )
+
+
 def test_the_agent_of_the_latest_checkpoint(directory, task):
     with pytest.raises(UserError, match=r"has no prior yet: .* go on with --resume"):
         directory.load_agent()

@@ -364,6 +364,28 @@ def test_the_actor_waits_until_the_critics_are_warm(task, demonstrations):
     assert online[2] != warm[2]
 
 
+def test_warming_up_it_may_imitate_the_prior_where_it_is(task, demonstrations):
+    """The actor follows the prior in the states of the replay, whatever the critics say."""
+    config = dataclasses.replace(
+        CONFIG,
+        critic_warmup_steps=200,
+        num_env_steps=210,
+        updates_per_step=2,
+        pretraining_steps=0,
+        eval_interval=10,
+    )
+    prior, kls = fakes.LinearPrior(2, 2), {}
+    for imitation in (False, True):
+        agent = NppacAgent.for_task(task, prior, dataclasses.replace(TINY, learning_rate=1e-2))
+        one = dataclasses.replace(config, warmup_imitation=imitation)
+        rows = training.train(agent, task, demonstrations, config=one)
+        kls[imitation] = [row["train/kl"] for row in rows if 0 < row["env_steps"] <= 200]
+        assert int(agent._actor_optimizer.iterations) == (420 if imitation else 20)
+        alphas = [row["train/alpha"] for row in rows if 0 < row["env_steps"] <= 200]
+        assert alphas == pytest.approx([alphas[0]] * len(alphas))
+    assert np.mean(kls[True][-5:]) < 0.5 * np.mean(kls[False][-5:])
+
+
 def test_the_actor_may_learn_less_often_than_the_critics(task, demonstrations):
     config = dataclasses.replace(
         CONFIG, policy_interval=3, num_env_steps=20, updates_per_step=1, pretraining_steps=0
