@@ -3,7 +3,12 @@
 import os
 import pathlib
 
+import hypothesis
 import pytest
+
+# Examples are not timed: a machine that does something else as well would fail them.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture
