@@ -88,7 +88,8 @@ class NppacAgent(BatchSacAgent):
 
     Raises:
         ValueError: for an unknown divergence or actor_value, a target KL that is not positive or is
-            given beside a target entropy, or a prior whose sizes are not those of the specs.
+            given beside a target entropy, a negative policy_averaging, or a prior whose sizes are
+            not those of the specs.
     """
 
     # The `constant_scale` of `for_task`'s actor, for algorithms that have one.
@@ -121,6 +122,8 @@ class NppacAgent(BatchSacAgent):
         _check_prior(prior, time_step_spec, action_spec)
         _check_choices(divergence, actor_value, num_target_critics)
         _check_temperature(target_kl, target_entropy, final_temperature, annealing_updates)
+        if policy_averaging < 0:
+            raise ValueError(f"policy_averaging must be at least 0; got {policy_averaging}")
         if target_kl is not None and alpha_optimizer is None:
             raise ValueError("target_kl needs an alpha_optimizer, which tunes alpha to it")
         if final_temperature is not None and alpha_optimizer is not None:

@@ -8,7 +8,7 @@ task made imports the former two, the first look at `GymnasiumPyEnvironment` the
 
 from typing import TYPE_CHECKING, Any
 
-from nppac_tf.environments.hand import REWARDS, SuccessRewardEnvironment
+from nppac_tf.environments.hand import SuccessRewardEnvironment
 from nppac_tf.environments.stepping import clip_actions, episode_seed, require_finite
 from nppac_tf.environments.tasks import Task, make_task
 from nppac_tf.environments.vector import Step, VectorEnvironment
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from nppac_tf.environments.py_environment import GymnasiumPyEnvironment
 
 __all__ = [
-    "REWARDS",
     "GymnasiumPyEnvironment",
     "Step",
     "SuccessRewardEnvironment",

@@ -8,8 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-REWARDS = ("binary", "negative")
-
 
 class HandTask(NamedTuple):
     """A hand task as Gymnasium knows it, what it is made of, and the steps of an episode."""

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from nppac_tf.config import REWARDS
 from nppac_tf.environments import hand, simulators
 from nppac_tf.errors import UserError
 
@@ -77,8 +78,8 @@ def make_task(name: str, reward: str = "binary") -> Task:
         UserError: if the name is unknown, the spaces are of another kind, or the reward does not
             suit the task.
     """
-    if reward not in hand.REWARDS:
-        raise UserError(f"reward must be one of {', '.join(hand.REWARDS)}; got {reward!r}")
+    if reward not in REWARDS:
+        raise UserError(f"reward must be one of {', '.join(REWARDS)}; got {reward!r}")
     name = _HAND_NAMES.get(name, name)
     if name in hand.HAND_TASKS:
         environment_id = hand.HAND_TASKS[name].environment_id

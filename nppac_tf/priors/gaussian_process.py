@@ -154,10 +154,9 @@ class GaussianProcessPrior(BehavioralPrior):
 
     @property
     def summary(self) -> dict[str, float]:
-        """Hyper-parameters in a few numbers: noise and kernel deviation, median lengthscale."""
+        """Noise deviation, in units of the process, and median lengthscale."""
         return {
             "noise_deviation": float(np.sqrt(self._arrays["noise_variance"])),
-            "kernel_deviation": float(np.sqrt(self._arrays["kernel_variance"])),
             "median_lengthscale": float(np.median(self._arrays["lengthscales"])),
         }
 
@@ -165,8 +164,8 @@ class GaussianProcessPrior(BehavioralPrior):
 class ExactGPPrior(GaussianProcessPrior):
     """The exact posterior given all demonstrations.
 
-    Hyper-parameters maximize the marginal likelihood of a random subset (`GPR`, cost cubic in its
-    size); the posterior then conditions on every point, with one factorization.
+    Hyper-parameters maximize the marginal likelihood of a random subset, at a cost cubic in its
+    size; the posterior then conditions on every point, with one factorization.
     """
 
     @classmethod
@@ -455,7 +454,9 @@ class _MarginalLikelihood(gpflow.Module):
         return factor, means, tf.sqrt(tf.maximum(squares, _SMALLEST_VARIANCE))
 
 
-def _fit(data: _Data, config: PriorConfig) -> tuple[_Data, dict[str, np.ndarray], Any]:
+def _fit(
+    data: _Data, config: PriorConfig
+) -> tuple[_Data, dict[str, np.ndarray], gpflow.kernels.Kernel]:
     """Maximizes the marginal likelihood of a random subset.
 
     Returns:

@@ -258,7 +258,7 @@ ARGUMENTS = (
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.lists(ARGUMENTS, min_size=1, max_size=3))
 @example(["\n"])
 @example(["--flagfile=~"])

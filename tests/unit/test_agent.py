@@ -650,6 +650,7 @@ def construct(**kwargs):
             "final_temperature must be positive",
         ),
         ({"annealing_updates": 0}, "annealing_updates must be at least 1; got 0"),
+        ({"policy_averaging": -1}, "policy_averaging must be at least 0; got -1"),
         ({"prior": UniformPrior(D + 1, A)}, r"action sizes \(3, 2\); got \(4, 2\)"),
         ({"prior": UniformPrior(D, A + 1)}, r"action sizes \(3, 2\); got \(3, 3\)"),
     ],

@@ -471,7 +471,7 @@ def test_refuses_truncated_files_wherever_they_end(tmp_path, suffix):
 
 
 @SUFFIXES
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_damaged_files_raise_nothing_but_user_errors(tmp_path_factory, suffix, data):
     content = bytearray(small_files()[suffix])
@@ -521,7 +521,7 @@ def test_refuses_sources_that_are_no_files_of_ours(tmp_path, name, message):
         st.text(max_size=5), st.one_of(st.none(), st.integers(), st.text(max_size=5))
     ),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_is_saved_is_loaded(tmp_path_factory, lengths, name, metadata):
     path = tmp_path_factory.getbasetemp() / "saved.npz"
     demonstrations = Demonstrations.from_episodes(make_arrays(lengths), name, metadata)

@@ -11,7 +11,7 @@ from nppac_tf import divergences
 SIZE = 3
 locations = hnp.arrays(np.float64, SIZE, elements=st.floats(-3, 3))
 scales = hnp.arrays(np.float64, SIZE, elements=st.floats(0.05, 4))
-quick = settings(max_examples=50, deadline=None)
+quick = settings(max_examples=50)
 
 
 @quick

@@ -623,7 +623,7 @@ def broken_recordings(draw):
     return make_recording(episodes)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(recording=broken_recordings(), width=st.sampled_from([1, 2, 39]))
 def test_nothing_that_a_reader_hands_over_stops_the_doctor(recording, width):
     task = make_task("door-binary" if width == 39 else "toy", (width, 2), horizon=3)

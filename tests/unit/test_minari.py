@@ -427,7 +427,7 @@ def pristine(tmp_path_factory):
         return write()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damaged_data_give_a_user_error_or_numbers(pristine, tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "damaged"

@@ -234,4 +234,4 @@ def test_nothing_in_a_prior_is_trainable(cls):
     assert prior.observation_size == D
     assert prior.action_size == P
     assert not prior.trainable_variables
-    assert set(prior.summary) == {"noise_deviation", "kernel_deviation", "median_lengthscale"}
+    assert set(prior.summary) == {"noise_deviation", "median_lengthscale"}

@@ -79,7 +79,7 @@ def test_the_length_counts_up_to_the_capacity():
     assert lengths == [1, 2, 3, 4, 5, 5, 5]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=8))
 def test_the_ring_is_the_end_of_a_list(sizes):
     replay = filled(7, *sizes)

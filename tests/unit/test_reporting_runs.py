@@ -133,7 +133,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["prior", "agent", "training", "demonstrations"]), JSON))
 def test_any_configuration_is_read(tmp_path_factory, config):
     folder = tmp_path_factory.getbasetemp() / "any"

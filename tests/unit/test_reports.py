@@ -82,7 +82,7 @@ def test_refuses_what_is_not_a_table(tmp_path, content):
         reports.read_metrics(path)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=60) | st.text('env_steps,\n\r"0.1x', max_size=40).map(str.encode))
 def test_any_content_is_a_table_or_a_users_error(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.csv"

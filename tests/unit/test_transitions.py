@@ -57,7 +57,7 @@ def brute_force(transitions, n, discount, stride):
     return np.array(found)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     steps=st.lists(
         st.tuples(st.floats(-5, 5, width=32), st.sampled_from("....xt")), min_size=1, max_size=30

@@ -372,7 +372,7 @@ VALID = {
 
 
 @pytest.mark.parametrize("name", VALID)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_file_cut_and_scribbled_on_gives_a_user_error_or_numbers(tmp_path_factory, name, data):
     content = bytearray(VALID[name])

@@ -72,7 +72,7 @@ def test_odd_sizes_lose_a_pixel(tmp_path):
     assert len(read_levels) == 1
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(fps=st.floats(1, 200), suffix=st.sampled_from(video.SUFFIXES), count=st.integers(1, 9))
 def test_any_rate_and_length_is_whole(tmp_path_factory, fps, suffix, count):
     path = tmp_path_factory.mktemp("video") / f"a{suffix}"
