@@ -207,7 +207,7 @@ class _Bounds:
 
 
 def _load() -> tuple[Any, Any]:
-    """The task, or None, and the demonstrations."""
+    """The task, or None, and the demonstrations as the priors see them."""
     from nppac_tf import demonstrations
 
     task = policy_flags.make_task() if flags.FLAGS.task else None
@@ -215,13 +215,14 @@ def _load() -> tuple[Any, Any]:
     print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps", flush=True)
     for notice in data.notices:
         print(notice)
-    return task, data
+    return task, data.look_ahead(flags.FLAGS.action_lookahead)
 
 
 def _fit(data: Any, config: PriorConfig) -> Any:
     from nppac_tf import priors
 
     print(f"fitting {config.prior}, unless the cache has it", flush=True)
+    config = dataclasses.replace(config, action_lookahead=0)  # The data already looks ahead.
     cache = pathlib.Path(_PRIOR_CACHE.value) if _PRIOR_CACHE.value else priors.default_cache()
     return priors.fit_prior(data, config, None if _PRIOR_CACHE.value == "none" else cache)
 

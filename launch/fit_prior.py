@@ -39,6 +39,7 @@ def main() -> None:
     task = environments.make_task(flags.FLAGS.task, flags.FLAGS.reward)
     data = demonstrations.load_demonstrations(flags.FLAGS.demonstrations, task)
     training, held_out = data.split(_HELD_OUT.value, _SEED.value)
+    held_out = held_out.look_ahead(config.action_lookahead)
     print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
     for notice in data.notices:
         print(notice)

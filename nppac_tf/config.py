@@ -74,6 +74,11 @@ class PriorConfig:
         PRIORS,
     )
     kernel: str = _option("matern52", "Kernel of the Gaussian process (ARD).", KERNELS)
+    action_lookahead: int = _option(
+        0,
+        "Steps to look ahead: pairs an observation with the action that many steps later, so that "
+        "the prior hurries where a position-controlled demonstrator was slow.",
+    )
     num_inducing_points: int = _option(500, "Inducing points of the sparse Gaussian process.")
     num_hyperparameter_points: int = _option(
         1000, "Random points on which a Gaussian process fits its hyper-parameters."
@@ -127,7 +132,7 @@ class PriorConfig:
             "num_network_samples",
         ):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("early_stopping_patience", "prior_seed"):
+        for name in ("action_lookahead", "early_stopping_patience", "prior_seed"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         _check_layers("network_layers", self.network_layers)
         _require(

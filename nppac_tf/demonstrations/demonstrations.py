@@ -209,6 +209,20 @@ class Demonstrations:
             (episodes[index] for index in indices), self.name, self.metadata, self.notices
         )
 
+    def look_ahead(self, steps: int) -> Demonstrations:
+        """Pairs each observation with the action taken `steps` later in its episode.
+
+        An episode's last action stands for those after its end. Where actions are targets of
+        position controllers, as the Adroit hand's, who follows the result goes the same way faster.
+
+        Args:
+            steps: At least 0; 0 changes nothing.
+        """
+        starts = np.concatenate([[0], self.episode_ends[:-1]])
+        last = np.repeat(self.episode_ends - 1, self.episode_ends - starts)
+        ahead = np.minimum(np.arange(self.num_steps) + steps, last)
+        return dataclasses.replace(self, actions=self.actions[ahead])
+
     def split(self, held_out_fraction: float, seed: int) -> tuple[Demonstrations, Demonstrations]:
         """Holds out a random share of the whole episodes, at least one and not all.
 

@@ -123,7 +123,8 @@ def check_goal(patient: Patient) -> Iterator[Finding]:
                 "late success",
                 f"{count(late, episodes)} reach the goal only after the horizon of {task.name}, "
                 f"{horizon} steps",
-                "A policy that copies them is too slow to count as successful: prefer faster ones.",
+                "A policy that copies them is too slow to count as successful: prefer faster ones, "
+                "or hurry the prior with --action_lookahead.",
                 patient.named(late),
             )
     flags_disagree = [

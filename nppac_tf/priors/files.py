@@ -110,21 +110,24 @@ def _fit_or_load(
         return UniformPrior(demonstrations.observation_size, demonstrations.action_size)
     name, _ = chosen_class(config, demonstrations.num_steps)
     config = dataclasses.replace(config, prior=name)
-    fit = _CLASSES[name].fit
     if cache is None:
-        return fit(demonstrations, config)
+        return _fit(demonstrations, config)
     path = cache / f"{name}-{_key(demonstrations, config)}.npz"
     if path.is_file():
         try:
             return load_prior(path)
         except UserError:
             path.unlink()
-    prior = fit(demonstrations, config)
+    prior = _fit(demonstrations, config)
     try:
         save_prior(prior, path)
     except OSError as error:
         warnings.warn(f"the fitted prior is not cached: {error}", stacklevel=2)
     return prior
+
+
+def _fit(demonstrations: Demonstrations, config: PriorConfig) -> BehavioralPrior:
+    return _CLASSES[config.prior].fit(demonstrations.look_ahead(config.action_lookahead), config)
 
 
 def default_cache() -> pathlib.Path:

@@ -16,6 +16,7 @@ from nppac_tf.errors import UserError
             "bayesian_network, dropout, uniform; got 'neural'",
         ),
         (lambda: PriorConfig(kernel="cosine"), "kernel must be one of rbf, .*; got 'cosine'"),
+        (lambda: PriorConfig(action_lookahead=-1), "action_lookahead must be at least 0; got -1"),
         (lambda: PriorConfig(num_inducing_points=0), "num_inducing_points must be at least 1"),
         (
             lambda: PriorConfig(scale_factor=0.0),

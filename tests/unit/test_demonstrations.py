@@ -239,6 +239,19 @@ def test_split_parts_whole_episodes(lengths, fraction, seed):
     assert again.fingerprint() == training.fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("steps", "sources"),
+    [(0, [0, 1, 2, 3, 4, 5]), (1, [1, 1, 3, 4, 4, 5]), (9, [1, 1, 4, 4, 4, 5])],
+)
+def test_looking_ahead_takes_later_actions_of_the_same_episode(steps, sources):
+    demonstrations = make_demonstrations(lengths=(2, 3, 1))
+    ahead = demonstrations.look_ahead(steps)
+    np.testing.assert_array_equal(ahead.actions, demonstrations.actions[sources])
+    np.testing.assert_array_equal(ahead.observations, demonstrations.observations)
+    np.testing.assert_array_equal(ahead.episode_ends, demonstrations.episode_ends)
+    assert ahead.metadata == demonstrations.metadata
+
+
 def test_split_depends_on_the_seed():
     demonstrations = make_demonstrations([1] * 20)
     splits = {demonstrations.split(0.5, seed)[0].fingerprint() for seed in range(5)}

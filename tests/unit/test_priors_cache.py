@@ -32,7 +32,7 @@ def fits(monkeypatch):
     calls = []
 
     def fit(demonstrations, config):
-        calls.append(config)
+        calls.append((demonstrations, config))
         return made_up(ExactGPPrior, config.kernel, config.observation_noise)
 
     monkeypatch.setattr(ExactGPPrior, "fit", fit)
@@ -50,6 +50,7 @@ def test_the_cache_spares_a_second_fit(fits, demonstrations, tmp_path):
     "change",
     [
         {"kernel": "rbf"},
+        {"action_lookahead": 1},
         {"num_inducing_points": 61},
         {"max_fit_iterations": 16},
         {"observation_noise": False},
@@ -60,6 +61,11 @@ def test_another_configuration_is_another_fit(fits, demonstrations, tmp_path, ch
     priors.fit_prior(demonstrations, QUICK, tmp_path)
     priors.fit_prior(demonstrations, dataclasses.replace(QUICK, **change), tmp_path)
     assert len(fits) == 2
+
+
+def test_the_fit_is_to_the_actions_ahead(fits, demonstrations):
+    priors.fit_prior(demonstrations, dataclasses.replace(QUICK, action_lookahead=2))
+    np.testing.assert_array_equal(fits[0][0].actions, demonstrations.look_ahead(2).actions)
 
 
 def test_other_demonstrations_are_another_fit(fits, demonstrations, tmp_path):
