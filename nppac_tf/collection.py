@@ -1,4 +1,4 @@
-"""Collecting experience: the environments stepped with samples of the policy, in plain Python."""
+"""Collecting experience: the environments stepped with the policy, in plain Python."""
 
 import collections
 from typing import Any
@@ -13,9 +13,23 @@ from nppac_tf.transitions import Transitions
 
 
 class Collector:
-    """Steps the environments with samples of the policy."""
+    """Steps the environments with samples of the policy, and some with its mean.
 
-    def __init__(self, agent: NppacAgent, environments: VectorEnvironment, seed: int) -> None:
+    Args:
+        agent: Whose policy.
+        environments: To step.
+        seed: Of the samples.
+        num_greedy: Environments, the first ones, that take the mean action. It is what evaluation
+            takes, and can hang where noise would go on.
+    """
+
+    def __init__(
+        self,
+        agent: NppacAgent,
+        environments: VectorEnvironment,
+        seed: int,
+        num_greedy: int = 0,
+    ) -> None:
         self._environments = environments
         self._seed = derive_seed(seed, "collection")
         self._returns = np.zeros(environments.num_environments)
@@ -26,7 +40,11 @@ class Collector:
 
         @tf.function(autograph=False)
         def sample(observations: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            return actor(observations, step_type=(), network_state=())[0].sample(seed=seed)
+            distribution = actor(observations, step_type=(), network_state=())[0]
+            sampled = distribution.sample(seed=seed)
+            if num_greedy == 0:
+                return sampled
+            return tf.concat([distribution.mode()[:num_greedy], sampled[num_greedy:]], axis=0)
 
         self._sample = sample
 

@@ -270,6 +270,9 @@ class TrainingConfig:
         50_000, "Environment steps of online training; rounded up to whole epochs."
     )
     num_environments: int = _option(10, "Environments stepped side by side.")
+    num_greedy_environments: int = _option(
+        0, "Of these, those in which the policy's mean acts, as in evaluation, without exploring."
+    )
     steps_per_epoch: int = _option(
         1000, "Environment steps collected between two rounds of updates."
     )
@@ -335,12 +338,19 @@ class TrainingConfig:
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in (
             "num_env_steps",
+            "num_greedy_environments",
             "pretraining_steps",
             "offline_updates",
             "critic_warmup_steps",
             "seed",
         ):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        _require(
+            self.num_greedy_environments < self.num_environments,
+            "num_greedy_environments",
+            f"below num_environments ({self.num_environments}), or nothing explores",
+            self.num_greedy_environments,
+        )
         _require(
             self.num_env_steps == 0 or self.critic_warmup_steps < self.num_env_steps,
             "critic_warmup_steps",

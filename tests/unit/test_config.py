@@ -66,6 +66,11 @@ from nppac_tf.errors import UserError
         ),
         (lambda: AgentConfig(precision="half"), "precision must be one of float32, bfloat16, auto"),
         (lambda: TrainingConfig(policy_interval=0), "policy_interval must be at least 1; got 0"),
+        (
+            lambda: TrainingConfig(num_environments=3, num_greedy_environments=3),
+            r"num_greedy_environments must be below num_environments \(3\), .*; got 3",
+        ),
+        (lambda: TrainingConfig(num_greedy_environments=-1), "must be at least 0; got -1"),
         (lambda: TrainingConfig(n_step=0), "n_step must be at least 1; got 0"),
         (
             lambda: TrainingConfig(demonstration_share=0.001),

@@ -14,6 +14,7 @@ from nppac_tf.collection import Collector
 from nppac_tf.config import AgentConfig, TrainingConfig
 from nppac_tf.environments import VectorEnvironment
 from nppac_tf.errors import UserError
+from nppac_tf.evaluation import as_policy_function
 from nppac_tf.learning import Learner, use_xla
 from nppac_tf.monitor import MONITOR_COLUMNS
 from nppac_tf.priors import PriorStatistics, UniformPrior
@@ -660,6 +661,17 @@ def test_exploration_is_a_function_of_seed_and_step(task):
     np.testing.assert_array_equal(collected(0, 0), collected(0, 0))
     assert (collected(0, 0) != collected(1, 0)).all()
     assert (collected(0, 0) != collected(0, 2)).all()
+
+
+def test_greedy_environments_take_the_mean_action(task):
+    agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY)
+    environments = VectorEnvironment(task, 3, seed=0)
+    collector = Collector(agent, environments, seed=0, num_greedy=1)
+    (observations, actions, *_), _ = collector.collect(3, 0)
+    means = as_policy_function(agent.policy)(observations)
+    np.testing.assert_allclose(actions[0], means[0], rtol=1e-6)
+    assert (np.abs(actions[1:] - means[1:]) > 1e-3).all()
+    environments.close()
 
 
 def test_statistics_are_stored_of_both_ends_and_evaluated_once(task):
