@@ -9,8 +9,11 @@ from matplotlib import figure, lines, ticker
 
 from nppac_tf.reporting.comparison import FINAL, LABELS, RETURN, Comparison, Curve
 
-# Okabe and Ito's, told apart by the color-blind; then the same, dashed and dotted.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666")
+# Okabe and Ito's, told apart by the color-blind, and three more; then the same, dashed and dotted.
+COLORS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666"),
+    *("#6A3D9A", "#000000", "#8C510A"),
+)
 _STYLES = ("-", "--", ":")
 _FEW_RUNS = 5
 _GRAY = "#8A8F98"
