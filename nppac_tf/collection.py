@@ -39,14 +39,14 @@ class Collector:
         actor = agent.actor_network
 
         @tf.function(autograph=False)
-        def sample(observations: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        def act(observations: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             distribution = actor(observations, step_type=(), network_state=())[0]
             sampled = distribution.sample(seed=seed)
             if num_greedy == 0:
                 return sampled
             return tf.concat([distribution.mode()[:num_greedy], sampled[num_greedy:]], axis=0)
 
-        self._sample = sample
+        self._act = act
 
     def collect(self, num_steps: int, first_step: int) -> tuple[Transitions, float]:
         """`num_steps` transitions, and the mean return of the latest finished episodes.
@@ -60,7 +60,7 @@ class Collector:
         for offset in range(0, num_steps, batch):
             observations = self._environments.observations
             seed = tf.constant([self._seed, first_step + offset])
-            actions = self._sample(tf.constant(observations), seed).numpy()
+            actions = self._act(tf.constant(observations), seed).numpy()
             step = self._environments.step(actions)
             ends = step.terminations | step.truncations
             self._record(step.rewards, ends)

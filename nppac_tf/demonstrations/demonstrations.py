@@ -217,7 +217,12 @@ class Demonstrations:
 
         Args:
             steps: At least 0; 0 changes nothing.
+
+        Raises:
+            UserError: steps is negative.
         """
+        if steps < 0:
+            raise UserError(f"steps must be at least 0; got {steps}")
         starts = np.concatenate([[0], self.episode_ends[:-1]])
         last = np.repeat(self.episode_ends - 1, self.episode_ends - starts)
         ahead = np.minimum(np.arange(self.num_steps) + steps, last)

@@ -252,6 +252,11 @@ def test_looking_ahead_takes_later_actions_of_the_same_episode(steps, sources):
     assert ahead.metadata == demonstrations.metadata
 
 
+def test_looking_back_is_refused():
+    with pytest.raises(UserError, match="steps must be at least 0; got -1"):
+        make_demonstrations().look_ahead(-1)
+
+
 def test_split_depends_on_the_seed():
     demonstrations = make_demonstrations([1] * 20)
     splits = {demonstrations.split(0.5, seed)[0].fingerprint() for seed in range(5)}
