@@ -1,7 +1,6 @@
 """Flags made of configurations, and configurations made of flags."""
 
 import dataclasses
-import types
 import typing
 from collections.abc import Iterable
 from typing import Any
@@ -82,16 +81,18 @@ class _SizesParser(flags.ArgumentParser):
         return self.syntactic_help
 
 
-class _OptionalFloatParser(flags.ArgumentParser):
-    """A number, or none."""
+class _OptionalParser(flags.ArgumentParser):
+    """A number, whole or not, or none."""
 
-    syntactic_help = "a number or none"
+    def __init__(self, number: type[int] | type[float]) -> None:
+        self._number = number
+        self.syntactic_help = "a whole number or none" if number is int else "a number or none"
 
     def parse(self, argument: Any) -> float | None:
         if isinstance(argument, str) and argument.lower() == "none":
             return None
         try:
-            return float(argument)
+            return self._number(argument)
         except ValueError:
             raise ValueError(f"must be {self.syntactic_help}; got {argument!r}") from None
 
@@ -120,9 +121,8 @@ def _define_field(field: dataclasses.Field, hint: Any) -> None:
         flags.DEFINE_string(name, default, text)
     elif hint == tuple[int, ...]:
         flags.DEFINE(_SizesParser(), name, default, text, serializer=_SizesSerializer())
-    elif isinstance(hint, types.UnionType) and set(hint.__args__) == {float, type(None)}:
-        flags.DEFINE(
-            _OptionalFloatParser(), name, default, text, serializer=flags.ArgumentSerializer()
-        )
+    elif hint in (int | None, float | None):
+        parser = _OptionalParser(hint.__args__[0])
+        flags.DEFINE(parser, name, default, text, serializer=flags.ArgumentSerializer())
     else:
         raise TypeError(f"{name} must be of a type that has a flag; got {hint}")

@@ -34,8 +34,17 @@ REWARDS = ("binary", "negative")
 _MAY_GROW = "training.num_env_steps"
 
 
-def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
+_SAME = object()
+
+
+def _option(
+    default: Any, text: str, choices: tuple[str, ...] | None = None, before: Any = _SAME
+) -> Any:
+    """A field; `before` is what a run did that was written down before there was this field."""
+    before = default if before is _SAME else before
+    return dataclasses.field(
+        default=default, metadata={"help": text, "choices": choices, "before": before}
+    )
 
 
 def _require(condition: bool, name: str, requirement: str, received: Any) -> None:
@@ -167,14 +176,17 @@ class PriorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AgentConfig:
-    """Networks and constants of the KL-regularized soft actor-critic."""
+    """Networks and constants of the KL-regularized soft actor-critic.
+
+    The defaults hold the skill of a prior and climb from it; configs/paper has those of the paper.
+    """
 
     actor_layers: tuple[int, ...] = _option((256, 256), "Hidden layers of the actor.")
     critic_layers: tuple[int, ...] = _option((256, 256), "Hidden layers of each critic.")
     squash: bool = _option(
-        True, "Actor: tanh-squashed Gaussian (true), or Gaussian with a tanh mean (false)."
+        False, "Actor: tanh-squashed Gaussian (true), or Gaussian with a tanh mean (false)."
     )
-    critic_layer_norm: bool = _option(False, "Layer normalization in the critics.")
+    critic_layer_norm: bool = _option(True, "Layer normalization in the critics.")
     num_critics: int = _option(2, "Critics, each with its own weights and target.")
     num_target_critics: int = _option(
         2,
@@ -185,24 +197,28 @@ class AgentConfig:
     )
     kl_in_target: bool = _option(True, "Count the KL term in the critics' targets.")
     divergence: str = _option(
-        "sampled",
+        "closed_form",
         "KL from the prior by one sample, or in closed form (needs --nosquash).",
         DIVERGENCES,
     )
-    temperature: float = _option(0.1, "Weight alpha of the KL term: its value, or its start.")
+    temperature: float = _option(0.5, "Weight alpha of the KL term: its value, or its start.")
     target_kl: float | None = _option(
         None, "If given, alpha is tuned to hold the mean KL at this many nats."
     )
     final_temperature: float | None = _option(
-        None, "If given, alpha goes to this value, geometrically, over --annealing_updates."
+        0.005,
+        "Alpha goes to this value, geometrically, over --annealing_updates, unless a --target_kl "
+        "tunes it; none to stay.",
+        before=None,
     )
     annealing_updates: int = _option(
-        100_000, "Updates of the critics until alpha is at its final value."
+        50_000, "Updates of the critics until alpha is at its final value."
     )
     policy_averaging: int = _option(
-        0,
+        4_000,
         "Updates of the actor over which the policy that is evaluated and exported averages its "
         "weights, exponentially; 0 for none.",
+        before=0,
     )
     precision: str = _option(
         "float32",
@@ -210,8 +226,8 @@ class AgentConfig:
         PRECISIONS,
     )
     learning_rate: float = _option(3e-4, "Adam's step size for actor, critics and alpha.")
-    discount: float = _option(0.99, "Discount gamma per environment step.")
-    target_update_rate: float = _option(5e-3, "Share tau of the critics in each target update.")
+    discount: float = _option(0.97, "Discount gamma per environment step.")
+    target_update_rate: float = _option(0.05, "Share tau of the critics in each target update.")
     algorithm: str = _option("nppac", "N-PPAC, or what it is compared with.", ALGORITHMS)
 
     def __post_init__(self) -> None:
@@ -240,12 +256,6 @@ class AgentConfig:
                 _require(value is None, name, f"none with algorithm {self.algorithm}", value)
         if self.final_temperature is not None:
             _require_positive("final_temperature", self.final_temperature)
-            _require(
-                self.target_kl is None,
-                "final_temperature",
-                "none with a target_kl, which tunes alpha",
-                self.final_temperature,
-            )
         _require(
             self.annealing_updates >= 1, "annealing_updates", "at least 1", self.annealing_updates
         )
@@ -270,8 +280,11 @@ class TrainingConfig:
         50_000, "Environment steps of online training; rounded up to whole epochs."
     )
     num_environments: int = _option(10, "Environments stepped side by side.")
-    num_greedy_environments: int = _option(
-        0, "Of these, those in which the policy's mean acts, as in evaluation, without exploring."
+    num_greedy_environments: int | None = _option(
+        None,
+        "Of these, those in which the policy's mean acts, as in evaluation, without exploring; "
+        "none for half of them.",
+        before=0,
     )
     steps_per_epoch: int = _option(
         1000, "Environment steps collected between two rounds of updates."
@@ -279,9 +292,10 @@ class TrainingConfig:
     updates_per_step: float = _option(1.0, "Gradient updates per environment step.")
     policy_interval: int = _option(1, "Updates of the critics for one of the actor.")
     n_step: int = _option(
-        1,
+        5,
         "Environment steps whose rewards a critic's target sums; the KL term is that of the last, "
         "and sums end with an epoch.",
+        before=1,
     )
     batch_size: int = _option(256, "Transitions per update.")
     demonstration_share: float = _option(
@@ -298,22 +312,25 @@ class TrainingConfig:
     prefill_replay: bool = _option(False, "The replay begins with the demonstrations (hand tasks).")
     replay_capacity: int = _option(1_000_000, "Transitions the replay holds.")
     pretraining_steps: int = _option(
-        10_000, "Updates that fit the actor to the prior on the demonstrations; 0 for none."
+        20_000, "Updates that fit the actor to the prior on the demonstrations; 0 for none."
     )
     pretraining_batch_size: int = _option(256, "Demonstration states per pre-training update.")
     pretraining_noise: float = _option(
-        0.0,
+        0.05,
         "Noise on pre-training states, as a share of each dimension's deviation in the "
         "demonstrations; it makes the actor forgive states beside them.",
+        before=0.0,
     )
     critic_warmup_steps: int = _option(
-        0,
+        4_000,
         "Environment steps at the start in which the critics learn and the actor does not: "
         "untrained critics would make it forget what it was pre-trained to do.",
+        before=0,
     )
     warmup_imitation: bool = _option(
-        False,
+        True,
         "In those steps fit the actor to the prior where it is now, on the states of the replay.",
+        before=False,
     )
     eval_interval: int = _option(2000, "Environment steps between evaluations.")
     eval_episodes: int = _option(50, "Episodes per evaluation.")
@@ -338,7 +355,6 @@ class TrainingConfig:
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in (
             "num_env_steps",
-            "num_greedy_environments",
             "pretraining_steps",
             "offline_updates",
             "critic_warmup_steps",
@@ -346,9 +362,11 @@ class TrainingConfig:
         ):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
         _require(
-            self.num_greedy_environments < self.num_environments,
+            self.num_greedy_environments is None
+            or 0 <= self.num_greedy_environments < self.num_environments,
             "num_greedy_environments",
-            f"below num_environments ({self.num_environments}), or nothing explores",
+            f"none, or at least 0 and below num_environments ({self.num_environments}), "
+            "or nothing explores",
             self.num_greedy_environments,
         )
         _require(
@@ -356,12 +374,6 @@ class TrainingConfig:
             "critic_warmup_steps",
             f"below num_env_steps ({self.num_env_steps}), or the actor never learns",
             self.critic_warmup_steps,
-        )
-        _require(
-            self.critic_warmup_steps > 0 or not self.warmup_imitation,
-            "warmup_imitation",
-            "false without critic_warmup_steps, in which it happens",
-            self.warmup_imitation,
         )
         _require(
             0 <= self.pretraining_noise < math.inf,
@@ -414,6 +426,13 @@ class TrainingConfig:
                 f"a multiple of steps_per_epoch ({self.steps_per_epoch})",
                 getattr(self, name),
             )
+
+    @property
+    def greedy_environments(self) -> int:
+        """`num_greedy_environments`, or the half that None stands for."""
+        if self.num_greedy_environments is None:
+            return self.num_environments // 2
+        return self.num_greedy_environments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -477,11 +496,11 @@ class RunConfig:
 
         Args:
             values: Nested plain values.
-            archived: Whether an earlier version may have written them: then today's defaults stand
-                in for missing fields.
+            archived: Whether an earlier version may have written them: then `before` stands in for
+                missing fields.
         """
         if archived:
-            values = _over(cls().to_dict(), values)
+            values = _over(before(cls), values)
         try:
             parts: tuple[tuple[Any, dict[str, Any]], ...] = (
                 (cls, values),
@@ -502,6 +521,16 @@ class RunConfig:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"not the configuration of a run of this version: {error}") from None
+
+
+def before(kind: type) -> dict[str, Any]:
+    """What a run did in each field, nested, that was written down before there was the field."""
+    return {
+        field.name: before(field.type)
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
+        else field.metadata["before"]
+        for field in dataclasses.fields(kind)
+    }
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class Suite:
                 "precision": precision,
             },
             "layers": {"actor_layers": [256] * 4},
-            "training": {},
+            "training": {"critic_warmup_steps": 0},
             "num_env_steps": self.num_env_steps,
         }
         answer = measure("end_to_end", settings, self.threads)

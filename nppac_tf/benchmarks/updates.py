@@ -88,7 +88,11 @@ def project_agent(shape: Shape, prior: BehavioralPrior, precision: str) -> Nppac
         actor_layers=shape.actor_layers,
         critic_layers=shape.critic_layers,
         squash=shape.squash,
+        critic_layer_norm=False,
+        divergence="sampled",
         temperature=TEMPERATURE,
+        final_temperature=None,
+        policy_averaging=0,
         precision=precision,
     )
     return NppacAgent.for_task(task, prior, config)

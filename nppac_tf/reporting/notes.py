@@ -143,7 +143,8 @@ def _older(runs: Sequence[Run]) -> list[str]:
         without = [run.name for run in runs if run.assumed]
         told.append(
             f"config.json of {_listed(without)} is of an older version and lacks "
-            f"{_listed(name.rpartition('.')[2] for name in assumed)}: today's defaults are assumed."
+            f"{_listed(name.rpartition('.')[2] for name in assumed)}: what runs did before there "
+            "were these settings is assumed."
         )
     columns = [
         run.name

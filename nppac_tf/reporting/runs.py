@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nppac_tf import reports
-from nppac_tf.config import RunConfig
+from nppac_tf.config import RunConfig, before
 from nppac_tf.errors import UserError
 from nppac_tf.files import replace_file, write_text
 
@@ -33,7 +33,7 @@ class Run:
         planned_steps: Environment steps it was to make; None where unknown.
         table: Its evaluations, at rising `env_steps`; what is not finite is nan.
         versions: Of the packages it was made with.
-        assumed: Settings that config.json lacks, taken at today's defaults.
+        assumed: Settings that config.json lacks: what runs did before there were these is assumed.
     """
 
     path: pathlib.Path
@@ -217,9 +217,9 @@ def _describe(file: pathlib.Path) -> _Description:
     settings["demonstrations"] = source if _MINARI_ID.fullmatch(source) else _last_part(source)
     if fingerprint:
         settings["demonstrations.fingerprint"] = fingerprint[:12]
-    defaults = _flatten(RunConfig().to_dict())
-    assumed = tuple(name for name in defaults if "." in name and name not in settings)
-    settings |= {name: defaults[name] for name in assumed}
+    earlier = _flatten(before(RunConfig))
+    assumed = tuple(name for name in earlier if "." in name and name not in settings)
+    settings |= {name: earlier[name] for name in assumed}
     planned = settings.pop(_LENGTH)
     versions = content.get("versions")
     return _Description(

@@ -10,13 +10,26 @@ from nppac_tf.config import AgentConfig, PriorConfig, TrainingConfig
 from nppac_tf.priors import UniformPrior
 
 HORIZON = 40
-SMALL = {"actor_layers": (64, 64), "critic_layers": (64, 64), "discount": 0.95}
+SMALL = {
+    "actor_layers": (64, 64),
+    "critic_layers": (64, 64),
+    "squash": True,
+    "divergence": "sampled",
+    "critic_layer_norm": False,
+    "final_temperature": None,
+    "policy_averaging": 0,
+    "discount": 0.95,
+    "target_update_rate": 0.005,
+}
 LOOP = {
     "num_env_steps": 3200,
     "num_environments": 10,
     "steps_per_epoch": 400,
     "batch_size": 64,
     "pretraining_steps": 0,
+    "critic_warmup_steps": 0,
+    "n_step": 1,
+    "num_greedy_environments": 0,
     "eval_interval": 3200,
     "eval_episodes": 20,
 }

@@ -31,7 +31,6 @@ FLAGS = (
     "--num_environments=3",
     "--steps_per_epoch=60",
     "--critic_warmup_steps=120",
-    "--warmup_imitation",
     "--policy_averaging=100",
     "--eval_interval=120",
     "--eval_episodes=3",

@@ -33,6 +33,7 @@ SMALL = (
     "--eval_episodes=2",
     "--checkpoint_interval=100",
     "--pretraining_steps=50",
+    "--critic_warmup_steps=0",
     "--batch_size=16",
     "--prior_cache=none",
 )

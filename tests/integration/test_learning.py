@@ -25,7 +25,10 @@ def test_the_agent_starts_near_the_demonstrators_and_beats_them():
             task,
             prior,
             AgentConfig(
-                actor_layers=(64, 64), critic_layers=(64, 64), temperature=0.05, discount=0.95
+                actor_layers=(64, 64),
+                critic_layers=(64, 64),
+                temperature=0.05,
+                final_temperature=None,
             ),
             seed=0,
         )
@@ -40,6 +43,7 @@ def test_the_agent_starts_near_the_demonstrators_and_beats_them():
                 batch_size=64,
                 pretraining_steps=1000,
                 pretraining_batch_size=64,
+                critic_warmup_steps=400,
                 eval_interval=400,
                 eval_episodes=20,
             ),

@@ -86,6 +86,7 @@ def test_an_agent_learns_in_it(task, demonstrations, prior_file, place):
         num_environments=4,
         steps_per_epoch=100,
         pretraining_steps=800,
+        critic_warmup_steps=0,
         batch_size=64,
         eval_interval=200,
         eval_episodes=4,

@@ -23,7 +23,6 @@ BLOCK = re.compile(r"<!-- (run|file): (\S+) -->\n```python\n(.*?)\n```\n", re.DO
 BUDGETS = (
     (re.compile(r"num_episodes=\d+"), "num_episodes=2"),
     (re.compile(r"num_steps=\d+_000"), "num_steps=60"),
-    (re.compile(r"critic_warmup_steps=\d+_000"), "critic_warmup_steps=20"),
     (re.compile(r"range\([\d_]+\)"), "range(20)"),
 )
 SMALL = {
@@ -34,6 +33,7 @@ SMALL = {
         "steps_per_epoch": 20,
         "batch_size": 16,
         "pretraining_steps": 60,
+        "critic_warmup_steps": 20,
         "eval_interval": 40,
         "eval_episodes": 2,
         "checkpoint_interval": 40,

@@ -108,7 +108,7 @@ np.save(output, policy.action(ts.restart(tf.constant(observations), len(observat
     [(True, True, ""), (False, False, ""), (False, True, "nppac_tf.networks")],
 )
 def test_policy_saver_saves_and_tf_agents_loads(tmp_path, greedy, squash, module):
-    config = AgentConfig(actor_layers=(8,), critic_layers=(8,), squash=squash)
+    config = AgentConfig((8,), (8,), squash=squash, divergence="sampled")
     agent = NppacAgent.for_task(fakes.FakeTask.of(D), fakes.LinearPrior(D, A), config)
     scale = agent.actor_network._log_scale_layer
     scale.bias.assign(tf.fill([A], -20.0))  # The samples are the mean, or they could not be told.
@@ -144,7 +144,7 @@ def folder(tmp_path_factory):
         "--num_inducing_points=10 --max_fit_iterations=2 --scale_floor=0.1 --prior_cache=none "
         "--actor_layers=8 --critic_layers=8 --num_environments=2 --steps_per_epoch=50 "
         "--eval_interval=50 --num_env_steps=50 --eval_episodes=1 --checkpoint_interval=50 "
-        "--pretraining_steps=5 --batch_size=8 --output_dir=run",
+        "--pretraining_steps=5 --critic_warmup_steps=0 --batch_size=8 --output_dir=run",
         folder,
     )
     return folder

@@ -70,6 +70,7 @@ FLAGFILES = {
 --eval_interval=40
 --eval_episodes=2
 --checkpoint_interval=40
+--critic_warmup_steps=0
 --num_env_steps=200
 """,
     "near.flags": "--temperature=1.0\n",

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 
@@ -23,7 +24,7 @@ LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 3.0], np.float32)
 OBSERVATION_SPEC = tf.TensorSpec([D], tf.float32, "observation")
 ACTION_SPEC = tensor_spec.BoundedTensorSpec([A], tf.float32, LOW, HIGH, "action")
 TIME_STEP_SPEC = ts.time_step_spec(OBSERVATION_SPEC)
-TINY = {"actor_layers": (8,), "critic_layers": (8,)}
+TINY = {"actor_layers": (8,), "critic_layers": (8,), "final_temperature": None}
 
 
 def adam(learning_rate=1e-2):
@@ -297,7 +298,9 @@ def test_without_an_optimizer_the_temperature_stays():
 
 
 def test_an_annealed_temperature_falls_geometrically_and_stays():
-    config = AgentConfig(temperature=0.4, final_temperature=0.1, annealing_updates=4, **TINY)
+    config = AgentConfig(
+        **TINY | {"temperature": 0.4, "final_temperature": 0.1, "annealing_updates": 4}
+    )
     agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
     batch = batch_of(transitions(), agent.prior)
     agent.update(batch, learn_policy=False)
@@ -308,6 +311,16 @@ def test_an_annealed_temperature_falls_geometrically_and_stays():
 
 
 # Ensembles of critics.
+
+
+def test_a_temperature_that_is_tuned_is_not_annealed():
+    config = AgentConfig(**TINY | {"target_kl": 1e-3, "final_temperature": 1e-9})
+    agent = NppacAgent.for_task(
+        fakes.FakeTask.of(), fakes.LinearPrior(D, A), dataclasses.replace(config, temperature=0.4)
+    )
+    for seed in range(3):
+        agent.train(transitions(seed))
+    assert float(agent._log_alpha) > math.log(0.4)  # The KL is above its target.
 
 
 def test_each_member_has_weights_and_a_target_of_its_own():
@@ -514,7 +527,7 @@ def test_an_update_compiled_by_xla_is_the_plain_one(squash, monkeypatch):
     # XLA has random numbers of its own: give both the same.
     monkeypatch.setattr(samplers, "normal", normal)
     prior = fakes.LinearPrior(D, A)
-    config = AgentConfig(squash=squash, target_kl=2.0, critic_layer_norm=True, **TINY)
+    config = AgentConfig(squash=squash, divergence="sampled", target_kl=2.0, **TINY)
     compiled, plain = (
         NppacAgent.for_task(fakes.FakeTask.of(), prior, config, seed=5) for _ in range(2)
     )
@@ -676,7 +689,9 @@ def test_the_policy_acts_within_the_tasks_bounds():
 
 def test_the_closed_form_needs_a_plain_gaussian():
     prior = fakes.LinearPrior(3, 2)
-    squashing = NppacAgent.for_task(fakes.FakeTask.of(), prior, AgentConfig(squash=True))
+    squashing = NppacAgent.for_task(
+        fakes.FakeTask.of(), prior, AgentConfig(squash=True, divergence="sampled")
+    )
     squashing._divergence = "closed_form"
     states = tf.zeros([2, 3])
     with pytest.raises(ValueError, match=r"sampled unless .*; got SquashedGaussian"):

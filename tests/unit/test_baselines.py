@@ -11,7 +11,13 @@ from nppac_tf.priors import PriorStatistics, UniformPrior
 from nppac_tf.replay import Batch
 
 D, A, B = 3, 2, 16
-TINY = {"actor_layers": (8,), "critic_layers": (8,), "squash": False}
+TINY = {
+    "actor_layers": (8,),
+    "critic_layers": (8,),
+    "squash": False,
+    "divergence": "sampled",
+    "final_temperature": None,
+}
 
 
 def batch(prior):

@@ -56,21 +56,24 @@ from nppac_tf.errors import UserError
         (lambda: AgentConfig(num_target_critics=0), "num_target_critics must be from 1"),
         (lambda: AgentConfig(final_temperature=0.0), "final_temperature must be positive"),
         (
-            lambda: AgentConfig(final_temperature=0.1, target_kl=1.0),
-            "final_temperature must be none with a target_kl",
+            lambda: AgentConfig(algorithm="awac"),
+            "final_temperature must be none with algorithm awac; got 0.005",
         ),
         (lambda: AgentConfig(annealing_updates=0), "annealing_updates must be at least 1; got 0"),
         (
-            lambda: AgentConfig(algorithm="awac", target_kl=1.0),
+            lambda: AgentConfig(algorithm="awac", target_kl=1.0, final_temperature=None),
             "target_kl must be none with algorithm awac; got 1.0",
         ),
         (lambda: AgentConfig(precision="half"), "precision must be one of float32, bfloat16, auto"),
         (lambda: TrainingConfig(policy_interval=0), "policy_interval must be at least 1; got 0"),
         (
             lambda: TrainingConfig(num_environments=3, num_greedy_environments=3),
-            r"num_greedy_environments must be below num_environments \(3\), .*; got 3",
+            r"num_greedy_environments must be none, or .* below num_environments \(3\), .*; got 3",
         ),
-        (lambda: TrainingConfig(num_greedy_environments=-1), "must be at least 0; got -1"),
+        (
+            lambda: TrainingConfig(num_greedy_environments=-1),
+            "num_greedy.* must be .* at least 0 .*; got -1",
+        ),
         (lambda: TrainingConfig(n_step=0), "n_step must be at least 1; got 0"),
         (
             lambda: TrainingConfig(demonstration_share=0.001),
@@ -95,13 +98,13 @@ from nppac_tf.errors import UserError
             "critic_warmup_steps must be 0 with offline_updates alone",
         ),
         (
-            lambda: RunConfig(agent=AgentConfig(algorithm="cloning")),
+            lambda: RunConfig(agent=AgentConfig(algorithm="cloning", final_temperature=None)),
             "pretraining_steps must be 0 with algorithm cloning",
         ),
         (
             lambda: RunConfig(
                 prior=PriorConfig(prior="uniform"),
-                agent=AgentConfig(algorithm="cloning"),
+                agent=AgentConfig(algorithm="cloning", final_temperature=None),
                 training=TrainingConfig(pretraining_steps=0),
             ),
             "prior must be one that is fitted with algorithm cloning, .*; got 'uniform'",
@@ -159,7 +162,8 @@ def test_an_archived_configuration_may_lack_what_came_later():
     config = RunConfig(task="door-binary", agent=AgentConfig(temperature=0.3))
     values = config.to_dict()
     del values["agent"]["precision"], values["training"]["n_step"], values["reward"]
-    assert RunConfig.from_dict(values, archived=True) == config
+    earlier = dataclasses.replace(config, training=TrainingConfig(n_step=1))
+    assert RunConfig.from_dict(values, archived=True) == earlier
     with pytest.raises(UserError, match="of this version"):
         RunConfig.from_dict(values)
     values["agent"]["no_such_field"] = 1
@@ -200,3 +204,8 @@ def test_an_unscaled_configuration_differs_in_the_rescaling_alone():
     assert PriorConfig(kernel="rbf", fixed_scale=0.1).unscaled() == PriorConfig(kernel="rbf")
     rescaled = PriorConfig(kernel="rbf", scale_factor=0.3, scale_floor=0.1)
     assert rescaled.unscaled() == PriorConfig(kernel="rbf")
+
+
+def test_half_of_the_environments_are_greedy():
+    assert TrainingConfig(num_environments=5).greedy_environments == 2
+    assert TrainingConfig(num_greedy_environments=0).greedy_environments == 0

@@ -511,7 +511,7 @@ def write_class_run(folder, name, seed, times, steps=2000, reached=0.9, prior=No
     folder.mkdir(parents=True)
     base = RunConfig(
         prior=PriorConfig(prior=name, prior_seed=10 + seed, **prior or {}),
-        training=TrainingConfig(seed=seed, num_env_steps=steps, **training),
+        training=TrainingConfig(seed=seed, num_env_steps=steps, critic_warmup_steps=0, **training),
     )
     (folder / "config.json").write_text(json.dumps({"config": base.to_dict()}))
     rows = [

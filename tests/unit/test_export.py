@@ -44,7 +44,13 @@ print(*sorted(heavy & {name.split(".")[0] for name in sys.modules}))
 
 
 def agent_with(squash=True, prior=None):
-    config = AgentConfig(actor_layers=(8, 8), critic_layers=(8,), squash=squash)
+    config = AgentConfig(
+        actor_layers=(8, 8),
+        critic_layers=(8,),
+        squash=squash,
+        divergence="sampled",
+        policy_averaging=0,
+    )
     prior = prior or fakes.LinearPrior(D, A)
     return NppacAgent.for_task(fakes.FakeTask.of(D), prior, config, seed=3)
 

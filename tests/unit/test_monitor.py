@@ -1,3 +1,5 @@
+import dataclasses
+
 import fakes
 import numpy as np
 import pytest
@@ -16,8 +18,8 @@ STATES = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
 UNSQUASHED = AgentConfig(
     actor_layers=(8,), critic_layers=(8,), squash=False, divergence="closed_form", temperature=0.3
 )
-SAMPLED = AgentConfig(actor_layers=(8,), critic_layers=(8,), squash=False, temperature=0.3)
-SQUASHED = AgentConfig(actor_layers=(8,), critic_layers=(8,), temperature=0.3)
+SAMPLED = dataclasses.replace(UNSQUASHED, divergence="sampled")
+SQUASHED = dataclasses.replace(SAMPLED, squash=True)
 CONFIGS = pytest.mark.parametrize(
     "config", [UNSQUASHED, SAMPLED, SQUASHED], ids=["closed_form", "sampled", "squashed"]
 )

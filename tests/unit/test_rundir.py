@@ -118,8 +118,8 @@ def test_a_run_is_resumed_as_it_was(directory):
             r"actor_layers must be \(8,\) to resume .*; got \(8, 9\)",
         ),
         (
-            {"training": TrainingConfig(num_env_steps=10)},
-            "num_env_steps must be 50000 or more to resume .*; got 10",
+            {"training": TrainingConfig(num_env_steps=10_000)},
+            "num_env_steps must be 50000 or more to resume .*; got 10000",
         ),
         (
             {"training": TrainingConfig(seed=1), "reward": "negative"},

@@ -17,7 +17,7 @@ HEADER = "env_steps,updates,eval/return\r\n"
 def config(tmp_path):
     episodes = [(np.zeros((5, 3)), np.zeros((5, 1)))] * 2
     save_demonstrations(Demonstrations.from_episodes(episodes), tmp_path / "expert.npz")
-    training = TrainingConfig(num_env_steps=2000, seed=7)
+    training = TrainingConfig(num_env_steps=2000, critic_warmup_steps=0, seed=7)
     demonstrations = str(tmp_path / "expert.npz")
     return RunConfig(task="Pendulum-v1", demonstrations=demonstrations, training=training)
 
@@ -98,7 +98,7 @@ def test_a_method_that_cannot_begin_is_found(run, change, message):
 def test_a_run_of_another_configuration_is_found(run):
     begin(run)
     other = dataclasses.replace(run.config, agent=AgentConfig(temperature=0.7))
-    with pytest.raises(UserError, match=r"temperature must be 0\.1 to resume .*seed7; got 0\.7"):
+    with pytest.raises(UserError, match=r"temperature must be 0\.5 to resume .*seed7; got 0\.7"):
         plan.check([run._replace(config=other)])
 
 

@@ -43,6 +43,7 @@ def run(task, tmp_path):
             steps_per_epoch=40,
             batch_size=8,
             pretraining_steps=5,
+            critic_warmup_steps=0,
             eval_interval=40,
             eval_episodes=2,
             checkpoint_interval=40,

@@ -34,8 +34,12 @@ CONFIG = TrainingConfig(
     eval_episodes=2,
     checkpoint_interval=20,
     seed=3,
+    n_step=1,
+    num_greedy_environments=0,
+    pretraining_noise=0.0,
+    critic_warmup_steps=0,
 )
-TINY = AgentConfig(actor_layers=(4,), critic_layers=(4,), target_kl=1.0)
+TINY = AgentConfig(actor_layers=(4,), critic_layers=(4,), target_kl=1.0, policy_averaging=0)
 CLOCKS = ("wall_seconds", "train/updates_per_second")
 
 
@@ -344,7 +348,9 @@ def test_a_parameter_that_is_not_finite_is_never_saved(
 
 
 def test_the_actor_waits_until_the_critics_are_warm(task, demonstrations):
-    config = dataclasses.replace(CONFIG, critic_warmup_steps=20, num_env_steps=40)
+    config = dataclasses.replace(
+        CONFIG, critic_warmup_steps=20, warmup_imitation=False, num_env_steps=40
+    )
     agent = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
     recorder, seen = Recorder(), []
 
@@ -522,7 +528,7 @@ def test_returns_over_several_steps_are_stored(task):
     # Two environments, five steps: the state after three steps, or after those that are left.
     after = [0 + 4, 1 + 4, 2 + 4, 3 + 4, 8, 9, 8, 9, 8, 9]
     np.testing.assert_array_equal(three[:, 6:8], one[after, 6:8])
-    weights = [0.99**2] * 6 + [0.99] * 2 + [1.0] * 2
+    weights = [0.97**2] * 6 + [0.97] * 2 + [1.0] * 2
     np.testing.assert_allclose(three[:, 5], weights, rtol=1e-6)
 
 
