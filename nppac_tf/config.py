@@ -201,12 +201,12 @@ class AgentConfig:
         "KL from the prior by one sample, or in closed form (needs --nosquash).",
         DIVERGENCES,
     )
-    temperature: float = _option(0.5, "Weight alpha of the KL term: its value, or its start.")
+    temperature: float = _option(0.1, "Weight alpha of the KL term: its value, or its start.")
     target_kl: float | None = _option(
         None, "If given, alpha is tuned to hold the mean KL at this many nats."
     )
     final_temperature: float | None = _option(
-        0.005,
+        0.02,
         "Alpha goes to this value, geometrically, over --annealing_updates, unless a --target_kl "
         "tunes it; none to stay.",
         before=None,

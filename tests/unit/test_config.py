@@ -57,7 +57,7 @@ from nppac_tf.errors import UserError
         (lambda: AgentConfig(final_temperature=0.0), "final_temperature must be positive"),
         (
             lambda: AgentConfig(algorithm="awac"),
-            "final_temperature must be none with algorithm awac; got 0.005",
+            "final_temperature must be none with algorithm awac; got 0.02",
         ),
         (lambda: AgentConfig(annealing_updates=0), "annealing_updates must be at least 1; got 0"),
         (
