@@ -68,7 +68,9 @@ def _evaluate(source: str, video: pathlib.Path | None) -> None:
             number = min(_VIDEO_EPISODES.value, _NUM_EPISODES.value)
             with progress.ProgressDisplay() as display, display.busy(f"Filming {number} episodes"):
                 evaluation.evaluate(policy, task, number, _SEED.value, on_frame=on_frame)
-    episodes = evaluation.evaluate(policy, task, _NUM_EPISODES.value, _SEED.value)
+    episodes = evaluation.evaluate(
+        policy, task, _NUM_EPISODES.value, _SEED.value, record=source == "run"
+    )
     intervals = episodes.intervals()
     progress.print_table(
         f"{name} on {task.name}, {_NUM_EPISODES.value} episodes, seed {_SEED.value}",
@@ -79,6 +81,19 @@ def _evaluate(source: str, video: pathlib.Path | None) -> None:
             if not math.isnan(mean)
         ],
     )
+    if source == "run":
+        _foretell(episodes)
+
+
+def _foretell(episodes: Any) -> None:
+    """Says whether the run's prior was unsure, where they began, of the episodes that failed."""
+    from nppac_tf import foresight, priors, rundir
+
+    path = rundir.RunDirectory(path_flags.require_run("run")).prior
+    if path.exists():
+        seen = foresight.Foresight.of(priors.load_prior(path), episodes)
+        if seen is not None:
+            print(seen.sentence())
 
 
 def _load_prior() -> tuple[str, Callable[[Any], Any], Any]:

@@ -88,7 +88,8 @@ def test_c8_puts_runs_of_two_classes_together(launchers):
         folder = launchers.folder / "runs" / name
         folder.mkdir(parents=True)
         config = RunConfig(
-            prior=PriorConfig(prior=name), training=TrainingConfig(num_env_steps=1000, critic_warmup_steps=0)
+            prior=PriorConfig(prior=name),
+            training=TrainingConfig(num_env_steps=1000, critic_warmup_steps=0),
         )
         (folder / "config.json").write_text(json.dumps({"config": config.to_dict()}))
         rows = [f"{1000 * index},1.0,{time}" for index, time in enumerate(times)]

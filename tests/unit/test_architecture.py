@@ -41,7 +41,8 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     )
     | frozenset(
-        {"collection", "learning", "metrics", "monitor", "reports", "rundir", "training", "video"}
+        {"collection", "foresight", "learning", "metrics", "monitor", "reports", "rundir"}
+        | {"training", "video"}
     )
     | frozenset({"reporting"}),
     frozenset({"runs", "sweeps"}),
