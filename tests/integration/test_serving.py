@@ -108,7 +108,7 @@ np.save(output, policy.action(ts.restart(tf.constant(observations), len(observat
     [(True, True, ""), (False, False, ""), (False, True, "nppac_tf.networks")],
 )
 def test_policy_saver_saves_and_tf_agents_loads(tmp_path, greedy, squash, module):
-    config = AgentConfig((8,), (8,), squash=squash, divergence="sampled")
+    config = AgentConfig((8,), (8,), squash=squash, divergence="sampled", policy_averaging=0)
     agent = NppacAgent.for_task(fakes.FakeTask.of(D), fakes.LinearPrior(D, A), config)
     scale = agent.actor_network._log_scale_layer
     scale.bias.assign(tf.fill([A], -20.0))  # The samples are the mean, or they could not be told.
