@@ -7,7 +7,8 @@ python launch/evaluate.py --demonstrations=embedded:pen --video=demonstrations.g
 
 The mean action is taken; demonstrations are replayed, open loop, from where they began. A is the
 share of episodes that reach the goal, B the share of time at the goal, and final success the share
-of episodes that end there. A video shows the first episodes.
+of episodes that end there. Of a run it also says whether its prior was unsure, where they began, of
+the episodes that failed. A video shows the first episodes.
 """
 
 import contextlib

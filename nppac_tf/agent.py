@@ -204,7 +204,7 @@ class NppacAgent(BatchSacAgent):
             actor_value=config.actor_value,
             kl_in_target=config.kl_in_target,
             target_kl=config.target_kl,
-            final_temperature=config.final_temperature if config.target_kl is None else None,
+            final_temperature=config.final_temperature if config.anneals else None,
             annealing_updates=config.annealing_updates,
             policy_averaging=config.policy_averaging,
             initial_log_alpha=math.log(config.temperature),

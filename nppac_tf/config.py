@@ -207,8 +207,8 @@ class AgentConfig:
     )
     final_temperature: float | None = _option(
         0.02,
-        "Alpha goes to this value, geometrically, over --annealing_updates, unless a --target_kl "
-        "tunes it; none to stay.",
+        "Alpha of N-PPAC goes to this value, geometrically, over --annealing_updates, unless a "
+        "--target_kl tunes it; none to stay.",
         before=None,
     )
     annealing_updates: int = _option(
@@ -251,9 +251,12 @@ class AgentConfig:
         if self.target_kl is not None:
             _require_positive("target_kl", self.target_kl)
         if self.algorithm != "nppac":
-            for name in ("target_kl", "final_temperature"):
-                value = getattr(self, name)
-                _require(value is None, name, f"none with algorithm {self.algorithm}", value)
+            _require(
+                self.target_kl is None,
+                "target_kl",
+                f"none with algorithm {self.algorithm}",
+                self.target_kl,
+            )
         if self.final_temperature is not None:
             _require_positive("final_temperature", self.final_temperature)
         _require(
@@ -270,6 +273,12 @@ class AgentConfig:
             "in (0, 1]",
             self.target_update_rate,
         )
+
+    @property
+    def anneals(self) -> bool:
+        """Whether alpha goes to `final_temperature`."""
+        tuned = self.target_kl is not None
+        return self.algorithm == "nppac" and self.final_temperature is not None and not tuned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,9 +370,10 @@ class TrainingConfig:
             "seed",
         ):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        if self.num_greedy_environments is None:
+            object.__setattr__(self, "num_greedy_environments", self.num_environments // 2)
         _require(
-            self.num_greedy_environments is None
-            or 0 <= self.num_greedy_environments < self.num_environments,
+            0 <= (self.num_greedy_environments or 0) < self.num_environments,
             "num_greedy_environments",
             f"none, or at least 0 and below num_environments ({self.num_environments}), "
             "or nothing explores",
@@ -372,7 +382,7 @@ class TrainingConfig:
         _require(
             self.num_env_steps == 0 or self.critic_warmup_steps < self.num_env_steps,
             "critic_warmup_steps",
-            f"below num_env_steps ({self.num_env_steps}), or the actor never learns",
+            f"below num_env_steps ({self.num_env_steps}), or the actor never learns (0 for none)",
             self.critic_warmup_steps,
         )
         _require(
@@ -426,13 +436,6 @@ class TrainingConfig:
                 f"a multiple of steps_per_epoch ({self.steps_per_epoch})",
                 getattr(self, name),
             )
-
-    @property
-    def greedy_environments(self) -> int:
-        """`num_greedy_environments`, or the half that None stands for."""
-        if self.num_greedy_environments is None:
-            return self.num_environments // 2
-        return self.num_greedy_environments
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from scipy import stats
 from nppac_tf.evaluation import Episodes
 from nppac_tf.priors import BehavioralPrior
 
+_SIGNIFICANT = 0.05
 _FEWEST = 3  # Failures, and successes: with fewer the ranks say nothing.
 
 
@@ -35,7 +36,7 @@ class Foresight(NamedTuple):
 
     @classmethod
     def of(cls, prior: BehavioralPrior, episodes: Episodes) -> Self | None:
-        """None where there is nothing to foretell: without a success, or with one outcome alone.
+        """None of a prior that is not informative, or with under three failures or successes.
 
         Args:
             prior: pi0 that the policy was trained with.
@@ -54,9 +55,10 @@ class Foresight(NamedTuple):
     def sentence(self) -> str:
         """What a user is told of it."""
         unsure, sure = self.failures(0.1, surest=False), self.failures(0.5, surest=True)
+        told = "tells" if self.p_value < _SIGNIFICANT else "does not surely tell"
         return (
-            "The prior's uncertainty at the first observation tells failures from successes with "
-            f"AUROC {self.auroc:.2f} (p {self.p_value:.1g}): of the {unsure[1]} episodes that it "
+            f"The prior's uncertainty at the first observation {told} failures from successes: "
+            f"AUROC {self.auroc:.2f} (p {self.p_value:.1g}); of the {unsure[1]} episodes that it "
             f"was least sure of {unsure[0]} failed, of the {sure[1]} surest {sure[0]}."
         )
 

@@ -145,7 +145,9 @@ class _Loop:
         self._learner = Learner(agent, self.replay, config, expert_replay)
         if expert is not None and expert_replay is not None:
             expert_replay.add(self._learner.with_statistics(expert, stride=config.n_step))
-        self._collector = Collector(agent, environments, config.seed, config.greedy_environments)
+        self._collector = Collector(
+            agent, environments, config.seed, config.num_greedy_environments or 0
+        )
         self._policy = evaluation.as_policy_function(agent.policy)
 
         self._env_steps = 0

@@ -27,10 +27,13 @@ from nppac_tf.priors.base import BehavioralPrior, FixedScalePrior
 
 DECADES = 3.0
 TOLERANCE = 0.1
+_PAPER = AgentConfig(
+    squash=False, divergence="sampled", critic_layer_norm=False, policy_averaging=0
+)
 _ACTORS: Mapping[str, AgentConfig] = {
-    "gaussian_closed_form": AgentConfig(squash=False, divergence="closed_form"),
-    "gaussian_sampled": AgentConfig(squash=False, divergence="sampled"),
-    "squashed_sampled": AgentConfig(squash=True, divergence="sampled"),
+    "gaussian_closed_form": dataclasses.replace(_PAPER, divergence="closed_form"),
+    "gaussian_sampled": _PAPER,
+    "squashed_sampled": dataclasses.replace(_PAPER, squash=True),
 }
 
 

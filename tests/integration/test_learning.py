@@ -28,7 +28,6 @@ def test_the_agent_starts_near_the_demonstrators_and_beats_them():
                 actor_layers=(64, 64),
                 critic_layers=(64, 64),
                 temperature=0.05,
-                final_temperature=None,
             ),
             seed=0,
         )

@@ -55,10 +55,6 @@ from nppac_tf.errors import UserError
         ),
         (lambda: AgentConfig(num_target_critics=0), "num_target_critics must be from 1"),
         (lambda: AgentConfig(final_temperature=0.0), "final_temperature must be positive"),
-        (
-            lambda: AgentConfig(algorithm="awac"),
-            "final_temperature must be none with algorithm awac; got 0.02",
-        ),
         (lambda: AgentConfig(annealing_updates=0), "annealing_updates must be at least 1; got 0"),
         (
             lambda: AgentConfig(algorithm="awac", target_kl=1.0, final_temperature=None),
@@ -164,6 +160,22 @@ def test_an_archived_configuration_may_lack_what_came_later():
     del values["agent"]["precision"], values["training"]["n_step"], values["reward"]
     earlier = dataclasses.replace(config, training=TrainingConfig(n_step=1))
     assert RunConfig.from_dict(values, archived=True) == earlier
+    parts = {"agent": AgentConfig, "training": TrainingConfig}
+    gone = {
+        "agent": {"final_temperature": None, "policy_averaging": 0},
+        "training": {
+            "n_step": 1,
+            "num_greedy_environments": 0,
+            "pretraining_noise": 0.0,
+            "critic_warmup_steps": 0,
+            "warmup_imitation": False,
+        },
+    }
+    for part, fields in gone.items():
+        for name, was in fields.items():
+            values[part].pop(name, None)
+            assert getattr(parts[part](), name) != was
+            assert getattr(getattr(RunConfig.from_dict(values, True), part), name) == was
     with pytest.raises(UserError, match="of this version"):
         RunConfig.from_dict(values)
     values["agent"]["no_such_field"] = 1
@@ -207,5 +219,5 @@ def test_an_unscaled_configuration_differs_in_the_rescaling_alone():
 
 
 def test_half_of_the_environments_are_greedy():
-    assert TrainingConfig(num_environments=5).greedy_environments == 2
-    assert TrainingConfig(num_greedy_environments=0).greedy_environments == 0
+    assert TrainingConfig(num_environments=5).num_greedy_environments == 2
+    assert TrainingConfig(num_greedy_environments=0).num_greedy_environments == 0

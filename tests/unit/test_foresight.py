@@ -36,7 +36,8 @@ def test_a_prior_that_is_less_sure_of_what_fails():
     assert seen.failures(0.5, surest=False) == (3, 4)
     assert seen.failures(0.5, surest=True) == (0, 4)
     assert seen.failures(0.01, surest=False) == (1, 1)
-    assert "AUROC 1.00 (p 0.03): of the 1 episodes" in seen.sentence()
+    assert "observation tells failures" in seen.sentence()
+    assert "AUROC 1.00 (p 0.03); of the 1 episodes" in seen.sentence()
     assert seen.sentence().endswith("least sure of 1 failed, of the 4 surest 0.")
 
 
@@ -46,6 +47,7 @@ def test_the_share_of_ordered_pairs_with_ties():
     seen = Foresight.of(PRIOR, episodes(starts, ~failed))
     pairs = np.sign(starts[failed][:, None] - starts[~failed][None, :])
     assert seen.auroc == pytest.approx(np.mean((pairs + 1) / 2))
+    assert "observation does not surely tell" in seen.sentence()
     np.testing.assert_array_equal(seen.failed, failed)
     np.testing.assert_array_equal(seen.uncertainty, starts)
 
