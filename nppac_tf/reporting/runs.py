@@ -17,6 +17,7 @@ from nppac_tf.files import replace_file, write_text
 
 SEED, PRIOR_SEED = "training.seed", "prior.prior_seed"
 _LENGTH = "training.num_env_steps"
+_OF_NO_EFFECT = "training.checkpoint_interval"
 _MINARI_ID = re.compile(r"minari:[\w-]+(/[\w-]+)*-v\d+", re.ASCII)
 
 
@@ -221,6 +222,8 @@ def _describe(file: pathlib.Path) -> _Description:
     assumed = tuple(name for name in earlier if "." in name and name not in settings)
     settings |= {name: earlier[name] for name in assumed}
     planned = settings.pop(_LENGTH)
+    settings.pop(_OF_NO_EFFECT, None)
+    _resolve(settings)
     versions = content.get("versions")
     return _Description(
         task,
@@ -230,6 +233,15 @@ def _describe(file: pathlib.Path) -> _Description:
         _flatten(versions) if isinstance(versions, dict) else {},
         assumed,
     )
+
+
+def _resolve(settings: dict[str, str]) -> None:
+    """Writes what a setting meant in place of one that stands for it, so that like equals like."""
+    greedy, environments = "training.num_greedy_environments", settings["training.num_environments"]
+    if settings[greedy] == "null" and re.fullmatch(r"[0-9]{1,9}", environments):
+        settings[greedy] = str(int(environments) // 2)
+    if settings["agent.final_temperature"] == "null":
+        settings["agent.annealing_updates"] = "null"
 
 
 def _read_json(file: pathlib.Path) -> dict[str, Any]:
