@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nppac_tf.environments import make_task
     from nppac_tf.errors import UserError
     from nppac_tf.evaluation import evaluate
-    from nppac_tf.export import export_policy
+    from nppac_tf.export import export_policy, load_policy
     from nppac_tf.priors import (
         BayesianNetworkPrior,
         BehavioralPrior,
@@ -71,6 +71,7 @@ __all__ = [
     "export_policy",
     "fit_prior",
     "load_demonstrations",
+    "load_policy",
     "load_prior",
     "make_task",
     "save_demonstrations",
@@ -102,6 +103,7 @@ _HOME_OF = {
     "evaluate": "nppac_tf.evaluation",
     "export_policy": "nppac_tf.export",
     "load_demonstrations": "nppac_tf.demonstrations",
+    "load_policy": "nppac_tf.export",
     "load_prior": "nppac_tf.priors",
     "make_task": "nppac_tf.environments",
     "save_demonstrations": "nppac_tf.demonstrations",

@@ -48,6 +48,7 @@ ROOT_FILES = (
     "MODULE.bazel",
     "Makefile",
     "README.md",
+    "docs/recipe.md",
     "pyproject.toml",
     "requirements.txt",
     "requirements_lock.txt",

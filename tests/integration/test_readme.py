@@ -1,4 +1,4 @@
-"""The programs of README.md, run as they stand but for their budgets.
+"""The programs of README.md and docs/, run as they stand but for their budgets.
 
 A comment above a block says what it is: `<!-- run: NAME -->` a program, `<!-- file: NAME -->` a
 file that it needs. What a program reads beyond that is made here.
@@ -14,11 +14,13 @@ import gymnasium
 import numpy as np
 import pytest
 
+from nppac_tf import NppacAgent, UniformPrior, export_policy, make_task
 from nppac_tf.config import AgentConfig, PriorConfig, TrainingConfig
 from nppac_tf.demonstrations import load_demonstrations
 from nppac_tf.export import load_metadata
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "docs/recipe.md")
 BLOCK = re.compile(r"<!-- (run|file): (\S+) -->\n```python\n(.*?)\n```\n", re.DOTALL)
 BUDGETS = (
     (re.compile(r"num_episodes=\d+"), "num_episodes=2"),
@@ -42,11 +44,15 @@ SMALL = {
 
 
 def test_no_placeholder_is_left():
-    assert "@@" not in README.read_text(encoding="utf-8")
+    assert "@@" not in text_of_pages()
+
+
+def text_of_pages():
+    return "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def blocks(kind):
-    found = BLOCK.findall(README.read_text(encoding="utf-8"))
+    found = BLOCK.findall(text_of_pages())
     return {name: text for block_kind, name, text in found if block_kind == kind}
 
 
@@ -61,7 +67,7 @@ def small_defaults(monkeypatch):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder to run in, with the README's files; what they import is forgotten afterwards."""
+    """A folder to run in, with the pages' files; what they import is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name, text in blocks("file").items():
@@ -74,7 +80,7 @@ def place(tmp_path, monkeypatch):
 
 def run(name):
     """Runs a program with small budgets; returns its variables."""
-    program = blocks("run")[name]
+    program = blocks("run")[name].replace("pen2_sparse.npy", "embedded:pen")
     for pattern, replacement in BUDGETS:
         program = pattern.sub(replacement, program)
     pathlib.Path("program.py").write_text(program)
@@ -87,8 +93,8 @@ def summary_in(output):
 
 
 def test_every_program_is_run_here():
-    assert blocks("run").keys() == {"program", "own_environment", "tf_agents"}
-    unmarked = BLOCK.sub("", README.read_text(encoding="utf-8"))
+    assert blocks("run").keys() == {"program", "own_environment", "tf_agents", "far_goals"}
+    unmarked = BLOCK.sub("", text_of_pages())
     assert "import nppac_tf" not in unmarked
 
 
@@ -130,3 +136,17 @@ def test_a_tf_agents_program(capsys):
     assert 0 <= summary_in(capsys.readouterr().out)["eval/any_success"] <= 1
     pairs = next(variables["batches"])[0]
     assert not pairs.is_boundary()[:, 0].numpy().any()
+
+
+def test_how_far_goals_fail(place, capsys):
+    task = make_task("pen-binary")
+    prior = UniformPrior(task.observation_size, len(task.action_low))
+    agent = NppacAgent.for_task(
+        task, prior, AgentConfig(actor_layers=(16,), critic_layers=(16,), divergence="sampled")
+    )
+    export_policy(agent, place / "runs/trial/policy", task)
+    variables = run("far_goals")
+    failed, far = variables["failed"], variables["far"]
+    assert failed.shape == far.shape == (2,)
+    printed = f"failed: {(failed & far).sum()} of {far.sum()} far goals, {(failed & ~far).sum()}"
+    assert printed in capsys.readouterr().out
