@@ -32,7 +32,7 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
-from nppac_tf import divergences
+from nppac_tf import agent_arguments, divergences
 from nppac_tf.batch_sac import BatchSacAgent
 from nppac_tf.config import AgentConfig
 from nppac_tf.networks import ActorNetwork, CriticEnsemble, CriticNetwork, make_critics
@@ -119,15 +119,11 @@ class NppacAgent(BatchSacAgent):
         name: str = "NppacAgent",
         **kwargs: Any,
     ) -> None:
-        _check_prior(prior, time_step_spec, action_spec)
-        _check_choices(divergence, actor_value, num_target_critics)
-        _check_temperature(target_kl, target_entropy, final_temperature, annealing_updates)
-        if policy_averaging < 0:
-            raise ValueError(f"policy_averaging must be at least 0; got {policy_averaging}")
-        if target_kl is not None and alpha_optimizer is None:
-            raise ValueError("target_kl needs an alpha_optimizer, which tunes alpha to it")
-        if final_temperature is not None and alpha_optimizer is not None:
-            raise ValueError("final_temperature excludes an alpha_optimizer, which tunes alpha")
+        agent_arguments.check_prior(prior, time_step_spec, action_spec)
+        agent_arguments.check_losses(divergence, actor_value, num_target_critics, policy_averaging)
+        agent_arguments.check_temperature(
+            target_kl, target_entropy, final_temperature, annealing_updates, alpha_optimizer
+        )
         if kwargs.get("critic_network_2") is None and isinstance(
             critic_network, CriticNetwork | CriticEnsemble
         ):
@@ -550,42 +546,3 @@ def _aggregate(
     return common.aggregate_losses(
         per_example_loss=losses, sample_weight=weights, regularization_loss=regularization
     ).total_loss
-
-
-def _check_prior(prior: BehavioralPrior, time_step_spec: ts.TimeStep, action_spec: Any) -> None:
-    if not isinstance(prior, BehavioralPrior):
-        raise ValueError(
-            f"prior must be a BehavioralPrior (UniformPrior for none); got {type(prior).__name__}"
-        )
-    sizes = (int(time_step_spec.observation.shape[0]), int(action_spec.shape[0]))
-    if (prior.observation_size, prior.action_size) != sizes:
-        raise ValueError(
-            "prior must have the environment's observation and action sizes "
-            f"{sizes}; got {(prior.observation_size, prior.action_size)}"
-        )
-
-
-def _check_choices(divergence: str, actor_value: str, num_target_critics: int | None) -> None:
-    if divergence not in ("sampled", "closed_form"):
-        raise ValueError(f"divergence must be sampled or closed_form; got {divergence!r}")
-    if actor_value not in ("min", "mean"):
-        raise ValueError(f"actor_value must be min or mean; got {actor_value!r}")
-    if num_target_critics is not None and num_target_critics < 1:
-        raise ValueError(f"num_target_critics must be at least 1; got {num_target_critics}")
-
-
-def _check_temperature(
-    target_kl: float | None,
-    target_entropy: float | None,
-    final_temperature: float | None,
-    annealing_updates: int,
-) -> None:
-    if target_kl is not None and (target_kl <= 0 or target_entropy is not None):
-        raise ValueError(
-            "target_kl must be positive and excludes target_entropy; "
-            f"got {target_kl} and {target_entropy}"
-        )
-    if final_temperature is not None and final_temperature <= 0:
-        raise ValueError(f"final_temperature must be positive; got {final_temperature}")
-    if annealing_updates < 1:
-        raise ValueError(f"annealing_updates must be at least 1; got {annealing_updates}")

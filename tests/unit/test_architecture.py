@@ -26,7 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"demonstrations", "priors", "networks"}),
     frozenset({"replay", "environments", "evaluation", "reenactment", "agent", "transitions"})
-    | frozenset({"batch_sac", "inputs"}),
+    | frozenset({"agent_arguments", "batch_sac", "inputs"}),
     frozenset(
         {
             "baselines",
