@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from nppac_tf.agent import NppacAgent
 from nppac_tf.environments import VectorEnvironment
+from nppac_tf.networks import SquashedGaussian
 from nppac_tf.seeding import derive_seed
 from nppac_tf.transitions import Transitions
 
@@ -21,6 +23,9 @@ class Collector:
         seed: Of the samples.
         num_greedy: Environments, the first ones, that take the mean action. It is what evaluation
             takes, and can hang where noise would go on.
+        spread: At least 1. The other environments' noise is the policy's times factors that rise
+            evenly from 1 to this (as in Horgan et al. 2018, "Distributed prioritized experience
+            replay", of epsilon): the critics see what lies beside the policy before it goes there.
     """
 
     def __init__(
@@ -29,6 +34,7 @@ class Collector:
         environments: VectorEnvironment,
         seed: int,
         num_greedy: int = 0,
+        spread: float = 1.0,
     ) -> None:
         self._environments = environments
         self._seed = derive_seed(seed, "collection")
@@ -37,11 +43,17 @@ class Collector:
             maxlen=environments.num_environments
         )
         actor = agent.actor_network
+        num_exploring = environments.num_environments - num_greedy
+        factors = np.ones([environments.num_environments, 1], np.float32)
+        factors[num_greedy:, 0] = np.linspace(1.0, spread, num_exploring)
 
         @tf.function(autograph=False)
         def act(observations: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             distribution = actor(observations, step_type=(), network_state=())[0]
-            sampled = distribution.sample(seed=seed)
+            if spread == 1:
+                sampled = distribution.sample(seed=seed)
+            else:
+                sampled = _spread_sample(distribution, factors, seed)
             if num_greedy == 0:
                 return sampled
             return tf.concat([distribution.mode()[:num_greedy], sampled[num_greedy:]], axis=0)
@@ -86,3 +98,14 @@ class Collector:
         self._returns += rewards
         self._finished.extend(self._returns[ends])
         self._returns[ends] = 0.0
+
+
+def _spread_sample(
+    distribution: tfp.distributions.Distribution, factors: np.ndarray, seed: tf.Tensor
+) -> tf.Tensor:
+    """Actions [B, A] with the Gaussian's deviation times factors [B, 1], before a tanh if any."""
+    squashed = isinstance(distribution, SquashedGaussian)
+    gaussian = distribution.distribution if squashed else distribution
+    mean = gaussian.mean()
+    wide = mean + factors * (gaussian.sample(seed=seed) - mean)
+    return distribution.bijector.forward(wide) if squashed else wide

@@ -295,6 +295,11 @@ class TrainingConfig:
         "none for half of them.",
         before=0,
     )
+    exploration_spread: float = _option(
+        1.0,
+        "Of the others the first explores with the policy's deviation and the last with so many "
+        "times as much, those between evenly between.",
+    )
     steps_per_epoch: int = _option(
         1000, "Environment steps collected between two rounds of updates."
     )
@@ -378,6 +383,12 @@ class TrainingConfig:
             f"none, or at least 0 and below num_environments ({self.num_environments}), "
             "or nothing explores",
             self.num_greedy_environments,
+        )
+        _require(
+            1 <= self.exploration_spread < math.inf,
+            "exploration_spread",
+            "finite and at least 1",
+            self.exploration_spread,
         )
         _require(
             self.num_env_steps == 0 or self.critic_warmup_steps < self.num_env_steps,

@@ -146,7 +146,11 @@ class _Loop:
         if expert is not None and expert_replay is not None:
             expert_replay.add(self._learner.with_statistics(expert, stride=config.n_step))
         self._collector = Collector(
-            agent, environments, config.seed, config.num_greedy_environments or 0
+            agent,
+            environments,
+            config.seed,
+            config.num_greedy_environments or 0,
+            config.exploration_spread,
         )
         self._policy = evaluation.as_policy_function(agent.policy)
 

@@ -14,7 +14,6 @@ from nppac_tf.collection import Collector
 from nppac_tf.config import AgentConfig, TrainingConfig
 from nppac_tf.environments import VectorEnvironment
 from nppac_tf.errors import UserError
-from nppac_tf.evaluation import as_policy_function
 from nppac_tf.learning import Learner, use_xla
 from nppac_tf.monitor import MONITOR_COLUMNS
 from nppac_tf.priors import PriorStatistics, UniformPrior
@@ -629,55 +628,6 @@ def test_xla_is_for_a_gpu(monkeypatch, mode, devices, expected):
 
 
 # The parts.
-
-
-def test_collected_transitions_are_the_environments(task):
-    agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY)
-    environments = VectorEnvironment(task, 2, seed=0)
-    collector = Collector(agent, environments, seed=0)
-    first, mean_return = collector.collect(6, 0)
-    assert math.isnan(mean_return)  # no episode has ended yet
-    observations, actions, rewards, discounts, next_observations, ends = first
-    assert not ends.any()
-    assert observations.shape == next_observations.shape == (6, 2)
-    assert actions.shape == (6, 2)
-    assert rewards.shape == discounts.shape == (6,)
-    # Rows 0, 2, 4 are of one environment, and 1, 3, 5 of the other.
-    np.testing.assert_array_equal(observations[2:], next_observations[:-2])
-    np.testing.assert_allclose(
-        next_observations, observations + 0.1 * np.clip(actions, -1, 1), atol=1e-6
-    )
-    # Episodes are cut off by the horizon, and none terminates: discount 1 throughout.
-    second, mean_return = collector.collect(6, 6)
-    np.testing.assert_array_equal(np.concatenate([discounts, second[3]]), np.ones(12))
-    assert mean_return == np.concatenate([rewards, second[2]])[: 2 * HORIZON].sum() / 2
-    np.testing.assert_allclose(second[4][2:4], second[0][2:4] + 0.1 * second[1][2:4], atol=1e-6)
-    assert np.abs(second[0][4:] - second[4][2:4]).max() > 0.1  # a new episode
-    environments.close()
-
-
-def test_exploration_is_a_function_of_seed_and_step(task):
-    def collected(seed, first_step):
-        agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY)
-        environments = VectorEnvironment(task, 2, seed=0)
-        collector = Collector(agent, environments, seed)
-        (_, actions, *_), _ = collector.collect(2, first_step)
-        return actions
-
-    np.testing.assert_array_equal(collected(0, 0), collected(0, 0))
-    assert (collected(0, 0) != collected(1, 0)).all()
-    assert (collected(0, 0) != collected(0, 2)).all()
-
-
-def test_greedy_environments_take_the_mean_action(task):
-    agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY)
-    environments = VectorEnvironment(task, 3, seed=0)
-    collector = Collector(agent, environments, seed=0, num_greedy=1)
-    (observations, actions, *_), _ = collector.collect(3, 0)
-    means = as_policy_function(agent.policy)(observations)
-    np.testing.assert_allclose(actions[0], means[0], rtol=1e-6)
-    assert (np.abs(actions[1:] - means[1:]) > 1e-3).all()
-    environments.close()
 
 
 def test_statistics_are_stored_of_both_ends_and_evaluated_once(task):
