@@ -70,6 +70,10 @@ from nppac_tf.errors import UserError
             lambda: TrainingConfig(num_greedy_environments=-1),
             "num_greedy.* must be .* at least 0 .*; got -1",
         ),
+        (
+            lambda: TrainingConfig(exploration_spread=0.5),
+            "exploration_spread must be finite and at least 1; got 0.5",
+        ),
         (lambda: TrainingConfig(n_step=0), "n_step must be at least 1; got 0"),
         (
             lambda: TrainingConfig(demonstration_share=0.001),
