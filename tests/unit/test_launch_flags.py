@@ -169,9 +169,10 @@ def test_a_baseline_is_a_difference_from_a_base(parse, name, expected, monkeypat
 @pytest.mark.parametrize("name", ["baselines/sac", "baselines/awac", "paper/pen", "claims/c8"])
 def test_what_is_no_recipe_has_none_of_it(parse, name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    parse("--flagfile=configs/pen.flags", f"--flagfile=configs/{name}.flags")
+    parse("--flagfile=configs/door.flags", f"--flagfile=configs/{name}.flags")
     config = config_flags.configuration(RunConfig)
     assert not config.agent.anneals
+    assert config.training.exploration_spread == 1
     assert config.agent.policy_averaging == 0
     assert config.training.n_step == 1
     assert config.training.num_greedy_environments == 0
