@@ -43,7 +43,8 @@ table { border-collapse: collapse; min-width: min(100%, 560px);
   font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 14px; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; }
-th:first-child { text-align: left; padding-left: 0; }
+th:first-child { text-align: left; padding-left: 0; position: sticky;
+  left: 0; background: var(--paper); }
 tbody th { font-weight: 500; min-width: 9.5em; }
 thead th { font-size: .88rem; vertical-align: bottom; min-width: 7em; max-width: 18em;
   overflow-wrap: break-word; }
@@ -68,7 +69,6 @@ ul.notes li { margin-bottom: 6px; overflow-wrap: anywhere; max-width: 90ch; }
   table { font-size: .86rem; }
   th, td { padding: 6px 8px; }
   tbody th { min-width: 7.5em; max-width: 10em; }
-  th:first-child { position: sticky; left: 0; background: var(--paper); }
 }
 @media print { body { background: #fff; } section { break-inside: avoid; } }
 </style>
