@@ -209,11 +209,12 @@ SHOWN = {  # In the README: each method with its flagfile, after that of the com
     "cloning_network": "baselines/cloning",
     "cloning_gp": "baselines/cloning",
 }
+NOT_ON_THE_DOOR = ("brac", "sac", "sacfd")
 ARCHIVED = [
     (task, method)
     for task in DEMONSTRATIONS
     for method in ("nppac", *SHOWN)
-    if (ROOT / f"results/runs/{task}-binary/{method}").is_dir()
+    if task == "pen" or method not in NOT_ON_THE_DOOR
 ]
 
 
@@ -237,7 +238,10 @@ def test_what_the_readme_shows_has_the_settings_that_ship(
     (tmp_path / "config.json").write_text(json.dumps({"config": dataclasses.asdict(config)}))
     (tmp_path / "metrics.csv").write_text("env_steps,eval/time_at_goal\n0,0.5\n")
     shipped = runs.read_runs([tmp_path]).runs[0].settings
-    archived = runs.read_runs([ROOT / f"results/runs/{task}-binary/{method}"]).runs
+    folder = ROOT / f"results/runs/{task}-binary/{method}"
+    if not (ROOT / "results").exists():
+        pytest.skip("needs the archived runs, results/runs, which only a checkout has")
+    archived = runs.read_runs([folder]).runs
     assert {run.seeds for run in archived} == {(seed, seed) for seed in "234"}
     for run in archived:
         changed = {name for name in shipped if shipped[name] != run.settings[name]}
