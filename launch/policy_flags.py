@@ -1,5 +1,6 @@
 """Flags that name a policy and the task that it acts in, and loading what they name."""
 
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,6 +43,8 @@ def load_policy_source() -> PolicySource:
     if FLAGS.run:
         path = path_flags.require_run("run")
         trained = path_flags.run_configuration(path)
+        if trained.task != FLAGS.task:
+            _refuse_a_module(path, trained.task)
         task = make_task(trained.task, trained.reward)
         from nppac_tf import environments, rundir
 
@@ -56,14 +59,19 @@ def load_policy_source() -> PolicySource:
 
     metadata = export.load_metadata(path)
     sizes = (metadata["observation_size"], metadata["action_size"])
-    if ":" in (metadata["task"] or "") and not FLAGS.task:
-        raise UserError(
-            f"{path} is for {metadata['task']}, which would import a module of that name: pass "
-            f"--task={metadata['task']} if that is what you want"
-        )
+    if not FLAGS.task:
+        _refuse_a_module(path, metadata["task"] or "")
     task = make_task(metadata["task"], metadata["reward"], sizes)
     require_sizes("policy", sizes, task)
     return PolicySource(path.resolve().name, export.load_policy(path), task, metadata)
+
+
+def _refuse_a_module(path: pathlib.Path, task: str) -> None:
+    if ":" in task:
+        raise UserError(
+            f"{path} is for {task}, which would import a module of that name: pass "
+            f"--task={task} if that is what you want"
+        )
 
 
 def make_task(

@@ -4,8 +4,9 @@ python launch/sweep.py --flagfile=configs/comparison/pen.flags --demonstrations=
     --flagfiles=nppac=,configs/baselines/sac.flags,configs/baselines/awac.flags --seeds=0,1,2
 
 It takes the flags of launch/train.py. Each run is what train.py would do with this command line,
-with one item of --flagfiles in its place as --flagfile, and one of --seeds as --seed: it overrides
-what stands before it, and is overridden by what follows. A method is named after its flagfile, or
+with one item of --flagfiles in its place as --flagfile, which overrides what stands before it and
+is overridden by what follows, and with one of --seeds as --seed and, unless --prior_seed is given,
+as --prior_seed. A method is named after its flagfile, or
 NAME=FILE; FILE+FILE reads several, NAME= alone none. Runs go to OUTPUT_DIR/METHOD/seedN, each with
 a log.txt.
 
@@ -37,7 +38,11 @@ _METHODS = flags.DEFINE_list(
     [],
     "Methods, comma-separated: what each reads, as FILE, FILE+FILE, NAME=FILE or NAME=.",
 )
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of each method, comma-separated.")
+_SEEDS = flags.DEFINE_list(
+    "seeds",
+    ["0"],
+    "Seeds of each method, and of its prior unless --prior_seed is given; comma-separated.",
+)
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", None, "Folder of all runs, as METHOD/seedN; by default runs/TASK."
 )
@@ -63,7 +68,7 @@ def main() -> None:
         _require_cores()
     from nppac_tf.sweeps import plan
 
-    runs = plan.grid(methods, seeds, output)
+    runs = plan.grid(methods, seeds, output, flags.FLAGS["prior_seed"].present > 0)
     plan.check(runs)
     unfinished = [run for run in runs if not plan.is_complete(run)]
     print(f"{len(runs)} runs: {', '.join(methods)}, with seeds {', '.join(map(str, seeds))}")

@@ -1,6 +1,7 @@
 """Collecting experience: the environments stepped with the policy, in plain Python."""
 
 import collections
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ class Collector:
         agent: Whose policy.
         environments: To step.
         seed: Of the samples.
-        num_greedy: Environments, the first ones, that take the mean action. It is what evaluation
-            takes, and can hang where noise would go on.
+        num_greedy: Environments, the first ones, that take the newest policy's mean action.
+            Evaluation takes that of its average, and can hang where noise would go on.
         spread: At least 1. The other environments' noise is the policy's times factors that rise
             evenly from 1 to this (as in Horgan et al. 2018, "Distributed prioritized experience
             replay", of epsilon): the critics see what lies beside the policy before it goes there.
@@ -89,9 +90,10 @@ class Collector:
         """What `load_state_dict` needs: the returns of episodes underway and of finished ones."""
         return {"returns": self._returns.copy(), "finished": [float(r) for r in self._finished]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from a saved state."""
+    def load_state_dict(self, state: dict[str, Any], begun_anew: Sequence[int] = ()) -> None:
+        """Goes on from a saved state, but for environments whose episodes began anew."""
         self._returns = np.array(state["returns"], np.float64)
+        self._returns[list(begun_anew)] = 0.0
         self._finished.extend(state["finished"])
 
     def _record(self, rewards: np.ndarray, ends: np.ndarray) -> None:

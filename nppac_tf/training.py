@@ -300,7 +300,7 @@ class _Loop:
                 f"{self._environments.num_environments} environments begin a new episode, and the "
                 "run goes on otherwise than it would have"
             )
-        self._collector.load_state_dict(state["collector"])
+        self._collector.load_state_dict(state["collector"], unrepeated)
         # The observers hear of everything again, in the order in which it happened.
         past = [(row, self._end_epoch) for row in state["epochs"]]
         past += [(row, self._end_evaluation) for row in state["rows"]]

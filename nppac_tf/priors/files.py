@@ -117,7 +117,7 @@ def _fit_or_load(
         try:
             return load_prior(path)
         except UserError:
-            path.unlink()
+            path.unlink(missing_ok=True)
     prior = _fit(demonstrations, config)
     try:
         save_prior(prior, path)

@@ -15,6 +15,7 @@ ANY, TIME, FINAL, RETURN = reports.METRICS
 LABELS = {ANY: "A, any-time success", TIME: "B, time at goal", FINAL: "final", RETURN: "return"}
 DEFAULT_THRESHOLD = 0.6
 _HELD = 2
+_ROUNDING = 1e-6  # Of scores, which are of float32: 0.6 may be written as 0.59999999.
 
 
 class Curve(NamedTuple):
@@ -262,7 +263,7 @@ def steps_to_threshold(env_steps: np.ndarray, values: np.ndarray, threshold: flo
     """
     result = np.full(len(values), np.inf)
     for row, run in enumerate(values):
-        held = np.convolve(run >= threshold, np.ones(_HELD), "valid") == _HELD
+        held = np.convolve(run >= threshold - _ROUNDING, np.ones(_HELD), "valid") == _HELD
         if len(run) >= _HELD and held.any():
             result[row] = env_steps[np.argmax(held)]
         if np.isnan(run).any():

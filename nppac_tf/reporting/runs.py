@@ -113,7 +113,8 @@ def archive(run: Run, folder: pathlib.Path, method: str, seed: str) -> pathlib.P
         Where the copy lies.
 
     Raises:
-        UserError: if another run lies there, or the names are not those of folders.
+        UserError: if another run lies there, or a longer copy of this one, or the names are not
+            those of folders.
     """
     for name in (method, seed):
         if folder_name(name) != name:
@@ -129,6 +130,7 @@ def archive(run: Run, folder: pathlib.Path, method: str, seed: str) -> pathlib.P
                 f"{target} must be free, or hold an earlier copy of {run.path}; it holds another "
                 "run: give the method another name"
             )
+        _refuse_a_shorter(run, target)
     content = _without_folders(_read_json(run.path / "config.json"))
     source = content["config"].get("demonstrations")
     if isinstance(source, str) and not _MINARI_ID.fullmatch(source):
@@ -137,6 +139,18 @@ def archive(run: Run, folder: pathlib.Path, method: str, seed: str) -> pathlib.P
     table = (run.path / "metrics.csv").read_bytes()
     replace_file(target / "metrics.csv", lambda file: file.write(table))
     return target
+
+
+def _refuse_a_shorter(run: Run, target: pathlib.Path) -> None:
+    try:
+        had = float(reports.read_metrics(target)["env_steps"][-1])
+    except UserError:
+        return
+    if had > run.table["env_steps"][-1]:
+        raise UserError(
+            f"{target} must be free, or hold no more than {run.path}; it has {had:,.0f} steps, "
+            f"not {run.table['env_steps'][-1]:,.0f}: delete it first if the shorter run is to stay"
+        )
 
 
 def folder_name(text: str) -> str:
@@ -240,6 +254,8 @@ def _resolve(settings: dict[str, str]) -> None:
     greedy, environments = "training.num_greedy_environments", settings["training.num_environments"]
     if settings[greedy] == "null" and re.fullmatch(r"[0-9]{1,9}", environments):
         settings[greedy] = str(int(environments) // 2)
+    if settings["agent.num_target_critics"] == "null":
+        settings["agent.num_target_critics"] = settings["agent.num_critics"]
     if settings["agent.final_temperature"] == "null":
         settings["agent.annealing_updates"] = "null"
 

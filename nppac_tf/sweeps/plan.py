@@ -32,14 +32,18 @@ class PlannedRun(NamedTuple):
 
 
 def grid(
-    methods: Mapping[str, RunConfig], seeds: Sequence[int], output_dir: pathlib.Path | None = None
+    methods: Mapping[str, RunConfig],
+    seeds: Sequence[int],
+    output_dir: pathlib.Path | None = None,
+    one_prior: bool = False,
 ) -> list[PlannedRun]:
     """Every method with every seed; the first seed of all methods comes first.
 
     Args:
         methods: Configurations by name.
-        seeds: Each takes the place of a configuration's own.
+        seeds: Each takes the place of a configuration's own, and of its prior's.
         output_dir: A run lies in METHOD/seedN below it; None for runs/TASK.
+        one_prior: Whether the seed of the prior stays.
 
     Raises:
         UserError: if a name cannot be that of a folder.
@@ -54,9 +58,14 @@ def grid(
     for seed in seeds:
         for name, config in methods.items():
             loop = dataclasses.replace(config.training, seed=seed)
+            prior = config.prior
+            if not one_prior:
+                prior = dataclasses.replace(prior, prior_seed=seed)
             root = output_dir or pathlib.Path("runs") / folder_name(config.task)
             folder = root / name / f"seed{seed}"
-            runs.append(PlannedRun(name, dataclasses.replace(config, training=loop), folder))
+            runs.append(
+                PlannedRun(name, dataclasses.replace(config, training=loop, prior=prior), folder)
+            )
     return runs
 
 

@@ -1,5 +1,6 @@
 """A file may name an environment of any module; nothing imports it for that."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from nppac_tf.config import RunConfig
 from nppac_tf.demonstrations import Demonstrations, save_demonstrations
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -17,7 +19,7 @@ MODULE = "import pathlib\npathlib.Path('imported').write_text('')\n"
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with a module, and demonstrations and an exported policy that name it."""
+    """A folder with a module, and demonstrations, an exported policy and a run that name it."""
     (tmp_path / "harmful.py").write_text(MODULE)
     states = np.random.default_rng(0).normal(size=(20, 3))
     data = Demonstrations(states, states[:, :1], [20], metadata={"task": "harmful:Task-v0"})
@@ -28,6 +30,9 @@ def place(tmp_path):
     metadata = {"version": 1, "task": "harmful:Task-v0", "reward": None, "updates": 0}
     metadata |= {"observation_size": 3, "action_size": 1}
     (policy / "assets.extra" / "metadata.json").write_text(json.dumps(metadata))
+    (tmp_path / "run").mkdir()
+    run = dataclasses.asdict(RunConfig(task="harmful:Task-v0"))
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"config": run}))
     return tmp_path
 
 
@@ -37,7 +42,9 @@ def place(tmp_path):
         ("inspect_demonstrations", "--demonstrations=data.npz"),
         ("evaluate", "--demonstrations=data.npz"),
         ("evaluate", "--saved_model=policy"),
+        ("evaluate", "--run=run"),
         ("collect_demonstrations", "--saved_model=policy", "--output=mine.npz"),
+        ("collect_demonstrations", "--run=run", "--output=mine.npz"),
     ],
     ids=" ".join,
 )

@@ -86,3 +86,12 @@ def test_the_noise_of_exploring_environments_is_spread(task, squash):
     deviations = noise.reshape(-1, 4, 2).std(axis=(0, 2))
     np.testing.assert_allclose(deviations, [0, 1, 2, 3], atol=0.05)
     environments.close()
+
+
+def test_an_episode_that_begins_anew_has_no_return_yet(task):
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY)
+    environments = VectorEnvironment(task, 2, seed=0)
+    collector = Collector(agent, environments, seed=0)
+    collector.load_state_dict({"returns": [6.0, 4.0], "finished": [1.0]}, begun_anew=[1])
+    assert collector.state_dict() == {"returns": pytest.approx([6.0, 0.0]), "finished": [1.0]}
+    environments.close()

@@ -177,6 +177,12 @@ def test_an_archive_takes_a_longer_copy_and_no_other_run(tmp_path):
     write_run(tmp_path / "a", [0.5, 0.7])
     runs.archive(run, tmp_path / "results", "mine", "seed0")
     assert len((target / "metrics.csv").read_text().splitlines()) == 3
+    write_run(tmp_path / "a", [0.5])
+    with pytest.raises(UserError, match=r"it has 1,000 steps, not 0: delete it first"):
+        runs.archive(
+            runs.read_runs([tmp_path / "a"]).runs[0], tmp_path / "results", "mine", "seed0"
+        )
+    assert len((target / "metrics.csv").read_text().splitlines()) == 3
     for number, changes in enumerate(({"config.training.seed": 1}, {"config.prior.prior": "x"})):
         write_run(tmp_path / f"b{number}", [0.5], changes=changes)
         (other,) = runs.read_runs([tmp_path / f"b{number}"]).runs

@@ -55,8 +55,20 @@ def test_a_grid_has_each_method_with_each_seed_and_the_first_seed_first(config):
     assert [run.name for run in runs] == ["cold/seed3", "warm/seed3", "cold/seed0", "warm/seed0"]
     assert [str(run.folder) for run in runs] == [f"out/{run.name}" for run in runs]
     assert [run.config.training.seed for run in runs] == [3, 3, 0, 0]
-    seed = dataclasses.replace(warm.training, seed=0)
-    assert runs[3].config == dataclasses.replace(warm, training=seed)  # All else is as it was.
+    assert [run.config.prior.prior_seed for run in runs] == [3, 3, 0, 0]
+    seed, prior_seed = (
+        dataclasses.replace(warm.training, seed=0),
+        dataclasses.replace(warm.prior, prior_seed=0),
+    )
+    # All else is as it was.
+    assert runs[3].config == dataclasses.replace(warm, training=seed, prior=prior_seed)
+
+
+def test_a_grid_may_have_one_prior(config):
+    config = dataclasses.replace(config, prior=dataclasses.replace(config.prior, prior_seed=7))
+    runs = plan.grid({"a": config}, [0, 1], one_prior=True)
+    assert [run.config.training.seed for run in runs] == [0, 1]
+    assert [run.config.prior.prior_seed for run in runs] == [7, 7]
 
 
 def test_runs_go_below_their_task_by_default(config):
@@ -98,7 +110,7 @@ def test_a_method_that_cannot_begin_is_found(run, change, message):
 def test_a_run_of_another_configuration_is_found(run):
     begin(run)
     other = dataclasses.replace(run.config, agent=AgentConfig(temperature=0.7))
-    with pytest.raises(UserError, match=r"temperature must be 0\.1 to resume .*seed7; got 0\.7"):
+    with pytest.raises(UserError, match=r"temperature must be 0\.2 to resume .*seed7; got 0\.7"):
         plan.check([run._replace(config=other)])
 
 
