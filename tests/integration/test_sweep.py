@@ -122,7 +122,7 @@ def one_by_one(tmp_path_factory):
     """The folder in which launch/train.py has made each of the runs, with the same cores."""
     place = make_place(tmp_path_factory.mktemp("one_by_one"), killed=True)
     commands = [
-        f"--flagfile=base.flags --flagfile={method}.flags --seed={seed} "
+        f"--flagfile=base.flags --flagfile={method}.flags --seed={seed} --prior_seed={seed} "
         f"--output_dir=runs/{method}/seed{seed}"
         for method, seed in (run.split("/seed") for run in RUNS)
     ]
