@@ -188,9 +188,11 @@ class AgentConfig:
     )
     critic_layer_norm: bool = _option(True, "Layer normalization in the critics.")
     num_critics: int = _option(2, "Critics, each with its own weights and target.")
-    num_target_critics: int = _option(
-        2,
-        "Critics, drawn anew for each update, of whose values a target takes the least.",
+    num_target_critics: int | None = _option(
+        None,
+        "Critics, drawn anew for each update, of whose values a target takes the least; none for "
+        "all of them.",
+        before=2,
     )
     actor_value: str = _option(
         "min", "What the actor maximizes: the least or the mean of all critics.", ACTOR_VALUES
@@ -207,12 +209,13 @@ class AgentConfig:
     )
     final_temperature: float | None = _option(
         0.02,
-        "Alpha of N-PPAC goes to this value, geometrically, over --annealing_updates, unless a "
-        "--target_kl tunes it; none to stay.",
+        "Alpha of N-PPAC goes to this value, geometrically, over --annealing_updates, once the "
+        "policy learns, unless a --target_kl tunes it; none to stay.",
         before=None,
     )
     annealing_updates: int = _option(
-        50_000, "Updates of the critics until alpha is at its final value."
+        50_000,
+        "Updates of the critics, their warm-up included, until alpha is at its final value.",
     )
     policy_averaging: int = _option(
         4_000,
@@ -236,9 +239,9 @@ class AgentConfig:
         _check_layers("critic_layers", self.critic_layers)
         _require(self.num_critics >= 2, "num_critics", "at least 2", self.num_critics)
         _require(
-            1 <= self.num_target_critics <= self.num_critics,
+            self.num_target_critics is None or 1 <= self.num_target_critics <= self.num_critics,
             "num_target_critics",
-            f"from 1 to num_critics ({self.num_critics})",
+            f"none, or from 1 to num_critics ({self.num_critics})",
             self.num_target_critics,
         )
         _require(
@@ -291,14 +294,14 @@ class TrainingConfig:
     num_environments: int = _option(10, "Environments stepped side by side.")
     num_greedy_environments: int | None = _option(
         None,
-        "Of these, those in which the policy's mean acts, as in evaluation, without exploring; "
+        "Of these, those in which the mean of the newest policy acts, without exploring; "
         "none for half of them.",
         before=0,
     )
     exploration_spread: float = _option(
         1.0,
-        "Of the others the first explores with the policy's deviation and the last with so many "
-        "times as much, those between evenly between.",
+        "Of the others, where they are two or more, the first explores with the policy's deviation "
+        "and the last with so many times as much, those between evenly between.",
     )
     steps_per_epoch: int = _option(
         1000, "Environment steps collected between two rounds of updates."

@@ -146,12 +146,19 @@ class Suite:
                 "squash": False,
                 "divergence": "closed_form",
                 "critic_layer_norm": True,
+                "num_critics": 2,
+                "temperature": 0.1,
                 "final_temperature": None,
                 "policy_averaging": 0,
                 "precision": precision,
             },
             "layers": {"actor_layers": [256] * 4},
-            "training": {"critic_warmup_steps": 0, "n_step": 1, "num_greedy_environments": 0},
+            "training": {
+                "critic_warmup_steps": 0,
+                "n_step": 1,
+                "num_greedy_environments": 0,
+                "exploration_spread": 1.0,
+            },
             "num_env_steps": self.num_env_steps,
         }
         answer = measure("end_to_end", settings, self.threads)

@@ -89,6 +89,7 @@ def project_agent(shape: Shape, prior: BehavioralPrior, precision: str) -> Nppac
         critic_layers=shape.critic_layers,
         squash=shape.squash,
         critic_layer_norm=False,
+        num_critics=2,
         divergence="sampled",
         temperature=TEMPERATURE,
         final_temperature=None,

@@ -51,9 +51,9 @@ from nppac_tf.errors import UserError
         (lambda: AgentConfig(num_critics=1), "num_critics must be at least 2; got 1"),
         (
             lambda: AgentConfig(num_critics=5, num_target_critics=6),
-            r"num_target_critics must be from 1 to num_critics \(5\); got 6",
+            r"num_target_critics must be none, or from 1 to num_critics \(5\); got 6",
         ),
-        (lambda: AgentConfig(num_target_critics=0), "num_target_critics must be from 1"),
+        (lambda: AgentConfig(num_target_critics=0), "num_target_critics must be none, or from 1"),
         (lambda: AgentConfig(final_temperature=0.0), "final_temperature must be positive"),
         (lambda: AgentConfig(annealing_updates=0), "annealing_updates must be at least 1; got 0"),
         (
