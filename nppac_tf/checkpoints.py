@@ -53,6 +53,7 @@ class RunCheckpoint:
         self._folder = folder
         self._variables = tf.train.Checkpoint(**learned)
         self._replay = replay
+        self._damaged: set[pathlib.Path] = set()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future[None] | None = None
 
@@ -84,7 +85,8 @@ class RunCheckpoint:
                     sync(path)
                 os.rename(temporary, self._folder / f"{_PREFIX}{number:06d}")
                 sync(self._folder)
-            for old in _all(self._folder)[_TO_KEEP:]:
+            whole = [path for path in _all(self._folder) if path not in self._damaged]
+            for old in {*whole[_TO_KEEP:], *self._damaged}:
                 shutil.rmtree(old, ignore_errors=True)  # What stays goes at the next save.
 
         self._pending = self._thread.submit(finish)
@@ -122,6 +124,7 @@ class RunCheckpoint:
                 state = read_state(path)
             except ValueError as error:
                 notice(f"{path} is damaged and passed over: {error}")
+                self._damaged.add(path)
                 continue
             try:
                 read_variables(self._variables, path)

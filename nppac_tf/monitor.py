@@ -38,6 +38,10 @@ class Monitor:
         demonstrations: States [N, D] of demonstrations; None if there are none to compare with.
         notice: Is told, once, if the KL term takes over.
         seed: Of the samples; they depend on it and on the agent's step counter alone.
+
+    Attributes:
+        dominated_epochs: Successive epochs, up to now, in which the KL term had taken over; what a
+            monitor must be given to go on after an interruption.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class Monitor:
             chosen = np.linspace(0, len(demonstrations) - 1, _NUM_STATES).astype(int)
             scale = agent.prior.statistics(tf.constant(demonstrations[np.unique(chosen)])).scale
             self._demonstration_scale = float(np.median(scale))
-        self._bad_epochs = 0
+        self.dominated_epochs = 0
         self._measure = tf.function(self._measurements, autograph=False)
 
     def measure(self) -> dict[str, float]:
@@ -106,8 +110,8 @@ class Monitor:
         """Collapse: many nats per component, and a gradient that is the prior's alone, for long."""
         prior_norm = figures["monitor/prior_gradient_norm"]
         dominated = prior_norm > _DOMINANCE * figures["monitor/value_gradient_norm"]
-        self._bad_epochs = self._bad_epochs + 1 if dominated and nats > _MANY_NATS else 0
-        if self._bad_epochs == _PATIENCE:
+        self.dominated_epochs = self.dominated_epochs + 1 if dominated and nats > _MANY_NATS else 0
+        if self.dominated_epochs == _PATIENCE:
             visited = figures["monitor/prior_scale_visited"]
             self._notice(
                 f"the KL term has taken over: {nats:,.0f} nats per action component, and "

@@ -286,6 +286,7 @@ class _Loop:
             "losses": self._losses,
             "environments": self._environments.state_dict(),
             "collector": self._collector.state_dict(),
+            "dominated_epochs": self._monitor.dominated_epochs if self._monitor else 0,
         }
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
@@ -293,6 +294,8 @@ class _Loop:
         self._updates_before = state["updates_before"]
         self._started -= state["wall_seconds"]
         self._losses = state["losses"]
+        if self._monitor:
+            self._monitor.dominated_epochs = state.get("dominated_epochs", 0)
         unrepeated = self._environments.load_state_dict(state["environments"])
         if unrepeated:
             self._notice(

@@ -183,6 +183,19 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, name, 
     assert saved_in(tmp_path, counter).restore(never) == {"value": 3}
 
 
+def test_a_damaged_checkpoint_makes_room_for_whole_ones(tmp_path):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    before, newest = checkpoints_in(tmp_path)
+    truncate(newest / "replay.npy")
+    resumed = saved_in(tmp_path, Counter(0))
+    resumed.restore(lambda line: None)
+    save_and_wait(resumed, {"value": 3})
+    kept = checkpoints_in(tmp_path)
+    assert kept[0] == before
+    assert [checkpoints.read_state(path)["loop"] for path in kept] == [{"value": 1}, {"value": 3}]
+
+
 @pytest.mark.parametrize("name", ["/dev/zero", "../notes.txt", "absent"])
 def test_a_manifest_names_files_of_its_checkpoint_alone(tmp_path, name):
     save(tmp_path, 1)

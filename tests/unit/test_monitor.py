@@ -134,6 +134,14 @@ def test_a_collapse_is_told_once_and_only_when_it_lasts():
     assert "\n" not in line
 
 
+def test_a_collapse_is_not_told_again_after_an_interruption():
+    agent = agent_of(UNSQUASHED, scale=0.01)
+    monitor = Monitor(agent, replay_of(agent), STATES, never, seed=0)
+    monitor.dominated_epochs = 3  # As a checkpoint has it.
+    monitor.measure()
+    assert monitor.dominated_epochs == 4
+
+
 def test_a_wide_prior_gives_no_warning():
     agent = agent_of(UNSQUASHED, scale=1.0)
     monitor = Monitor(agent, replay_of(agent), STATES, never, seed=0)
