@@ -378,10 +378,8 @@ class TrainingConfig:
             "seed",
         ):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        if self.num_greedy_environments is None:
-            object.__setattr__(self, "num_greedy_environments", self.num_environments // 2)
         _require(
-            0 <= (self.num_greedy_environments or 0) < self.num_environments,
+            0 <= self.greedy_environments < self.num_environments,
             "num_greedy_environments",
             f"none, or at least 0 and below num_environments ({self.num_environments}), "
             "or nothing explores",
@@ -450,6 +448,13 @@ class TrainingConfig:
                 f"a multiple of steps_per_epoch ({self.steps_per_epoch})",
                 getattr(self, name),
             )
+
+    @property
+    def greedy_environments(self) -> int:
+        """`num_greedy_environments`, or half of all."""
+        if self.num_greedy_environments is None:
+            return self.num_environments // 2
+        return self.num_greedy_environments
 
 
 @dataclasses.dataclass(frozen=True)

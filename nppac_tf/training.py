@@ -149,7 +149,7 @@ class _Loop:
             agent,
             environments,
             config.seed,
-            config.num_greedy_environments or 0,
+            config.greedy_environments,
             config.exploration_spread,
         )
         self._policy = evaluation.as_policy_function(agent.policy)

@@ -223,5 +223,6 @@ def test_an_unscaled_configuration_differs_in_the_rescaling_alone():
 
 
 def test_half_of_the_environments_are_greedy():
-    assert TrainingConfig(num_environments=5).num_greedy_environments == 2
-    assert TrainingConfig(num_greedy_environments=0).num_greedy_environments == 0
+    assert TrainingConfig(num_environments=5).greedy_environments == 2
+    assert dataclasses.replace(TrainingConfig(), num_environments=4).greedy_environments == 2
+    assert TrainingConfig(num_greedy_environments=0).greedy_environments == 0

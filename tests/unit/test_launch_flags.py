@@ -108,7 +108,7 @@ def test_a_whole_number_may_be_none(parse):
     parse("--num_greedy_environments=3")
     assert config_flags.configuration(RunConfig).training.num_greedy_environments == 3
     parse("--num_greedy_environments=none", "--num_environments=4")
-    assert config_flags.configuration(RunConfig).training.num_greedy_environments == 2
+    assert config_flags.configuration(RunConfig).training.greedy_environments == 2
     with pytest.raises(flags.IllegalFlagValueError, match=r"whole number or none; got '2\.5'"):
         parse("--num_greedy_environments=2.5")
 
