@@ -20,11 +20,15 @@ from nppac_tf.errors import UserError
 _BATCHES = (1, 1000)
 
 flags.DEFINE_string("run", None, "Folder of a run.")
+flags.DEFINE_string(
+    "task", None, "The run's, to be named where it imports a module, as in my_robot:Reach-v0."
+)
 flags.DEFINE_string("output", None, "The folder to write, new or an earlier export.")
 
 
 def main() -> None:
     path = path_flags.require_run("run")
+    _require_the_task(path)
     if not flags.FLAGS.output:
         raise UserError("--output must be given: the folder to write, such as exported/pen")
     output = path_flags.require_output_folder("output")
@@ -50,6 +54,13 @@ def main() -> None:
         ],
     )
     print(_usage(output, task.observation_size, with_novelty=novelty is not None))
+
+
+def _require_the_task(path: pathlib.Path) -> None:
+    trained, given = path_flags.run_configuration(path).task, flags.FLAGS.task
+    path_flags.refuse_a_module(path, trained)
+    if given not in (None, trained):
+        raise UserError(f"--task must be {trained}, the task of {path}; got {given!r}")
 
 
 def _calibrate(config: Any, prior: Any, task: Any) -> Any:

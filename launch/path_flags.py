@@ -35,6 +35,15 @@ def require_run(flag: str) -> pathlib.Path:
     return path
 
 
+def refuse_a_module(path: pathlib.Path, task: str) -> None:
+    """Raises UserError where a task would import a module that a file alone, not --task, names."""
+    if ":" in task and task != flags.FLAGS.task:
+        raise UserError(
+            f"{path} is for {task}, which would import a module of that name: pass "
+            f"--task={task} if that is what you want"
+        )
+
+
 def require_saved_model(flag: str) -> pathlib.Path:
     """The folder of an exported policy that a flag names; likewise.
 

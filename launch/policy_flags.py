@@ -1,6 +1,5 @@
 """Flags that name a policy and the task that it acts in, and loading what they name."""
 
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -43,8 +42,7 @@ def load_policy_source() -> PolicySource:
     if FLAGS.run:
         path = path_flags.require_run("run")
         trained = path_flags.run_configuration(path)
-        if trained.task != FLAGS.task:
-            _refuse_a_module(path, trained.task)
+        path_flags.refuse_a_module(path, trained.task)
         task = make_task(trained.task, trained.reward)
         from nppac_tf import environments, rundir
 
@@ -60,18 +58,10 @@ def load_policy_source() -> PolicySource:
     metadata = export.load_metadata(path)
     sizes = (metadata["observation_size"], metadata["action_size"])
     if not FLAGS.task:
-        _refuse_a_module(path, metadata["task"] or "")
+        path_flags.refuse_a_module(path, metadata["task"] or "")
     task = make_task(metadata["task"], metadata["reward"], sizes)
     require_sizes("policy", sizes, task)
     return PolicySource(path.resolve().name, export.load_policy(path), task, metadata)
-
-
-def _refuse_a_module(path: pathlib.Path, task: str) -> None:
-    if ":" in task:
-        raise UserError(
-            f"{path} is for {task}, which would import a module of that name: pass "
-            f"--task={task} if that is what you want"
-        )
 
 
 def make_task(

@@ -62,13 +62,13 @@ _PRIOR_CACHE = flags.DEFINE_string(
 
 def main() -> None:
     usage.reject("seed", "in a sweep, which has --seeds")
-    methods, seeds = _methods(), _seeds()
+    (methods, own_priors), seeds = _methods(), _seeds()
     output = path_flags.require_output_folder("output_dir") if _OUTPUT_DIR.value else None
     if not _ADDRESS.value:
         _require_cores()
     from nppac_tf.sweeps import plan
 
-    runs = plan.grid(methods, seeds, output, flags.FLAGS["prior_seed"].present > 0)
+    runs = plan.grid(methods, seeds, output, own_priors)
     plan.check(runs)
     unfinished = [run for run in runs if not plan.is_complete(run)]
     print(f"{len(runs)} runs: {', '.join(methods)}, with seeds {', '.join(map(str, seeds))}")
@@ -83,19 +83,24 @@ def main() -> None:
         )
 
 
-def _methods() -> dict[str, RunConfig]:
-    """The configuration of each method, from the command line with its flagfiles in place."""
+def _methods() -> tuple[dict[str, RunConfig], set[str]]:
+    """Each method's configuration, from the command line with its flagfiles in place.
+
+    And the names of those whose command line gives --prior_seed.
+    """
     files = variants.parse(_METHODS.value, _FLAGFILES)
     arguments = flags.FLAGS.read_flags_from_files(sys.argv[1:])
-    methods = {}
+    methods, own_priors = {}, set()
     try:
         for name, paths in files.items():
             own = [f"--flagfile={path}" for path in paths]
             methods[name] = _configuration(name, variants.substitute(arguments, _FLAGFILES, own))
+            if flags.FLAGS["prior_seed"].present:
+                own_priors.add(name)
     finally:
         flags.FLAGS.unparse_flags()
         parsing.parse(sys.argv)
-    return methods
+    return methods, own_priors
 
 
 def _configuration(method: str, arguments: list[str]) -> RunConfig:

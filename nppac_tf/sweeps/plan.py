@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nppac_tf import inputs, reports
@@ -35,7 +35,7 @@ def grid(
     methods: Mapping[str, RunConfig],
     seeds: Sequence[int],
     output_dir: pathlib.Path | None = None,
-    one_prior: bool = False,
+    own_priors: Collection[str] = (),
 ) -> list[PlannedRun]:
     """Every method with every seed; the first seed of all methods comes first.
 
@@ -43,7 +43,7 @@ def grid(
         methods: Configurations by name.
         seeds: Each takes the place of a configuration's own, and of its prior's.
         output_dir: A run lies in METHOD/seedN below it; None for runs/TASK.
-        one_prior: Whether the seed of the prior stays.
+        own_priors: Methods whose prior keeps its seed.
 
     Raises:
         UserError: if a name cannot be that of a folder.
@@ -59,7 +59,7 @@ def grid(
         for name, config in methods.items():
             loop = dataclasses.replace(config.training, seed=seed)
             prior = config.prior
-            if not one_prior:
+            if name not in own_priors:
                 prior = dataclasses.replace(prior, prior_seed=seed)
             root = output_dir or pathlib.Path("runs") / folder_name(config.task)
             folder = root / name / f"seed{seed}"

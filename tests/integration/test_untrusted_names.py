@@ -43,6 +43,7 @@ def place(tmp_path):
         ("evaluate", "--demonstrations=data.npz"),
         ("evaluate", "--saved_model=policy"),
         ("evaluate", "--run=run"),
+        ("export", "--run=run", "--output=exported"),
         ("collect_demonstrations", "--saved_model=policy", "--output=mine.npz"),
         ("collect_demonstrations", "--run=run", "--output=mine.npz"),
     ],

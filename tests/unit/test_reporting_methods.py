@@ -25,11 +25,12 @@ def test_runs_that_differ_in_seeds_or_length_alone_are_one_method(tmp_path):
 
 def test_settings_that_come_to_the_same_are_the_same(tmp_path):
     greedy, final = "config.training.num_greedy_environments", "config.agent.final_temperature"
-    annealing = "config.agent.annealing_updates"
+    annealing, least = "config.agent.annealing_updates", "config.agent.num_target_critics"
     for seed, changes in enumerate(
         [
             {greedy: 5, "config.training.num_environments": 10},
             {greedy: "null"},
+            {least: "null"},
             {"config.training.checkpoint_interval": 2000},
             {final: "null", annealing: 1},
             {final: "null", annealing: 2},
@@ -38,7 +39,7 @@ def test_settings_that_come_to_the_same_are_the_same(tmp_path):
         ]
     ):
         write_run(tmp_path / str(seed), [0.5], seed=seed, changes=changes)
-    assert list(sizes(grouped(tmp_path)).values()) == [3, 2, 1, 1]
+    assert list(sizes(grouped(tmp_path)).values()) == [4, 2, 1, 1]
 
 
 def test_methods_are_named_by_the_fewest_settings_that_tell_them_apart(tmp_path):

@@ -56,19 +56,17 @@ def test_a_grid_has_each_method_with_each_seed_and_the_first_seed_first(config):
     assert [str(run.folder) for run in runs] == [f"out/{run.name}" for run in runs]
     assert [run.config.training.seed for run in runs] == [3, 3, 0, 0]
     assert [run.config.prior.prior_seed for run in runs] == [3, 3, 0, 0]
-    seed, prior_seed = (
-        dataclasses.replace(warm.training, seed=0),
-        dataclasses.replace(warm.prior, prior_seed=0),
-    )
+    loop = dataclasses.replace(warm.training, seed=0)
+    prior = dataclasses.replace(warm.prior, prior_seed=0)
     # All else is as it was.
-    assert runs[3].config == dataclasses.replace(warm, training=seed, prior=prior_seed)
+    assert runs[3].config == dataclasses.replace(warm, training=loop, prior=prior)
 
 
-def test_a_grid_may_have_one_prior(config):
+def test_a_method_may_keep_its_prior(config):
     config = dataclasses.replace(config, prior=dataclasses.replace(config.prior, prior_seed=7))
-    runs = plan.grid({"a": config}, [0, 1], one_prior=True)
-    assert [run.config.training.seed for run in runs] == [0, 1]
-    assert [run.config.prior.prior_seed for run in runs] == [7, 7]
+    runs = plan.grid({"a": config, "b": config}, [0, 1], own_priors={"a"})
+    assert [run.config.training.seed for run in runs] == [0, 0, 1, 1]
+    assert [run.config.prior.prior_seed for run in runs] == [7, 0, 7, 1]
 
 
 def test_runs_go_below_their_task_by_default(config):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nppac_tf import checkpoints, training, transitions
+from nppac_tf import checkpoints, monitor, training, transitions
 from nppac_tf.agent import NppacAgent, NppacLossInfo
 from nppac_tf.baselines import make_agent
 from nppac_tf.checkpoints import RunCheckpoint
@@ -233,6 +233,51 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
     assert_same_run(expected, resumed)
     assert again.rows == resumed[1]
     assert without_clocks(again.epochs) == without_clocks(recorder.epochs)
+
+
+def test_a_resumed_run_goes_on_counting_dominated_epochs(
+    task, demonstrations, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(monitor, "_DOMINANCE", 0.0)
+    monkeypatch.setattr(monitor, "_MANY_NATS", -np.inf)
+    saving, before, after = saving_in(tmp_path), Recorder(), Recorder()
+    with pytest.raises(training.Stopped):
+        run(
+            task,
+            demonstrations,
+            MID_EPISODE,
+            observers=[before],
+            checkpoint=saving,
+            should_stop=Countdown(30),
+        )
+    run(task, demonstrations, MID_EPISODE, observers=[after], checkpoint=saving)
+    assert sum("KL term has taken over" in line for line in before.notices + after.notices) == 1
+    assert checkpoints.read_state(checkpoints.latest(tmp_path))["loop"]["dominated_epochs"] == 5
+
+
+def test_an_environment_that_does_not_repeat_itself_begins_anew(
+    task, demonstrations, monkeypatch, tmp_path
+):
+    with pytest.raises(training.Stopped):
+        run(
+            task,
+            demonstrations,
+            MID_EPISODE,
+            checkpoint=saving_in(tmp_path),
+            should_stop=Countdown(20),
+        )
+    restore, returns = Collector.load_state_dict, []
+
+    def restoring(self, state, *arguments):
+        restore(self, {**state, "returns": [6.0, 4.0]}, *arguments)
+        returns.extend(self.state_dict()["returns"])
+
+    monkeypatch.setattr(Collector, "load_state_dict", restoring)
+    monkeypatch.setattr(VectorEnvironment, "load_state_dict", lambda self, state: [1])
+    recorder = Recorder()
+    run(task, demonstrations, MID_EPISODE, observers=[recorder], checkpoint=saving_in(tmp_path))
+    assert "1 of 2 environments begin a new episode" in recorder.notices[0]
+    assert returns == [6.0, 0.0]
 
 
 @pytest.mark.parametrize(
