@@ -187,7 +187,7 @@ class AgentConfig:
         False, "Actor: tanh-squashed Gaussian (true), or Gaussian with a tanh mean (false)."
     )
     critic_layer_norm: bool = _option(True, "Layer normalization in the critics.")
-    num_critics: int = _option(2, "Critics, each with its own weights and target.")
+    num_critics: int = _option(6, "Critics, each with its own weights and target.", before=2)
     num_target_critics: int | None = _option(
         None,
         "Critics, drawn anew for each update, of whose values a target takes the least; none for "
@@ -203,18 +203,18 @@ class AgentConfig:
         "KL from the prior by one sample, or in closed form (needs --nosquash).",
         DIVERGENCES,
     )
-    temperature: float = _option(0.1, "Weight alpha of the KL term: its value, or its start.")
+    temperature: float = _option(0.2, "Weight alpha of the KL term: its value, or its start.")
     target_kl: float | None = _option(
         None, "If given, alpha is tuned to hold the mean KL at this many nats."
     )
     final_temperature: float | None = _option(
-        0.02,
+        0.0015,
         "Alpha of N-PPAC goes to this value, geometrically, over --annealing_updates, once the "
         "policy learns, unless a --target_kl tunes it; none to stay.",
         before=None,
     )
     annealing_updates: int = _option(
-        50_000,
+        45_000,
         "Updates of the critics, their warm-up included, until alpha is at its final value.",
     )
     policy_averaging: int = _option(
@@ -229,7 +229,7 @@ class AgentConfig:
         PRECISIONS,
     )
     learning_rate: float = _option(3e-4, "Adam's step size for actor, critics and alpha.")
-    discount: float = _option(0.97, "Discount gamma per environment step.")
+    discount: float = _option(0.98, "Discount gamma per environment step.")
     target_update_rate: float = _option(0.05, "Share tau of the critics in each target update.")
     algorithm: str = _option("nppac", "N-PPAC, or what it is compared with.", ALGORITHMS)
 
@@ -299,9 +299,10 @@ class TrainingConfig:
         before=0,
     )
     exploration_spread: float = _option(
-        1.0,
+        3.0,
         "Of the others, where they are two or more, the first explores with the policy's deviation "
         "and the last with so many times as much, those between evenly between.",
+        before=1.0,
     )
     steps_per_epoch: int = _option(
         1000, "Environment steps collected between two rounds of updates."
