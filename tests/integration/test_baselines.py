@@ -16,6 +16,7 @@ SMALL = {
     "squash": True,
     "divergence": "sampled",
     "critic_layer_norm": False,
+    "num_critics": 2,
     "final_temperature": None,
     "policy_averaging": 0,
     "discount": 0.95,

@@ -16,6 +16,7 @@ TINY = {
     "critic_layers": (8,),
     "squash": False,
     "divergence": "sampled",
+    "num_critics": 2,
     "final_temperature": None,
 }
 

@@ -132,14 +132,12 @@ def test_flags_survive_a_flagfile(parse, tmp_path):
 
 
 SHIPPED = sorted((ROOT / "configs").glob("**/*.flags"))
-OF_THE_DOOR = ("ablations/two_critics.flags",)  # What it takes away, the pen does not have.
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT / "configs")))
 def test_a_configuration_that_ships_is_valid(parse, path, monkeypatch):
     monkeypatch.chdir(ROOT)  # From where they name each other.
-    name = str(path.relative_to(ROOT / "configs"))
-    base = ROOT / "configs" / ("door_human.flags" if name in OF_THE_DOOR else "pen_human.flags")
+    base = ROOT / "configs" / "pen_human.flags"
     parse(f"--flagfile={base}", "--demonstrations=mine.npz")
     before = config_flags.configuration(RunConfig)
     flags.FLAGS.unparse_flags()
@@ -183,7 +181,12 @@ def test_what_is_no_recipe_has_none_of_it(parse, name, monkeypatch):
     assert not (config.training.warmup_imitation and config.training.critic_warmup_steps)
 
 
-OF_DATA = ("--demonstrations=", "--action_lookahead=", "--num_env_steps=")
+OF_DATA = (
+    "--demonstrations=",
+    "--action_lookahead=",
+    "--final_temperature=",
+    "--num_env_steps=",
+)
 
 
 @pytest.mark.parametrize("task", ["pen", "door"])
@@ -209,6 +212,11 @@ SHOWN = {  # In the README: each method with its flagfile, after that of the com
     "cloning_network": "baselines/cloning",
     "cloning_gp": "baselines/cloning",
 }
+AFTER_IT = {
+    "cloning_gp": ["--prior=exact_gp"],
+    "sac": ["--discount=0.95"],
+    "sacfd": ["--discount=0.95"],
+}
 NOT_ON_THE_DOOR = ("brac", "sac", "sacfd")
 ARCHIVED = [
     (task, method)
@@ -225,7 +233,7 @@ def arguments_of_the_readme(task, method):
         return [base, demonstrations, "--precision=bfloat16", "--eval_interval=4000"]
     flagfile = f"--flagfile=configs/{SHOWN[method].format(task=task)}.flags"
     arguments = [f"--flagfile=configs/comparison/{task}.flags", demonstrations, flagfile]
-    return [*arguments, "--prior=exact_gp"] if method == "cloning_gp" else arguments
+    return [*arguments, *AFTER_IT.get(method, ())]
 
 
 @pytest.mark.parametrize(("task", "method"), ARCHIVED, ids=map("-".join, ARCHIVED))

@@ -108,7 +108,7 @@ def test_a_method_that_cannot_begin_is_found(run, change, message):
 def test_a_run_of_another_configuration_is_found(run):
     begin(run)
     other = dataclasses.replace(run.config, agent=AgentConfig(temperature=0.7))
-    with pytest.raises(UserError, match=r"temperature must be 0\.1 to resume .*seed7; got 0\.7"):
+    with pytest.raises(UserError, match=r"temperature must be 0\.2 to resume .*seed7; got 0\.7"):
         plan.check([run._replace(config=other)])
 
 

@@ -38,7 +38,9 @@ CONFIG = TrainingConfig(
     pretraining_noise=0.0,
     critic_warmup_steps=0,
 )
-TINY = AgentConfig(actor_layers=(4,), critic_layers=(4,), target_kl=1.0, policy_averaging=0)
+TINY = AgentConfig(
+    actor_layers=(4,), critic_layers=(4,), num_critics=2, target_kl=1.0, policy_averaging=0
+)
 CLOCKS = ("wall_seconds", "train/updates_per_second")
 
 
@@ -572,7 +574,7 @@ def test_returns_over_several_steps_are_stored(task):
     # Two environments, five steps: the state after three steps, or after those that are left.
     after = [0 + 4, 1 + 4, 2 + 4, 3 + 4, 8, 9, 8, 9, 8, 9]
     np.testing.assert_array_equal(three[:, 6:8], one[after, 6:8])
-    weights = [0.97**2] * 6 + [0.97] * 2 + [1.0] * 2
+    weights = [0.98**2] * 6 + [0.98] * 2 + [1.0] * 2
     np.testing.assert_allclose(three[:, 5], weights, rtol=1e-6)
 
 
