@@ -102,7 +102,7 @@ def _write(output, comparison, title, differing, notes) -> None:
 
     drawn = {metric: figures.curve(comparison, metric) for metric in comparison.metrics}
     drawn |= {"learning_curves": figures.curves(comparison, _TITLE.value)}
-    drawn |= {"scores": figures.scores(comparison)}
+    drawn |= {"scores": figures.scores(comparison), "area": figures.area(comparison)}
     images = {}
     for name, figure in drawn.items():
         image = io.BytesIO()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib import figure, lines, ticker
 
-from nppac_tf.reporting.comparison import FINAL, LABELS, RETURN, Comparison, Curve
+from nppac_tf.reporting.comparison import FINAL, LABELS, RETURN, Comparison, Curve, Score
 
 # Okabe and Ito's, told apart by the color-blind, and three more; then the same, dashed and dotted.
 COLORS = (
@@ -51,10 +51,18 @@ def curves(comparison: Comparison, title: str = "") -> figure.Figure:
 
 
 def scores(comparison: Comparison) -> figure.Figure:
-    """Interquartile mean and interval of each score and method, and each run as a dot."""
-    shown = [score for score in comparison.scores if score.name != "first"]
+    """Interquartile mean and interval of each score and method, and each run as a dash."""
+    return _draw_scores(comparison, [each for each in comparison.scores if each.name != "first"])
+
+
+def area(comparison: Comparison) -> figure.Figure:
+    """`scores` of the main metric's mean over the steps alone."""
+    return _draw_scores(comparison, [each for each in comparison.scores if each.name == "area"])
+
+
+def _draw_scores(comparison: Comparison, shown: Sequence[Score]) -> figure.Figure:
     methods = comparison.methods
-    names = [textwrap.fill(method.name, 22) for method in methods]
+    names = [_broken(method.name) for method in methods]
     height = 0.6 + 0.16 * sum(name.count("\n") + 1.5 for name in names)
     result = figure.Figure(figsize=(4.8, height * len(shown)), layout="constrained")
     for axis, score in zip(result.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
@@ -106,6 +114,11 @@ def _draw_curve(axis: Any, each: Curve, color: str, style: str) -> None:
             axis.plot(steps[known], run[known], color=color, alpha=0.35, linewidth=0.8)
     axis.plot(steps, value, style, color=color, alpha=0.45, linewidth=1.6, marker=marker)
     axis.plot(steps, complete, style, color=color, linewidth=2.2, marker=marker)
+
+
+def _broken(name: str) -> str:
+    """A name in lines, broken after underscores where it can be."""
+    return textwrap.fill(name.replace("_", "_ "), 24).replace("_ ", "_")
 
 
 def _style(index: int) -> str:

@@ -9,6 +9,7 @@ from sources import ROOT
 
 FILES = [
     "any_success.png",
+    "area.png",
     "final_success.png",
     "learning_curves.png",
     "report.csv",
