@@ -24,7 +24,7 @@ LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 3.0], np.float32)
 OBSERVATION_SPEC = tf.TensorSpec([D], tf.float32, "observation")
 ACTION_SPEC = tensor_spec.BoundedTensorSpec([A], tf.float32, LOW, HIGH, "action")
 TIME_STEP_SPEC = ts.time_step_spec(OBSERVATION_SPEC)
-TINY = {"actor_layers": (8,), "critic_layers": (8,), "num_critics": 2, "final_temperature": None}
+TINY = {"actor_layers": (8,), "critic_layers": (8,), "final_temperature": None}
 
 
 def adam(learning_rate=1e-2):
