@@ -2,7 +2,6 @@
 
 import dataclasses
 import errno
-import json
 import pathlib
 import re
 import signal
@@ -17,7 +16,6 @@ from absl.testing import flagsaver
 from launch import config_flags, policy_flags, program, signals
 from nppac_tf.config import AgentConfig, RunConfig
 from nppac_tf.errors import UserError
-from nppac_tf.reporting import runs
 
 ROOT = pathlib.Path(__file__).parents[2]
 ONE_FLAG_OF = {
@@ -199,63 +197,6 @@ def test_the_configurations_of_a_task_differ_in_their_demonstrations_alone(parse
     parse(f"--flagfile={ROOT / 'configs' / f'{task}_human.flags'}")
     with pytest.raises(UserError, match="demonstrations must be embedded:NAME or a file"):
         config_flags.configuration(RunConfig)
-
-
-DEMONSTRATIONS = {"pen": "pen2_sparse.npy", "door": "door-v0_demos.pickle"}
-SHOWN = {  # In the README: each method with its flagfile, after that of the comparison.
-    "nppac_paper": "paper/{task}",
-    "awac": "baselines/awac",
-    "brac": "baselines/brac",
-    "rlpd": "comparison/rlpd",
-    "sac": "baselines/sac",
-    "sacfd": "baselines/sacfd",
-    "cloning_network": "baselines/cloning",
-    "cloning_gp": "baselines/cloning",
-}
-AFTER_IT = {
-    "cloning_gp": ["--prior=exact_gp"],
-    "sac": ["--discount=0.95"],
-    "sacfd": ["--discount=0.95"],
-}
-NOT_ON_THE_DOOR = ("brac", "sac", "sacfd")
-ARCHIVED = [
-    (task, method)
-    for task in DEMONSTRATIONS
-    for method in ("nppac", *SHOWN)
-    if task == "pen" or method not in NOT_ON_THE_DOOR
-]
-
-
-def arguments_of_the_readme(task, method):
-    demonstrations = f"--demonstrations={DEMONSTRATIONS[task]}"
-    if method == "nppac":
-        base = f"--flagfile=configs/{task}_human.flags"
-        return [base, demonstrations, "--precision=bfloat16", "--eval_interval=4000"]
-    flagfile = f"--flagfile=configs/{SHOWN[method].format(task=task)}.flags"
-    arguments = [f"--flagfile=configs/comparison/{task}.flags", demonstrations, flagfile]
-    return [*arguments, *AFTER_IT.get(method, ())]
-
-
-@pytest.mark.parametrize(("task", "method"), ARCHIVED, ids=map("-".join, ARCHIVED))
-def test_what_the_readme_shows_has_the_settings_that_ship(
-    parse, task, method, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(ROOT)
-    parse(*arguments_of_the_readme(task, method))
-    config = config_flags.configuration(RunConfig)
-    (tmp_path / "config.json").write_text(json.dumps({"config": dataclasses.asdict(config)}))
-    (tmp_path / "metrics.csv").write_text("env_steps,eval/time_at_goal\n0,0.5\n")
-    shipped = runs.read_runs([tmp_path]).runs[0].settings
-    folder = ROOT / f"results/runs/{task}-binary/{method}"
-    if not (ROOT / "results").exists():
-        pytest.skip("needs the archived runs, results/runs, which only a checkout has")
-    archived = runs.read_runs([folder]).runs
-    assert {run.seeds for run in archived} == {(seed, seed) for seed in "234"}
-    for run in archived:
-        changed = {name for name in shipped if shipped[name] != run.settings[name]}
-        if run.constant:  # What learns online has no effect there.
-            changed = {name for name in changed if not name.startswith(("agent.", "training."))}
-        assert not changed
 
 
 @pytest.mark.parametrize("name", ONE_FLAG_OF)
