@@ -24,7 +24,12 @@ _OUTPUT = flags.DEFINE_string(
     "output", None, "The file to write (.npz), or minari:ID for a new Minari data set."
 )
 _NUM_EPISODES = flags.DEFINE_integer("num_episodes", 25, "Episodes to keep.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 1, "Of the episodes.", lower_bound=0)
+_SEED = flags.DEFINE_integer(
+    "seed",
+    1000,
+    "Of the episodes; evaluations of the same seed begin in the same states.",
+    lower_bound=0,
+)
 _ONLY_SUCCESSFUL = flags.DEFINE_boolean(
     "only_successful", True, "Keep only episodes that reach the goal."
 )

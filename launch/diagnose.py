@@ -21,7 +21,7 @@ import policy_flags
 import program
 from absl import flags
 
-from nppac_tf.config import PRIORS, PriorConfig, RunConfig
+from nppac_tf.config import PRIORS, REWARDS, PriorConfig, RunConfig
 from nppac_tf.errors import UserError
 
 _FITTED = sorted(
@@ -31,7 +31,7 @@ _FITTED = sorted(
 config_flags.define(RunConfig, only=("demonstrations",))
 config_flags.define(PriorConfig)
 flags.DEFINE_string("task", None, "Where states are visited, and whose bounds clip actions.")
-flags.DEFINE_enum("reward", None, ("binary", "negative"), "Of a hand task.")
+flags.DEFINE_enum("reward", None, REWARDS, "Of a hand task.")
 _CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5", "C8"), "Which to measure.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for what is written.")
 _PRIORS = flags.DEFINE_list("priors", _FITTED, "C2, C5: classes to compare, with commas between.")
@@ -219,12 +219,11 @@ def _load() -> tuple[Any, Any]:
 
 
 def _fit(data: Any, config: PriorConfig) -> Any:
-    from nppac_tf import priors
+    from nppac_tf import priors, runs
 
     print(f"fitting {config.prior}, unless the cache has it", flush=True)
     config = dataclasses.replace(config, action_lookahead=0)  # The data already looks ahead.
-    cache = pathlib.Path(_PRIOR_CACHE.value) if _PRIOR_CACHE.value else priors.default_cache()
-    return priors.fit_prior(data, config, None if _PRIOR_CACHE.value == "none" else cache)
+    return priors.fit_prior(data, config, runs.prior_cache(_PRIOR_CACHE.value))
 
 
 if __name__ == "__main__":

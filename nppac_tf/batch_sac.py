@@ -213,6 +213,8 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
 
 def _move_toward(target: tf.Variable, source: tf.Variable, share: float) -> tf.Operation:
     """The target t becomes t + share (s - t), in two operations where an assignment takes five."""
+    if share == 1.0:  # Exactly s, of which t + (s - t) is only near.
+        return target.assign(source)
     return tf.raw_ops.ResourceApplyGradientDescent(
         var=target.handle, alpha=tf.constant(share, source.dtype), delta=target - source
     )

@@ -1,6 +1,6 @@
 """What a run is made of: frozen dataclasses, validated when constructed.
 
-Every default of the project lives here, once. The launchers make one flag of each field, with the
+Every default of a run lives here, once. The launchers make one flag of each field, with the
 field's `help` as its text, so a flag, its default and its documentation cannot drift apart. This
 module imports the standard library only: `--help` must answer at once.
 """
@@ -203,7 +203,11 @@ class AgentConfig:
         "KL from the prior by one sample, or in closed form (needs --nosquash).",
         DIVERGENCES,
     )
-    temperature: float = _option(0.2, "Weight alpha of the KL term: its value, or its start.")
+    temperature: float = _option(
+        0.2,
+        "Weight alpha of the KL term: its value, or its start, where it stays while critics warm "
+        "up; annealed, it goes on from where the schedule is by then.",
+    )
     target_kl: float | None = _option(
         None, "If given, alpha is tuned to hold the mean KL at this many nats."
     )

@@ -12,7 +12,7 @@ import tensorflow as tf
 from scipy import stats
 
 from nppac_tf.evaluation import Episodes
-from nppac_tf.priors import BehavioralPrior
+from nppac_tf.priors import BehavioralPrior, calibration
 
 _SIGNIFICANT = 0.05
 _FEWEST = 3  # Failures, and successes: with fewer the ranks say nothing.
@@ -49,7 +49,7 @@ class Foresight(NamedTuple):
         first = np.stack([observations[0] for observations in episodes.observations])
         uncertainty = prior.uncertainty(tf.constant(first)).numpy()
         test = stats.mannwhitneyu(uncertainty[failed], uncertainty[reached], alternative="greater")
-        auroc = float(test.statistic / (failed.sum() * reached.sum()))
+        auroc = calibration.roc_area(uncertainty[reached], uncertainty[failed])
         return cls(uncertainty, failed, auroc, float(test.pvalue))
 
     def sentence(self) -> str:

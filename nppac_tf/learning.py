@@ -50,13 +50,7 @@ class Learner:
             self._prior.statistics,
             input_signature=[tf.TensorSpec([None, agent.prior.observation_size], tf.float32)],
         )
-        self._update_loops = {
-            learn_policy: tf.function(
-                functools.partial(self._updates, learn_policy=learn_policy),
-                jit_compile=jit_compile,
-            )
-            for learn_policy in (False, True)
-        }
+        self._update_loop = tf.function(self._updates, jit_compile=jit_compile)
         self._all_finite = tf.function(
             lambda: tf.reduce_all(
                 [tf.reduce_all(tf.math.is_finite(weights)) for weights in agent.parameters]
@@ -94,8 +88,15 @@ class Learner:
             observations, actions, rewards, discounts, next_observations, prior, next_prior
         )
 
-    def update(self, num_updates: int, learn_policy: bool) -> Iterator[tuple[int, Losses]]:
-        """Runs updates in compiled chunks; yields how many are done, and their mean losses.
+    def update(
+        self, num_updates: int, learn_policy: bool, imitate: bool = False
+    ) -> Iterator[tuple[int, Losses]]:
+        """Runs updates in compiled chunks; yields how many are done, and a chunk's mean losses.
+
+        Args:
+            num_updates: Of the critics.
+            learn_policy: Whether the actor and the temperature learn from the critics.
+            imitate: Whether the actor is fitted to the prior on the same states.
 
         Raises:
             UserError: if a loss or a parameter is not finite.
@@ -103,7 +104,7 @@ class Learner:
         done = 0
         while done < num_updates:
             chunk = min(_CHUNK, num_updates - done)
-            sums, counts = self._update_loops[learn_policy](tf.constant(chunk))
+            sums, counts = self._update_loop(tf.constant(chunk), learn_policy, imitate)
             done += chunk
             losses = {
                 f"train/{name}": float(total / count)
@@ -125,7 +126,9 @@ class Learner:
                 "--scale_floor, a smaller --learning_rate, or --critic_layer_norm"
             )
 
-    def _updates(self, num_updates: tf.Tensor, learn_policy: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    def _updates(
+        self, num_updates: tf.Tensor, learn_policy: bool, imitate: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Sums of the losses, and how many of each there were."""
         interval = self._config.policy_interval
         sums = tf.zeros([len(NppacLossInfo._fields)])
@@ -133,22 +136,24 @@ class Learner:
         for _ in tf.range(num_updates):
             step = self._agent.train_step_counter.value()
             batches = self._sample(tf.cast(step, tf.int32))
-            everything = functools.partial(self._update, *batches, learn_policy=learn_policy)
             if interval == 1:
-                losses, known = everything()
+                losses, known = self._update(*batches, learn_policy, imitate)
             else:
-                of_critics = functools.partial(self._update_critics, batches[0])
-                losses, known = tf.cond((step + 1) % interval == 0, everything, of_critics)
+                losses, known = tf.cond(
+                    (step + 1) % interval == 0,
+                    functools.partial(self._update, *batches, learn_policy, imitate),
+                    functools.partial(self._update_critics, batches[0]),
+                )
             sums += losses
             counts += known
         return sums, counts
 
     def _update(
-        self, batch: Batch, policy_batch: Batch | None, learn_policy: bool
+        self, batch: Batch, policy_batch: Batch | None, learn_policy: bool, imitate: bool
     ) -> tuple[tf.Tensor, tf.Tensor]:
         info = self._agent.update(batch, learn_policy=learn_policy, policy_batch=policy_batch)
         losses = tf.stack(info.extra)
-        if self._config.warmup_imitation and not learn_policy and self._agent.kl_regularized:
+        if imitate:
             states = policy_batch or batch
             step = tf.cast(self._agent.train_step_counter, tf.int32)
             seed = tf.stack([self._imitation_seed, step])

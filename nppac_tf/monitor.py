@@ -27,6 +27,7 @@ _NARROW = 0.01
 _MANY_NATS = 10.0
 _DOMINANCE = 10.0
 _PATIENCE = 3
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 class Monitor:
@@ -113,10 +114,11 @@ class Monitor:
         self.dominated_epochs = self.dominated_epochs + 1 if dominated and nats > _MANY_NATS else 0
         if self.dominated_epochs == _PATIENCE:
             visited = figures["monitor/prior_scale_visited"]
+            ratio = prior_norm / max(figures["monitor/value_gradient_norm"], _TINY)
             self._notice(
                 f"the KL term has taken over: {nats:,.0f} nats per action component, and "
-                f"{prior_norm / figures['monitor/value_gradient_norm']:,.0f} times the gradient of "
-                f"the Q values. The prior's deviation is {visited:.2g} where the agent goes "
-                f"({self._demonstration_scale:.2g} on demonstrations). What to do: a larger "
-                "--scale_floor, a smaller --temperature, or a Gaussian-process prior"
+                f"{ratio:,.3g} times the gradient of the Q values. The prior's deviation is "
+                f"{visited:.2g} where the agent goes ({self._demonstration_scale:.2g} on "
+                "demonstrations). What to do: a larger --scale_floor, a smaller --temperature, or "
+                "a Gaussian-process prior"
             )

@@ -264,16 +264,17 @@ class RunDirectory:
         Raises:
             UserError: if there is neither.
         """
-        saved = self._updates(checkpoints.latest(self._checkpoints))
+        newest = checkpoints.latest(self._checkpoints)
+        saved = self._updates(newest)
         exported = export.load_metadata(self.policy)["updates"] if self.policy.exists() else -1
         if saved < 0 and exported < 0:
             raise UserError(f"{self.path} has neither a checkpoint nor a policy yet")
         if exported >= saved:
             return export.load_policy(self.policy), exported
+        prior: BehavioralPrior = UniformPrior(task.observation_size, task.action_size)
         if self.config().agent.algorithm == "cloning":  # The policy is the prior.
-            return evaluation.as_policy_function(self.load_agent()[0].policy), saved
-        sizes = (task.observation_size, task.action_size)
-        agent = self._restored(task, UniformPrior(*sizes))
+            prior = self._load_prior()
+        agent = self._restored(task, prior, newest)
         return evaluation.as_policy_function(agent.policy), saved
 
     def load_agent(self) -> tuple[NppacAgent, Task]:
@@ -283,20 +284,25 @@ class RunDirectory:
             UserError: if there is no checkpoint or no prior, or they do not fit.
         """
         config = self.config()
-        if not self.prior.exists():
-            raise UserError(
-                f"{self.path} has no prior yet: it was stopped before; go on with --resume"
-            )
+        prior = self._load_prior()
         task = make_task(config.task, config.reward)
-        return self._restored(task, rescale(load_prior(self.prior), config.prior)), task
+        return self._restored(task, prior, checkpoints.latest(self._checkpoints)), task
 
     def load_novelty(self) -> Novelty | None:
         """The calibrated out-of-demonstration score; None where the run has none yet."""
         return load_novelty(self._novelty) if self._novelty.exists() else None
 
-    def _restored(self, task: Task, prior: BehavioralPrior) -> NppacAgent:
-        """An agent with the actor and the number of updates of the latest checkpoint."""
-        path = checkpoints.latest(self._checkpoints)
+    def _load_prior(self) -> BehavioralPrior:
+        if not self.prior.exists():
+            raise UserError(
+                f"{self.path} has no prior yet: it was stopped before; go on with --resume"
+            )
+        return rescale(load_prior(self.prior), self.config().prior)
+
+    def _restored(
+        self, task: Task, prior: BehavioralPrior, path: pathlib.Path | None
+    ) -> NppacAgent:
+        """An agent with the actor and the number of updates of a checkpoint."""
         if path is None:
             raise UserError(f"{self.path} has no whole checkpoint yet: let it train on")
         agent = make_agent(task, prior, self.config().agent)

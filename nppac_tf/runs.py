@@ -9,6 +9,7 @@ from nppac_tf import inputs
 from nppac_tf.agent import NppacAgent
 from nppac_tf.baselines import make_agent
 from nppac_tf.config import RunConfig
+from nppac_tf.ineffective import ineffective
 from nppac_tf.inputs import Inputs
 from nppac_tf.priors import chosen_class, default_cache, fit_prior, load_prior, rescale
 from nppac_tf.progress import ProgressDisplay
@@ -51,6 +52,9 @@ class TrainingRun:
         say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
         for notice in data.notices:
             say(notice)
+        unused = ineffective(self._config)
+        if unused:
+            say(f"Without effect in this run: {', '.join(unused)}")
         if resume:
             notices = self.directory.resume(self._config, data)
             say(f"Going on with {self.directory.path}; its evaluations so far:")

@@ -55,7 +55,10 @@ class Observer(Protocol):
         """
 
     def on_epoch(self, row: Metrics) -> None:
-        """`row` has "env_steps" and `TRAINING_COLUMNS`: the end of an epoch's updates."""
+        """`row` has "env_steps" and `TRAINING_COLUMNS`: the end of an epoch's updates.
+
+        Losses and the like are means over the epoch's last updates, 50 at most.
+        """
 
     def on_notice(self, line: str) -> None:
         """Something that a person should know of."""
@@ -83,9 +86,11 @@ def train(
         task: To collect from and to be evaluated on.
         demonstrations: On whose states the actor is pre-trained to the prior, and which the
             configuration may have replayed. None for no pre-training; nor is there any with a
-            uniform prior, or of an agent that has learned before.
+            uniform prior, or of an agent that has learned before, which does not imitate the prior
+            while its critics warm up either.
         num_steps: Environment steps, in place of the configuration's `num_env_steps`.
-        config: The loop's settings; defaults where None.
+        config: The loop's settings; defaults where None. With the seed of an earlier call the
+            environments begin in the same states again.
         observers: Told of progress, evaluations and what else is to be known.
         checkpoint: Makes the run's checkpoint from agent and replay; if it has one to restore,
             the run goes on from there, and ends as if it had never been interrupted. None saves
@@ -99,6 +104,7 @@ def train(
         Stopped: if `should_stop` said so.
         UserError: if a loss or a parameter stops being finite, a checkpoint cannot be written or
             does not fit, or demonstrations are to be replayed that cannot be.
+        FloatingPointError: if an observation, a reward or an action is not finite.
     """
     config = config or TrainingConfig()
     if num_steps is not None:
@@ -226,7 +232,13 @@ class _Loop:
         started = time.monotonic()
         warmup = config.critic_warmup_steps
         learn_policy = warmup == 0 or self._env_steps > warmup
-        for done, losses in self._learner.update(num_updates, learn_policy):
+        imitate = (
+            config.warmup_imitation
+            and not learn_policy
+            and not self._updates_before
+            and self._agent.kl_regularized
+        )
+        for done, losses in self._learner.update(num_updates, learn_policy, imitate):
             self._losses |= losses
             self._losses["train/updates_per_second"] = done / (time.monotonic() - started)
             fresh = config.steps_per_epoch * (1 - done / num_updates)

@@ -55,6 +55,8 @@ class AwacAgent(NppacAgent):
             with tape.stop_recording():
                 value = self._value(observations, policy.mode())
                 importance = self._importance(self._value(observations, batch.actions) - value)
+                if weights is not None:
+                    importance *= weights
             loss = -tf.reduce_mean(importance * log_likelihood)
             loss += _WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(weight) for weight in variables])
         gradients = tape.gradient(loss, variables)

@@ -21,14 +21,12 @@ class Step(NamedTuple):
         rewards: [B] float32.
         terminations: [B] bool, the episode ended in a terminal state.
         truncations: [B] bool, the episode was cut off; the successor state is not terminal.
-        successes: [B] float32, 1 at the goal, 0 elsewhere, nan where the environment does not tell.
     """
 
     next_observations: np.ndarray
     rewards: np.ndarray
     terminations: np.ndarray
     truncations: np.ndarray
-    successes: np.ndarray
 
 
 class VectorEnvironment:
@@ -58,7 +56,6 @@ class VectorEnvironment:
         self._task = task
         self._seed = seed
         self._environments = [task.make() for _ in range(num_environments)]
-        self._episode_counts = np.zeros(num_environments, np.int64)
         self._episode_indices = np.zeros(num_environments, np.int64)
         self._actions: list[list[np.ndarray]] = [[] for _ in range(num_environments)]
         self._observations = self._reset(range(num_environments))
@@ -72,11 +69,6 @@ class VectorEnvironment:
     def observations(self) -> np.ndarray:
         """Current observations, [B, D] float32: a new episode's first where one has just ended."""
         return self._observations
-
-    @property
-    def episode_counts(self) -> np.ndarray:
-        """Episodes finished by each environment, [B] int64."""
-        return self._episode_counts.copy()
 
     def step(self, actions: np.ndarray) -> Step:
         """Steps every environment once, and starts the next episode in those whose episode ended.
@@ -95,12 +87,10 @@ class VectorEnvironment:
         rewards = np.empty(batch_size, np.float32)
         terminations = np.empty(batch_size, np.bool_)
         truncations = np.empty(batch_size, np.bool_)
-        successes = np.empty(batch_size, np.float32)
         for i, environment in enumerate(self._environments):
-            next_observations[i], rewards[i], terminations[i], truncations[i], info = (
-                environment.step(actions[i])
+            next_observations[i], rewards[i], terminations[i], truncations[i], _ = environment.step(
+                actions[i]
             )
-            successes[i] = info.get("success", np.nan)
             self._actions[i].append(actions[i])
         require_finite("observation", next_observations)
         require_finite("reward", rewards)
@@ -108,22 +98,20 @@ class VectorEnvironment:
         self._observations = next_observations
         ended = np.flatnonzero(terminations | truncations)
         if ended.size:
-            self._episode_counts[ended] += 1
             self._episode_indices[ended] += 1
             self._observations = next_observations.copy()
             self._observations[ended] = self._reset(ended)
-        return Step(next_observations, rewards, terminations, truncations, successes)
+        return Step(next_observations, rewards, terminations, truncations)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs.
 
         Returns:
-            "episode_counts" and "episode_indices" [B] int64, "observations" [B, D] float32, and
-            "actions", for each environment those of its episode underway, [T, A] float32.
+            "episode_indices" [B] int64, "observations" [B, D] float32, and "actions", for each
+            environment those of its episode underway, [T, A] float32.
         """
         none = np.empty((0, self._task.action_size), np.float32)
         return {
-            "episode_counts": self._episode_counts.copy(),
             "episode_indices": self._episode_indices.copy(),
             "observations": self._observations.copy(),
             "actions": [np.stack(taken) if taken else none for taken in self._actions],
@@ -147,7 +135,6 @@ class VectorEnvironment:
                 f"state must be of {self.num_environments} environments; "
                 f"got {len(state['actions'])}"
             )
-        self._episode_counts = np.array(state["episode_counts"], np.int64)
         self._episode_indices = np.array(state["episode_indices"], np.int64)
         observations = self._reset(range(self.num_environments))
         unrepeated = []

@@ -23,6 +23,7 @@ from sources import PACKAGE, ROOT, Module, home_of, parse, read_modules, within
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"archives", "errors", "config", "divergences", "files", "precision", "seeding", "threads"}
+        | {"ineffective"}
     ),
     frozenset({"demonstrations", "priors", "networks"}),
     frozenset({"replay", "environments", "evaluation", "reenactment", "agent", "transitions"})

@@ -62,6 +62,18 @@ def test_awac_weighs_the_replays_actions_by_their_advantage():
     np.testing.assert_allclose(losses.actor_loss, expected, rtol=1e-4)
 
 
+def test_awacs_actor_heeds_the_weights_of_transitions():
+    agent = make("awac")
+    given = batch(agent.prior)
+
+    def gradient(weights):
+        return agent._improve_policy(given, weights, learn_policy=False)
+
+    plain, doubled = (gradient(weights).actor_loss for weights in (None, 2 * tf.ones(B)))
+    nothing = gradient(tf.zeros(B)).actor_loss  # What is left is the decay of the actor's weights.
+    np.testing.assert_allclose(doubled - nothing, 2 * (plain - nothing), rtol=1e-5)
+
+
 def test_awacs_deviation_is_one_learned_number_for_each_action_component():
     agent = make("awac")
     policy, _ = agent.actor_network(batch(agent.prior).observations)

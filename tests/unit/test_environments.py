@@ -166,7 +166,6 @@ def test_pen_rewards_follow_the_observed_goal():
         alignment = np.sum(observations[:, 33:36] * observations[:, 36:39], axis=1)
         at_goal = ((distance < 0.075) & (alignment > 0.95)).astype(np.float32)
         np.testing.assert_array_equal(step.rewards, at_goal)
-        np.testing.assert_array_equal(step.successes, at_goal)
         np.testing.assert_array_equal(negative.step(np.zeros((8, 24))).rewards, at_goal - 1)
         seen.update(at_goal)
     assert seen == {0.0, 1.0}
@@ -180,7 +179,6 @@ def test_hand_tasks_truncate_at_the_horizon_and_never_terminate(name):
     steps = [environment.step(actions) for _ in range(task.horizon)]
     assert not any(step.terminations.any() for step in steps)
     assert [step.truncations[0] for step in steps] == [False] * (task.horizon - 1) + [True]
-    assert environment.episode_counts.tolist() == [1]
 
 
 @pytest.mark.parametrize("name", [*HAND_TASKS, "halfcheetah", "walker2d"])
@@ -218,7 +216,6 @@ def test_successors_survive_the_automatic_reset():
         np.testing.assert_array_equal(step.rewards, [10.0 * t, 10.0 * t])
     assert step.terminations.all()
     assert not step.truncations.any()
-    assert vector.episode_counts.tolist() == [1, 1]
     np.testing.assert_array_equal(vector.observations[:, 1:], np.zeros((2, 3)))
     assert (vector.observations[:, 0] != starts).all()
 
@@ -230,13 +227,6 @@ def test_time_limit_truncates_without_terminating():
     assert not any(step.terminations[0] for step in steps)
 
 
-@pytest.mark.parametrize(("success", "expected"), [(True, 1.0), (False, 0.0), (None, np.nan)])
-def test_successes_are_what_the_environment_tells(success, expected):
-    step = VectorEnvironment(echo_task(success=success), 2, seed=0).step(np.zeros((2, 2)))
-    assert step.successes.dtype == np.float32
-    np.testing.assert_array_equal(step.successes, [expected, expected])
-
-
 def test_step_types():
     vector = VectorEnvironment(echo_task(), 3, seed=0)
     assert vector.observations.dtype == np.float32
@@ -245,7 +235,6 @@ def test_step_types():
     assert (step.rewards.dtype, step.rewards.shape) == (np.float32, (3,))
     assert step.terminations.dtype == step.truncations.dtype == np.bool_
     assert vector.num_environments == 3
-    assert vector.episode_counts.dtype == np.int64
 
 
 def test_actions_are_clipped_into_the_bounds():
@@ -334,7 +323,7 @@ def test_state_between_episodes_goes_on_exactly():
     resumed = VectorEnvironment(echo_task(length=2), 2, seed=3)
     resumed.load_state_dict(state)
     np.testing.assert_array_equal(resumed.observations, uninterrupted.observations)
-    assert resumed.episode_counts.tolist() == [2, 2]
+    assert resumed.state_dict()["episode_indices"].tolist() == [2, 2]
     np.testing.assert_array_equal(run(resumed, 5), run(uninterrupted, 5))
 
 
@@ -406,12 +395,11 @@ def test_state_of_another_number_of_environments_is_refused():
 def test_state_is_a_copy():
     vector = VectorEnvironment(echo_task(length=2), 2, seed=0)
     state = vector.state_dict()
-    counts, observations = vector.episode_counts, vector.observations.copy()
+    observations = vector.observations.copy()
     run(vector, 3)
-    assert state["episode_counts"].tolist() == state["episode_indices"].tolist() == [0, 0]
+    assert state["episode_indices"].tolist() == [0, 0]
     assert [actions.shape for actions in state["actions"]] == [(0, 2), (0, 2)]
     np.testing.assert_array_equal(state["observations"], observations)
-    assert counts.tolist() == [0, 0]
 
 
 def test_making_leaves_mujocos_warning_handler_alone():

@@ -142,6 +142,17 @@ def test_a_collapse_is_not_told_again_after_an_interruption():
     assert monitor.dominated_epochs == 4
 
 
+def test_a_collapse_is_told_where_the_critics_have_no_slope():
+    agent = agent_of(UNSQUASHED, scale=0.01)
+    for critic in agent._critics:
+        critic.set_weights([np.zeros_like(weight) for weight in critic.get_weights()])
+    lines = []
+    monitor = Monitor(agent, replay_of(agent), STATES, lines.append, seed=0)
+    figures = [monitor.measure() for _ in range(3)][-1]
+    assert figures["monitor/value_gradient_norm"] == 0
+    assert len(lines) == 1
+
+
 def test_a_wide_prior_gives_no_warning():
     agent = agent_of(UNSQUASHED, scale=1.0)
     monitor = Monitor(agent, replay_of(agent), STATES, never, seed=0)

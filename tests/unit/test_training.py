@@ -606,7 +606,7 @@ def test_the_loops_compile_with_xla(task, demonstrations, uninterrupted):
 
 def test_without_demonstrations_there_is_no_pretraining(task):
     recorder = Recorder()
-    agent = NppacAgent.for_task(task, UniformPrior(2, 2), TINY, seed=3)
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
     before = weights_of(agent)
     rows = training.train(agent, task, num_steps=0, config=CONFIG, observers=[recorder])
     assert recorder.progress == []
@@ -633,6 +633,18 @@ def test_an_agent_can_be_trained_again(task, demonstrations):
     assert [row["updates"] for row in first] == [0, 10]
     assert [row["updates"] for row in again] == [10, 20]
     assert {stage for stage, *_ in recorder.progress} == {"training"}
+
+
+def test_an_agent_that_has_learned_is_not_led_back_to_the_prior(task, demonstrations):
+    warmup = dataclasses.replace(
+        CONFIG, num_env_steps=20, critic_warmup_steps=10, warmup_imitation=True
+    )
+    agent, _ = run(task, demonstrations, config=warmup)
+    steps_before = int(agent.learned["actor_optimizer"].iterations)
+    training.train(agent, task, demonstrations, config=warmup)
+    assert steps_before == 10
+    # Half of the ten updates are of the warm-up, in which the first call alone imitates.
+    assert int(agent.learned["actor_optimizer"].iterations) - steps_before == 5
 
 
 def test_fewer_steps_than_an_epoch_make_one_epoch(task):
