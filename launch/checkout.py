@@ -6,5 +6,7 @@ To be imported before the package is.
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+sys.path.insert(0, str(ROOT))
 sys.path.append(str(pathlib.Path(__file__).resolve().parent))

@@ -62,7 +62,7 @@ def _evaluate(source: str, video: pathlib.Path | None) -> None:
         name, policy, task = _load_prior()
     else:
         name, policy, task, _ = policy_flags.load_policy_source()
-    from nppac_tf import evaluation, progress
+    from nppac_tf import evaluation, progress, reports
 
     with _frames(video, task) as on_frame:
         if on_frame is not None:
@@ -77,7 +77,11 @@ def _evaluate(source: str, video: pathlib.Path | None) -> None:
         f"{name} on {task.name}, {_NUM_EPISODES.value} episodes, seed {_SEED.value}",
         ("", "mean", "95 % interval"),
         [
-            (metric, f"{mean:,.4g}", "[{:,.4g}, {:,.4g}]".format(*intervals[metric]))
+            (
+                reports.LABELS[metric],
+                f"{mean:,.4g}",
+                "[{:,.4g}, {:,.4g}]".format(*intervals[metric]),
+            )
             for metric, mean in episodes.summary().items()
             if not math.isnan(mean)
         ],
@@ -91,10 +95,8 @@ def _foretell(episodes: Any) -> None:
     from nppac_tf import foresight, priors, rundir
 
     path = rundir.RunDirectory(path_flags.require_run("run")).prior
-    if path.exists():
-        seen = foresight.Foresight.of(priors.load_prior(path), episodes)
-        if seen is not None:
-            print(seen.sentence())
+    if path.exists() and not math.isnan(episodes.any_success[0]):
+        print(foresight.told(priors.load_prior(path), episodes))
 
 
 def _load_prior() -> tuple[str, Callable[[Any], Any], Any]:

@@ -47,7 +47,7 @@ def main() -> None:
     import numpy as np
     import tensorflow as tf
 
-    from nppac_tf import evaluation, priors, progress
+    from nppac_tf import evaluation, priors, progress, reports
     from nppac_tf.priors import calibration
 
     name, choice = priors.chosen_class(config, training.num_steps)
@@ -97,7 +97,7 @@ def main() -> None:
             f"mean of the prior fitted to all, {_NUM_EPISODES.value} episodes",
             ("", "value"),
             [
-                (name, f"{value:,.4g}")
+                (reports.LABELS[name], f"{value:,.4g}")
                 for name, value in episodes.summary().items()
                 if not math.isnan(value)
             ],

@@ -1,8 +1,9 @@
 """What is wrong with the flagfiles of a command line, said before absl reads them.
 
 absl takes a line of a flagfile as it stands: a comment behind a flag becomes part of its value,
-quotes stay, a file that includes itself is skipped, and a nested flagfile is looked for from the
-working directory.
+quotes stay, a file that includes itself is skipped. And it looks for a flagfile, a nested one too,
+from the working directory alone; here it may lie in this checkout as well, so that the flagfiles of
+configs/ are found, and find each other, from everywhere.
 """
 
 import difflib
@@ -12,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import checkout  # noqa: F401
+import checkout
 
 from nppac_tf.errors import UserError
 
@@ -37,27 +38,35 @@ def read(arguments: Sequence[str]) -> list[Line]:
     Raises:
         UserError: names the file and the line that is not what its author will have meant.
     """
-    lines: list[Line] = []
-    for path in _flagfiles(arguments):
-        lines += _read(path, "", ())
-    return lines
+    return [item for item in _items(arguments) if isinstance(item, Line)]
 
 
-def _flagfiles(arguments: Sequence[str]) -> Iterator[str]:
+def expand(arguments: Sequence[str]) -> list[str]:
+    """A command line with the flags of its flagfiles in their places; arguments as of `read`."""
+    return [item.text if isinstance(item, Line) else item for item in _items(arguments)]
+
+
+def _items(arguments: Sequence[str]) -> Iterator[str | Line]:
     remaining = iter(arguments)
     for argument in remaining:
         if argument == "--":
+            yield argument
+            yield from remaining
             return
         name, equals, value = argument.partition("=")
-        if name in ("--flagfile", "-flagfile"):
-            path = value if equals else next(remaining, "")
-            if not path:
-                raise UserError("--flagfile must name a file; got none")
-            yield path
+        if name not in ("--flagfile", "-flagfile"):
+            yield argument
+            continue
+        path = value if equals else next(remaining, "")
+        if not path:
+            raise UserError("--flagfile must name a file; got none")
+        yield from _read(path, "", ())
 
 
 def _read(name: str, includer: str, above: tuple[str, ...]) -> Iterator[Line]:
     path = os.path.expanduser(name)
+    if not os.path.exists(path) and (checkout.ROOT / path).is_file():
+        path = str(checkout.ROOT / path)
     if path in above:
         chain = " -> ".join([*above[above.index(path) :], path])
         raise UserError(f"flagfile {path} includes itself ({chain}): take one --flagfile line out")
@@ -109,7 +118,7 @@ def _where_it_is(path: str, includer: str) -> str:
     if includer and beside.is_file():
         return (
             f": {includer} names it from its own folder, and it is looked for from the working "
-            f"directory: write --flagfile={beside}"
+            f"directory and the checkout's: write --flagfile={beside}"
         )
     origin = f", which {includer} includes" if includer else ""
     folder = pathlib.Path(path).parent

@@ -29,7 +29,7 @@ def parse(argv: list[str]) -> list[str]:
     arguments = argv[1:]
     lines = flagfiles.read(arguments)
     try:
-        rest = FLAGS(argv)
+        rest = FLAGS([argv[0], *flagfiles.expand(arguments)])
     except SystemExit:
         sys.exit(0)  # Of --help: absl would exit with 1.
     except (flags.Error, ValueError) as error:

@@ -19,6 +19,7 @@ import re
 import sys
 
 import config_flags
+import flagfiles
 import parsing
 import path_flags
 import program
@@ -89,7 +90,7 @@ def _methods() -> tuple[dict[str, RunConfig], set[str]]:
     And the names of those whose command line gives --prior_seed.
     """
     files = variants.parse(_METHODS.value, _FLAGFILES)
-    arguments = flags.FLAGS.read_flags_from_files(sys.argv[1:])
+    arguments = flagfiles.expand(sys.argv[1:])
     methods, own_priors = {}, set()
     try:
         for name, paths in files.items():

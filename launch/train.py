@@ -6,8 +6,10 @@ python launch/train.py --resume --output_dir=runs/...
 
 import datetime
 import pathlib
+import sys
 
 import config_flags
+import flagfiles
 import path_flags
 import program
 import signals
@@ -52,9 +54,14 @@ def main() -> None:
     from nppac_tf import inputs
 
     given = inputs.load(config)
-    from nppac_tf import progress, runs, training
+    if not resuming and not flagfiles.read(sys.argv[1:]):
+        print(
+            "No flagfile is given: the prior's deviation stays as fitted, which the recipe of "
+            "configs/pen.flags and configs/door.flags makes smaller"
+        )
+    from nppac_tf import progress, reports, runs, training
 
-    how_to_go_on = f"go on with --resume --output_dir={folder}"
+    how_to_go_on = f"go on with: python {sys.argv[0]} --resume --output_dir={folder}"
     display = progress.ProgressDisplay()
     run = runs.TrainingRun(folder, config, given, display)
     with run.directory.locked(), display:
@@ -71,11 +78,17 @@ def main() -> None:
                 raise signals.Stopped(by, f"stopped by {by}; {how_to_go_on}") from None
         run.conclude(agent, rows)
 
+    labels = {
+        "env_steps": "environment steps",
+        "updates": "updates",
+        "wall_seconds": "seconds",
+        **reports.LABELS,
+    }
     names = [name for name in training.EVALUATION_COLUMNS if rows[0][name] == rows[0][name]]
     progress.print_table(
         inputs.title(config),
         ("", "first", "last"),
-        [(name, *(_readable(row[name]) for row in (rows[0], rows[-1]))) for name in names],
+        [(labels[name], *(_readable(row[name]) for row in (rows[0], rows[-1]))) for name in names],
     )
     for path in (run.directory.metrics, run.directory.learning_curve, run.directory.policy):
         print(path)

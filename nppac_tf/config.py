@@ -21,8 +21,9 @@ PRIORS = (
     "dropout",
     "uniform",
 )
-# Points up to which the prior "gp" is an exact Gaussian process.
-LARGEST_EXACT_GP = 5_000
+# Points up to which the prior "gp" is an exact Gaussian process: of the door's 6,729 a sparse one
+# loses the skill (docs/recipe.md).
+LARGEST_EXACT_GP = 10_000
 KERNELS = ("rbf", "matern12", "matern32", "matern52")
 ALGORITHMS = ("nppac", "awac", "cloning")
 ACTOR_VALUES = ("min", "mean")
@@ -399,7 +400,8 @@ class TrainingConfig:
         _require(
             self.num_env_steps == 0 or self.critic_warmup_steps < self.num_env_steps,
             "critic_warmup_steps",
-            f"below num_env_steps ({self.num_env_steps}), or the actor never learns (0 for none)",
+            f"below num_env_steps ({self.num_env_steps}), or the actor never learns: fewer, in "
+            f"epochs of {self.steps_per_epoch}, or 0 for none",
             self.critic_warmup_steps,
         )
         _require(
@@ -480,7 +482,7 @@ class RunConfig:
         _require(
             self.demonstrations != "",
             "demonstrations",
-            "embedded:NAME or a file",
+            "named, by a file, embedded:NAME or minari:ID",
             self.demonstrations,
         )
         if self.agent.algorithm == "cloning":

@@ -18,6 +18,20 @@ _SIGNIFICANT = 0.05
 _FEWEST = 3  # Failures, and successes: with fewer the ranks say nothing.
 
 
+def told(prior: BehavioralPrior, episodes: Episodes) -> str:
+    """What a user is told: `Foresight.sentence`, or why there is nothing to say."""
+    seen = Foresight.of(prior, episodes)
+    if seen is not None:
+        return seen.sentence()
+    if not prior.informative:
+        return "A uniform prior foretells nothing."
+    failed, reached = ((episodes.any_success == outcome).sum() for outcome in (0, 1))
+    return (
+        "Whether the prior's uncertainty foretold failures cannot be said: that takes "
+        f"{_FEWEST} failures and {_FEWEST} successes, and there were {failed} and {reached}."
+    )
+
+
 class Foresight(NamedTuple):
     """The prior's uncertainty at the first observations of E episodes, and how they ended.
 

@@ -12,6 +12,9 @@ import numpy as np
 from nppac_tf.errors import UserError
 
 METRICS = ("eval/any_success", "eval/time_at_goal", "eval/final_success", "eval/return")
+LABELS = dict(
+    zip(METRICS, ("A, any-time success", "B, time at goal", "final", "return"), strict=True)
+)
 KEPT_SHARE = 0.9
 
 Table = dict[str, np.ndarray]

@@ -321,6 +321,13 @@ class _Loop:
         past += [(row, self._end_evaluation) for row in state["rows"]]
         for row, tell in sorted(past, key=lambda item: item[0]["env_steps"]):
             tell(row)
+        total = self._config.num_env_steps
+        if self._env_steps < total:
+            self._notice(f"Going on from step {self._env_steps:,} of {total:,}")
+        else:
+            self._notice(
+                f"All {self._env_steps:,} steps are done: a larger num_env_steps adds to them"
+            )
 
 
 def _replayed(

@@ -79,8 +79,8 @@ def check_lengths(patient: Patient) -> Iterator[Finding]:
             "note",
             "many steps",
             f"there are {total:,} steps",
-            "An exact Gaussian process takes long to fit to so many: leave --prior at gp, which "
-            "is sparse then.",
+            "Choose the prior: gp, the default, is sparse with so many, and quick; exact_gp takes "
+            "longer and more memory, with the square of their number, and is surer near them.",
         )
     if task is not None and patient.fits and task.horizon is not None and usual > task.horizon:
         yield Finding(
@@ -104,8 +104,8 @@ def check_goal(patient: Patient) -> Iterator[Finding]:
             "warning",
             "no success",
             f"{count(failed, episodes)} never reach the goal of {task.name}",
-            "Leave them out, unless the way there is worth learning; Demonstrations.select keeps "
-            "the others."
+            "Leave them out where they go wrong (Demonstrations.select keeps the others), and "
+            "keep them where they are good but slow, as --action_lookahead can make up for."
             if len(failed) < len(episodes)
             else "Check the task, and the units and the order of the observations.",
             patient.named(failed),

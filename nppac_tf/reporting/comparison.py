@@ -12,7 +12,7 @@ from nppac_tf.reporting.intervals import Estimate, estimate
 from nppac_tf.reporting.methods import Method
 
 ANY, TIME, FINAL, RETURN = reports.METRICS
-LABELS = {ANY: "A, any-time success", TIME: "B, time at goal", FINAL: "final", RETURN: "return"}
+LABELS = reports.LABELS
 DEFAULT_THRESHOLD = 0.6
 _HELD = 2
 _ROUNDING = 1e-6  # Of scores, which are of float32: 0.6 may be written as 0.59999999.

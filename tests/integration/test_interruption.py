@@ -146,6 +146,8 @@ def interrupt(process, number, seconds):
     _, errors = process.communicate()
     assert process.returncode in (0, -number, 128 + number), errors
     if process.returncode == 128 + number:
-        assert errors.startswith("error: stopped by SIGTERM; go on with --resume")
+        assert errors.startswith(
+            "error: stopped by SIGTERM; go on with: python launch/train.py --resume"
+        )
         assert len(errors.splitlines()) == 1
     return process.returncode == 0

@@ -247,6 +247,22 @@ def test_what_is_no_mistake_is_accepted(launchers, folder):
     assert "run #3: interquartile means" in outcome.output
 
 
+def test_the_projects_flagfiles_are_found_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["--flagfile=configs/comparison/pen.flags", "--seed=3", "--", "--flagfile=none"]
+    expanded = flagfiles.expand(given)
+    assert expanded[-3:] == given[1:]
+    flag = "--scale_factor=0.7"  # Of configs/pen_human.flags, which that one includes.
+    (place,) = (line.place for line in flagfiles.read(given) if line.text == flag)
+    assert place.startswith(f"{LAUNCH.parent}/configs/pen_human.flags:")
+    assert expanded.index(flag) < expanded.index("--num_env_steps=32000")
+
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/pen_human.flags").write_text("--seed=5\n")
+    assert "--seed=5" in flagfiles.expand(given)
+    assert flag not in flagfiles.expand(given)
+
+
 NAMES = st.sampled_from(["archive", "title", "flagfile", "sede", "notitle", "", "no", "-"])
 VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 ARGUMENTS = (

@@ -126,10 +126,11 @@ def test_a_run_is_evaluated(run):
     path, _ = run
     output, _ = launch("evaluate", f"--run={path}", "--num_episodes=3")
     assert output.startswith("run on Pendulum-v1, 3 episodes, seed 0\n")
-    (line,) = (line for line in output.splitlines() if "eval/return" in line)
+    (line,) = (line for line in output.splitlines() if line.strip().startswith("return"))
     mean, low, high = (float(word.strip("[],").replace(",", "")) for word in line.split()[1:])
     assert low <= mean <= high < 0
-    assert "any_success" not in output
+    assert "any-time success" not in output
+    assert "foretold" not in output
 
 
 @pytest.mark.parametrize(("name", "frames"), [("a.mp4", 402), ("a.gif", 201)])
@@ -197,7 +198,7 @@ def test_a_prior_is_fitted_judged_saved_and_evaluated(folder, expert):
         "--num_episodes=2",
         f"--output={path}",
     )
-    for line in ("held-out log likelihood", "coverage of the 99% interval", "eval/return"):
+    for line in ("held-out log likelihood", "coverage of the 99% interval", "return"):
         assert line in output
     assert "3 episodes fitted, 1 held out" in output
     assert isinstance(load_prior(path), ExactGPPrior)
@@ -229,7 +230,10 @@ def test_a_signal_ends_a_run_in_one_line(folder, expert, name, code):
     finally:
         process.kill()
     assert process.returncode == code
-    assert errors == f"error: stopped by {name}; go on with --resume --output_dir={path}\n"
+    assert errors == (
+        f"error: stopped by {name}; go on with: python launch/train.py --resume "
+        f"--output_dir={path}\n"
+    )
 
 
 def test_a_run_is_made_longer(run, folder):
@@ -239,6 +243,7 @@ def test_a_run_is_made_longer(run, folder):
     output, errors = launch("train", "--resume", f"--output_dir={longer}", "--num_env_steps=300")
     assert errors == ""
     assert "Pre-training" not in output
+    assert "Going on from step 200 of 300" in output
     rows = RunDirectory(longer).rows()
     np.testing.assert_equal(rows[:-1], RunDirectory(path).rows())
     assert (rows[-1]["env_steps"], rows[-1]["updates"]) == (300, 300)

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from nppac_tf.evaluation import Episodes
-from nppac_tf.foresight import Foresight
+from nppac_tf.foresight import Foresight, told
 from nppac_tf.priors import UniformPrior
 
 
@@ -63,6 +63,12 @@ def test_the_share_of_ordered_pairs_with_ties():
 )
 def test_there_may_be_nothing_to_foretell(prior, successes):
     assert Foresight.of(prior, episodes(range(6), successes)) is None
+
+
+def test_a_user_is_told_why_there_is_nothing_to_say():
+    assert "there were 2 and 4" in told(PRIOR, episodes(range(6), [1, 1, 1, 1, 0, 0]))
+    assert "uniform" in told(UniformPrior(2, 1), episodes(range(6), [1, 1, 1, 0, 0, 0]))
+    assert "AUROC" in told(PRIOR, episodes(range(6), [1, 1, 1, 0, 0, 0]))
 
 
 def test_a_gaussian_process_foretells_where_no_demonstration_went():

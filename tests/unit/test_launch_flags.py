@@ -195,7 +195,7 @@ def test_the_configurations_of_a_task_differ_in_their_demonstrations_alone(parse
 
     assert settings(f"{task}.flags") == settings(f"{task}_human.flags")
     parse(f"--flagfile={ROOT / 'configs' / f'{task}_human.flags'}")
-    with pytest.raises(UserError, match="demonstrations must be embedded:NAME or a file"):
+    with pytest.raises(UserError, match="demonstrations must be named, by a file, embedded:NAME"):
         config_flags.configuration(RunConfig)
 
 
