@@ -83,7 +83,7 @@ def _measure(path: str, observation_size: int) -> tuple[float, dict[str, list[An
     started = time.perf_counter()
     signatures = tf.saved_model.load(path).signatures
     load_seconds = time.perf_counter() - started
-    others = {"seed": tf.constant([1, 2]), "threshold": tf.constant(0.95)}
+    others = {"seed": tf.constant([1, 2]), "threshold": tf.constant(0.99)}
     latencies: dict[str, list[Any]] = {}
     for name in sorted(set(signatures) - {"serving_default"}):
         inputs = {
@@ -109,7 +109,7 @@ def _usage(output: pathlib.Path, observation_size: int, with_novelty: bool) -> s
     name = output.resolve().name
     signature = "action_or_prior" if with_novelty else "mean_action"
     fed, argument, column = (
-        ("; threshold=inputs.npz[threshold]", ", threshold=np.float32(0.95)", ", 'threshold': 0.95")
+        ("; threshold=inputs.npz[threshold]", ", threshold=np.float32(0.99)", ", 'threshold': 0.99")
         if with_novelty
         else ("", "", "")
     )

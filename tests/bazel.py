@@ -49,6 +49,7 @@ ROOT_FILES = (
     "Makefile",
     "README.md",
     "docs/recipe.md",
+    "docs/results.md",
     "pyproject.toml",
     "requirements.txt",
     "requirements_lock.txt",

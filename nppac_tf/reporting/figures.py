@@ -56,8 +56,13 @@ def scores(comparison: Comparison) -> figure.Figure:
 
 
 def area(comparison: Comparison) -> figure.Figure:
-    """`scores` of the main metric's mean over the steps alone."""
-    return _draw_scores(comparison, [each for each in comparison.scores if each.name == "area"])
+    """`scores` of the main metric's mean over the steps alone, a share from 0 to the greatest."""
+    (shown,) = (each for each in comparison.scores if each.name == "area")
+    result = _draw_scores(comparison, [shown])
+    if shown.unit == "share":
+        (axis,) = result.axes
+        axis.set_xlim(0, max(0.05, 1.08 * axis.dataLim.xmax))
+    return result
 
 
 def _draw_scores(comparison: Comparison, shown: Sequence[Score]) -> figure.Figure:

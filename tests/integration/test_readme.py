@@ -20,7 +20,7 @@ from nppac_tf.demonstrations import load_demonstrations
 from nppac_tf.export import load_metadata
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = (ROOT / "README.md", ROOT / "docs/recipe.md")
+PAGES = (ROOT / "README.md", ROOT / "docs/recipe.md", ROOT / "docs/results.md")
 BLOCK = re.compile(r"<!-- (run|file): (\S+) -->\n```python\n(.*?)\n```\n", re.DOTALL)
 BUDGETS = (
     (re.compile(r"num_episodes=\d+"), "num_episodes=2"),
