@@ -72,10 +72,10 @@ def differences(methods: Sequence[Method]) -> tuple[Difference, ...]:
 
 
 def seed_folders(method: Method) -> tuple[str, ...]:
-    """A folder's name for each run of a method: seedN, or seedN_priorM where these differ too."""
-    several = len({run.seeds[1] for run in method.runs}) > 1
+    """A folder's name for each run of a method: seedN, or seedN_priorM where N alone is not one."""
+    repeated = len({run.seeds[0] for run in method.runs}) < len(method.runs)
     return tuple(
-        folder_name(f"seed{run.seeds[0]}" + (f"_prior{run.seeds[1]}" if several else ""))
+        folder_name(f"seed{run.seeds[0]}" + (f"_prior{run.seeds[1]}" if repeated else ""))
         for run in method.runs
     )
 

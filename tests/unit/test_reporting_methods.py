@@ -23,6 +23,14 @@ def test_runs_that_differ_in_seeds_or_length_alone_are_one_method(tmp_path):
     assert methods.differences(found) == ()
 
 
+def test_a_seed_of_the_prior_is_named_where_it_alone_tells_runs_apart(tmp_path):
+    for seed in (2, 3):
+        changes = {"config.prior.prior_seed": seed}
+        write_run(tmp_path / str(seed), [0.5], seed=seed, changes=changes)
+    (method,) = grouped(tmp_path)
+    assert methods.seed_folders(method) == ("seed2", "seed3")
+
+
 def test_settings_that_come_to_the_same_are_the_same(tmp_path):
     greedy, final = "config.training.num_greedy_environments", "config.agent.final_temperature"
     annealing, least = "config.agent.annealing_updates", "config.agent.num_target_critics"
