@@ -132,8 +132,8 @@ def test_the_configuration_names_the_class(demonstrations):
     [
         ("gp", 10_000, "exact_gp", "exact Gaussian process on all 10,000 points, since 10,000 "
          "points are at most 10,000"),
-        ("gp", 10_001, "sparse_gp", "sparse Gaussian process with 500 inducing points, since 10,001 "
-         "points are more than 10,000"),
+        ("gp", 10_001, "sparse_gp", "sparse Gaussian process with 500 inducing points, since "
+         "10,001 points are more than 10,000"),
         ("exact_gp", 5001, "exact_gp", "exact Gaussian process on all 5,001 points, as asked"),
         ("sparse_gp", 90, "sparse_gp", "sparse Gaussian process with 90 inducing points, as asked"),
         ("gaussian_network", 90, "gaussian_network", "gaussian network, as asked"),

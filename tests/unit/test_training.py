@@ -169,13 +169,15 @@ def test_an_interrupted_run_that_goes_on_is_the_uninterrupted_one(
     resumed = run(task, demonstrations, observers=[recorder], checkpoint=saving_in(tmp_path))
     assert_same_run(uninterrupted, resumed)
     assert recorder.rows == resumed[1]  # those from before the interruption, too
-    assert recorder.notices == []
+    assert recorder.notices == ["Going on from step 20 of 60"]
     assert all(stage == "training" for stage, *_ in recorder.progress)
     assert recorder.progress[0][1] == 30
     assert [row["env_steps"] for row in recorder.epochs] == [10, 20, 30, 40, 50, 60]
     # A finished run is trained further only if more steps are asked for.
-    again = run(task, demonstrations, checkpoint=saving_in(tmp_path))
+    recorder = Recorder()
+    again = run(task, demonstrations, observers=[recorder], checkpoint=saving_in(tmp_path))
     assert_same_run(uninterrupted, again)
+    assert recorder.notices == ["All 60 steps are done: a larger num_env_steps adds to them"]
     _, rows = run(task, demonstrations, num_steps=80, checkpoint=saving_in(tmp_path))
     assert [row["env_steps"] for row in rows] == [0, 20, 40, 60, 80]
 
