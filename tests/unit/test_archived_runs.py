@@ -24,7 +24,7 @@ AFTER_THE_BASE = {  # In the README: each method with its flagfile, after that o
     "cloning_network": ["--flagfile=configs/baselines/cloning.flags"],
     "cloning_gp": ["--flagfile=configs/baselines/cloning.flags", "--prior=exact_gp"],
 }
-NOT_ON_THE_DOOR = ("brac", "sac", "sacfd")
+NOT_ON_THE_DOOR = ("sac", "sacfd")
 COMPARED = [
     (task, method)
     for task in DEMONSTRATIONS
