@@ -172,7 +172,7 @@ def test_demonstrations_are_collected_from_an_exported_policy(run, folder):
     )
     assert recorded.metadata["task"] == "Pendulum-v1"
     assert recorded.metadata["policy"]["updates"] == 200
-    assert [episode["seed"] for episode in recorded.metadata["episodes"]] == [1, 1]
+    assert [episode["seed"] for episode in recorded.metadata["episodes"]] == [1000, 1000]
     assert str(folder) not in json.dumps(recorded.metadata)
 
 
@@ -231,7 +231,7 @@ def test_a_signal_ends_a_run_in_one_line(folder, expert, name, code):
         process.kill()
     assert process.returncode == code
     assert errors == (
-        f"error: stopped by {name}; go on with: python launch/train.py --resume "
+        f"error: stopped by {name}; go on with: python {command('train')[1]} --resume "
         f"--output_dir={path}\n"
     )
 
