@@ -198,7 +198,7 @@ def test_a_prior_is_fitted_judged_saved_and_evaluated(folder, expert):
         "--num_episodes=2",
         f"--output={path}",
     )
-    for line in ("held-out log likelihood", "coverage of the 99% interval", "return"):
+    for line in ("held-out log likelihood", "coverage of the 99% interval", "\n  return  "):
         assert line in output
     assert "3 episodes fitted, 1 held out" in output
     assert isinstance(load_prior(path), ExactGPPrior)

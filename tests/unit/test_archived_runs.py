@@ -31,14 +31,21 @@ COMPARED = [
     for method in AFTER_THE_BASE
     if task == "pen" or method not in NOT_ON_THE_DOOR
 ]
-ABLATIONS = sorted(
-    (folder.parent.name.removesuffix("-binary"), folder.name.removeprefix("ablation_"))
-    for folder in ARCHIVE.glob("*-binary/ablation_*")
-)
+ABLATIONS = [
+    (task, name)
+    for task in DEMONSTRATIONS
+    for name in (
+        *("nothing", "temperature_fixed", "target_kl", "one_step", "no_layer_norm", "no_floor"),
+        *("demonstrations_for_critics", "value_pretraining", "discount_99", "sampled_kl"),
+        *("posterior_deviation", "squashed", "sparse_gp", "kernel_rbf"),
+        "two_critics" if task == "pen" else "two_updates",
+    )
+]
 RECIPE = ["--flagfile=configs/{task}_human.flags", "--precision=bfloat16", "--eval_interval=4000"]
 
 pytestmark = pytest.mark.skipif(
-    not ARCHIVE.exists(), reason="needs the archived runs, results/runs, which only a checkout has"
+    not ARCHIVE.parent.exists(),
+    reason="needs the archived runs, results/runs, which only a checkout has",
 )
 
 

@@ -66,11 +66,11 @@ def test_awacs_actor_heeds_the_weights_of_transitions():
     agent = make("awac")
     given = batch(agent.prior)
 
-    def gradient(weights):
-        return agent._improve_policy(given, weights, learn_policy=False)
+    def loss(weights):
+        return agent._improve_policy(given, weights, learn_policy=False).actor_loss
 
-    plain, doubled = (gradient(weights).actor_loss for weights in (None, 2 * tf.ones(B)))
-    nothing = gradient(tf.zeros(B)).actor_loss  # What is left is the decay of the actor's weights.
+    plain, doubled = (loss(weights) for weights in (None, 2 * tf.ones(B)))
+    nothing = loss(tf.zeros(B))  # What is left is the decay of the actor's weights.
     np.testing.assert_allclose(doubled - nothing, 2 * (plain - nothing), rtol=1e-5)
 
 
