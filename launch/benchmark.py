@@ -62,9 +62,9 @@ def main() -> None:
         )
     fields: dict[str, Any] = {name: flags.FLAGS[name].value for name in _PRIOR_FIELDS}
     config = PriorConfig(**fields)
-    from nppac_tf import progress
-    from nppac_tf.benchmarks import machine, suite, workers
-    from nppac_tf.threads import available_cores
+    from benchmarks import machine, suite, workers
+    from nppac_tf.hardware import available_cores
+    from nppac_tf.runs import display
 
     threads = _THREADS.value or available_cores()
     description = machine.describe()
@@ -92,7 +92,7 @@ def main() -> None:
     if "startup" in _ONLY.value:
         results |= measures.startup()
     description |= {key: results.pop(key) for key in list(results) if key.startswith("peers/")}
-    progress.print_table(
+    display.print_table(
         f"{description['processor']}, {threads} threads; medians of {_REPEATS.value} repeats",
         ("", "", "lowest to highest"),
         suite.rows(results),
@@ -112,12 +112,13 @@ def _sizes(values: list[str]) -> tuple[int, ...]:
 
 
 def _write(folder: pathlib.Path, content: dict[str, Any]) -> list[pathlib.Path]:
-    from nppac_tf import benchmark_figures, files
+    from benchmarks import figures
+    from nppac_tf import files
 
     paths = [folder / "benchmark.json", folder / "benchmark.png"]
     files.write_text(paths[0], json.dumps(content, indent=2) + "\n")
     image = io.BytesIO()
-    benchmark_figures.benchmark(content).savefig(image, format="png", dpi=_DOTS_PER_INCH)
+    figures.benchmark(content).savefig(image, format="png", dpi=_DOTS_PER_INCH)
     files.replace_file(paths[1], lambda file: file.write(image.getvalue()))
     return paths
 

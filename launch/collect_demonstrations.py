@@ -51,21 +51,23 @@ def main() -> None:
         raise UserError(
             f"--output must be a file name that ends in .npz, or minari:ID; got {output!r}"
         )
-    from nppac_tf.demonstrations import minari_data
+    from nppac_tf.demonstrations.formats import minari
     from nppac_tf.demonstrations.recording import RecordedEpisode
 
     dataset_id = None
-    if output.startswith(minari_data.PREFIX):
-        dataset_id = output.removeprefix(minari_data.PREFIX)
-        minari_data.check_new_id(dataset_id)
-    from nppac_tf import demonstrations, evaluation, rundir
+    if output.startswith(minari.PREFIX):
+        dataset_id = output.removeprefix(minari.PREFIX)
+        minari.check_new_id(dataset_id)
+    from nppac_tf import demonstrations
+    from nppac_tf.evaluation import rollouts
+    from nppac_tf.runs import directory
 
     name, policy, task, provenance = policy_flags.load_policy_source()
     kept: list[RecordedEpisode] = []
     outcomes: list[dict[str, float | None]] = []
     num_tried = 0
     for seed in range(_SEED.value, _SEED.value + _MAX_ROUNDS):
-        episodes = evaluation.evaluate(policy, task, _NUM_EPISODES.value, seed, record=True)
+        episodes = rollouts.evaluate(policy, task, _NUM_EPISODES.value, seed, record=True)
         if math.isnan(episodes.any_success[0]) and (
             _ONLY_SUCCESSFUL.value or _MIN_TIME_AT_GOAL.value
         ):
@@ -89,7 +91,7 @@ def main() -> None:
         "policy": provenance,
         "episodes": outcomes,
         "episodes_tried": num_tried,
-        "versions": rundir.versions(),
+        "versions": directory.versions(),
     }
     num_steps = sum(episode.length for episode in kept)
     print(f"{name} on {task.name}: kept {len(kept)} of {num_tried} episodes, {num_steps:,} steps")
@@ -102,7 +104,7 @@ def main() -> None:
         return
     environment = task.make()
     try:
-        folder = minari_data.write(
+        folder = minari.write(
             dataset_id,
             kept,
             environment,

@@ -95,42 +95,46 @@ def _runs() -> list[str]:
 
 
 def _degeneracy(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
-    from nppac_tf import claim_figures, diagnostics
+    from nppac_tf import claims
+    from nppac_tf.claims import figures as claim_figures
 
-    result = diagnostics.measure_degeneracy()
+    result = claims.measure_degeneracy()
     figures = {"c1": claim_figures.degeneracy(result)}
-    return diagnostics.write_claim(folder, "c1", result.numbers(), {"c1": result.table()}, figures)
+    return claims.write_claim(folder, "c1", result.numbers(), {"c1": result.table()}, figures)
 
 
 def _fixed_scales(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
-    from nppac_tf import claim_figures, diagnostics
+    from nppac_tf import claims
+    from nppac_tf.claims import figures as claim_figures
 
-    result = diagnostics.read_fixed_scale_runs(_runs())
+    result = claims.read_fixed_scale_runs(_runs())
     figures = {"c3": claim_figures.fixed_scale_runs(result)}
-    return diagnostics.write_claim(folder, "c3", result.numbers(), {"c3": result.table()}, figures)
+    return claims.write_claim(folder, "c3", result.numbers(), {"c3": result.table()}, figures)
 
 
 def _prior_classes(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
-    from nppac_tf import claim_figures, diagnostics
+    from nppac_tf import claims
+    from nppac_tf.claims import figures as claim_figures
 
-    result = diagnostics.read_prior_class_runs(_runs())
+    result = claims.read_prior_class_runs(_runs())
     for notice in result.notices():
         print(notice)
     finding = claim_figures.prior_class_finding(result)
     print(finding)
     numbers = {"finding": finding, **result.numbers()}
     figures = {"c8": claim_figures.prior_class_runs(result, finding)}
-    return diagnostics.write_claim(folder, "c8", numbers, {"c8": result.table()}, figures)
+    return claims.write_claim(folder, "c8", numbers, {"c8": result.table()}, figures)
 
 
 def _deviations(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
     task, data = _load()
     fitted, held_out = data.split(_HELD_OUT.value, _SEED.value)
     config = dataclasses.replace(config, observation_noise=True)
-    from nppac_tf import claim_figures, diagnostics
+    from nppac_tf import claims
+    from nppac_tf.claims import figures as claim_figures
 
     priors = {name: _fit(fitted, dataclasses.replace(config, prior=name)) for name in _PRIORS.value}
-    result = diagnostics.measure_deviations(
+    result = claims.measure_deviations(
         priors,
         fitted,
         held_out,
@@ -143,9 +147,7 @@ def _deviations(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]
     recalibration = None
     if "exact_gp" in priors and fitted.num_episodes > 1:
         print("recalibrating exact_gp", flush=True)
-        recalibration = diagnostics.recalibrate(
-            priors["exact_gp"], fitted, held_out, seed=_SEED.value
-        )
+        recalibration = claims.recalibrate(priors["exact_gp"], fitted, held_out, seed=_SEED.value)
     about = {
         "demonstrations": {
             "name": data.name,
@@ -163,9 +165,9 @@ def _deviations(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]
         "c2": claim_figures.deviations(result, f"{data.name}: {finding}"),
         "c2_maps": claim_figures.deviation_maps(result, f"{data.name}: {finding}"),
     }
-    paths = diagnostics.write_claim(folder, "c2", about, {"c2": result.table()}, figures)
+    paths = claims.write_claim(folder, "c2", about, {"c2": result.table()}, figures)
     extra = {} if recalibration is None else {"recalibration": recalibration.numbers()}
-    return paths + diagnostics.write_claim(
+    return paths + claims.write_claim(
         folder,
         "c5",
         {**about, **extra},
@@ -178,17 +180,18 @@ def _gradients(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
     task, data = _load()
     import numpy as np
 
-    from nppac_tf import claim_figures, diagnostics
+    from nppac_tf import claims
+    from nppac_tf.claims import figures as claim_figures
 
     chosen = np.random.default_rng(_SEED.value).permutation(data.num_steps)[: _NUM_STATES.value]
     prior = _fit(data, config)
     print("measuring gradients", flush=True)
-    result = diagnostics.measure_gradient_growth(
+    result = claims.measure_gradient_growth(
         prior, data.observations[chosen], task or _Bounds.of(data), seed=_SEED.value
     )
     numbers = result.numbers()
     figures = {"c4": claim_figures.gradient_growth(result, numbers["slope"])}
-    return diagnostics.write_claim(folder, "c4", numbers, {"c4": result.table()}, figures)
+    return claims.write_claim(folder, "c4", numbers, {"c4": result.table()}, figures)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,11 +222,12 @@ def _load() -> tuple[Any, Any]:
 
 
 def _fit(data: Any, config: PriorConfig) -> Any:
-    from nppac_tf import priors, runs
+    from nppac_tf import priors
+    from nppac_tf.runs import run
 
     print(f"fitting {config.prior}, unless the cache has it", flush=True)
     config = dataclasses.replace(config, action_lookahead=0)  # The data already looks ahead.
-    return priors.fit_prior(data, config, runs.prior_cache(_PRIOR_CACHE.value))
+    return priors.fit_prior(data, config, run.prior_cache(_PRIOR_CACHE.value))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def main() -> None:
         usage.reject("video_episodes", "without --video")
     else:
         video = path_flags.require_output("video", (".mp4", ".gif"))
-        from nppac_tf.video import load_renderer
+        from nppac_tf.evaluation.video import load_renderer
 
         load_renderer()
     if source == "demonstrations":
@@ -62,14 +62,16 @@ def _evaluate(source: str, video: pathlib.Path | None) -> None:
         name, policy, task = _load_prior()
     else:
         name, policy, task, _ = policy_flags.load_policy_source()
-    from nppac_tf import evaluation, progress, reports
+    from nppac_tf.evaluation import rollouts
+    from nppac_tf.runs import display as progress
+    from nppac_tf.runs import metrics
 
     with _frames(video, task) as on_frame:
         if on_frame is not None:
             number = min(_VIDEO_EPISODES.value, _NUM_EPISODES.value)
             with progress.ProgressDisplay() as display, display.busy(f"Filming {number} episodes"):
-                evaluation.evaluate(policy, task, number, _SEED.value, on_frame=on_frame)
-    episodes = evaluation.evaluate(
+                rollouts.evaluate(policy, task, number, _SEED.value, on_frame=on_frame)
+    episodes = rollouts.evaluate(
         policy, task, _NUM_EPISODES.value, _SEED.value, record=source == "run"
     )
     intervals = episodes.intervals()
@@ -78,7 +80,7 @@ def _evaluate(source: str, video: pathlib.Path | None) -> None:
         ("", "mean", "95 % interval"),
         [
             (
-                reports.LABELS[metric],
+                metrics.LABELS[metric],
                 f"{mean:,.4g}",
                 "[{:,.4g}, {:,.4g}]".format(*intervals[metric]),
             )
@@ -92,11 +94,13 @@ def _evaluate(source: str, video: pathlib.Path | None) -> None:
 
 def _foretell(episodes: Any) -> None:
     """Says whether the run's prior was unsure, where they began, of the episodes that failed."""
-    from nppac_tf import foresight, priors, rundir
+    from nppac_tf import priors
+    from nppac_tf.evaluation import failure_prediction
+    from nppac_tf.runs import directory
 
-    path = rundir.RunDirectory(path_flags.require_run("run")).prior
+    path = directory.RunDirectory(path_flags.require_run("run")).prior
     if path.exists() and not math.isnan(episodes.any_success[0]):
-        print(foresight.told(priors.load_prior(path), episodes))
+        print(failure_prediction.told(priors.load_prior(path), episodes))
 
 
 def _load_prior() -> tuple[str, Callable[[Any], Any], Any]:
@@ -117,13 +121,14 @@ def _load_prior() -> tuple[str, Callable[[Any], Any], Any]:
 def _replay(video: pathlib.Path | None) -> None:
     import numpy as np
 
-    from nppac_tf import progress, reenactment
-    from nppac_tf.demonstrations.formats import load_recording
+    from nppac_tf.demonstrations.formats.loading import load_recording
+    from nppac_tf.doctor import simulator_replay
+    from nppac_tf.runs import display as progress
 
     recording = load_recording(flags.FLAGS.demonstrations)
     data = recording.demonstrations()
     sizes = (data.observation_size, data.action_size)
-    guessed = None if flags.FLAGS.task else reenactment.likeliest_task(recording)
+    guessed = None if flags.FLAGS.task else simulator_replay.likeliest_task(recording)
     task = guessed or policy_flags.make_task(sizes=sizes)
     policy_flags.require_sizes("demonstrations", sizes, task)
     number = data.num_episodes
@@ -133,8 +138,8 @@ def _replay(video: pathlib.Path | None) -> None:
         if on_frame is not None:
             filmed = min(_VIDEO_EPISODES.value, number)
             with progress.ProgressDisplay() as display, display.busy(f"Filming {filmed} episodes"):
-                reenactment.reenact(task, recording, filmed, on_frame)
-    replayed = reenactment.reenact(task, recording, number)
+                simulator_replay.replay_in_simulator(task, recording, filmed, on_frame)
+    replayed = simulator_replay.replay_in_simulator(task, recording, number)
     rows = [
         ("episodes that reach the goal", np.mean(replayed.any_success)),
         ("time at the goal", np.mean(replayed.time_at_goal)),
@@ -162,7 +167,7 @@ def _frames(video: pathlib.Path | None, task: Any) -> Iterator[Callable[[Any], N
     if video is None:
         yield None
         return
-    from nppac_tf.video import VideoWriter, rendered_fps
+    from nppac_tf.evaluation.video import VideoWriter, rendered_fps
 
     with VideoWriter(video, rendered_fps(task)) as writer:
         yield writer.append

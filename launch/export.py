@@ -32,7 +32,9 @@ def main() -> None:
     if not flags.FLAGS.output:
         raise UserError("--output must be given: the folder to write, such as exported/pen")
     output = path_flags.require_output_folder("output")
-    from nppac_tf import export, progress, rundir
+    from nppac_tf import export
+    from nppac_tf.runs import directory as rundir
+    from nppac_tf.runs import display
 
     directory = rundir.RunDirectory(path)
     agent, task = directory.load_agent()
@@ -44,7 +46,7 @@ def main() -> None:
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         load_seconds, latencies = pool.apply(_measure, (str(output), task.observation_size))
-    progress.print_table(
+    display.print_table(
         f"{task.name} after {int(agent.train_step_counter):,} updates: "
         f"{size / 1e6:.1f} MB, loads in {load_seconds:.1f} s",
         ("latency (ms)", *(f"{n:,} {part}" for n in _BATCHES for part in ("median", "95 %"))),

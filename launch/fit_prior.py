@@ -47,23 +47,26 @@ def main() -> None:
     import numpy as np
     import tensorflow as tf
 
-    from nppac_tf import evaluation, priors, progress, reports
-    from nppac_tf.priors import calibration
+    from nppac_tf import priors
+    from nppac_tf.evaluation import rollouts
+    from nppac_tf.priors import scores
+    from nppac_tf.runs import display as progress
+    from nppac_tf.runs import metrics
 
     name, choice = priors.chosen_class(config, training.num_steps)
     print(f"Prior: {choice}")
     with progress.ProgressDisplay() as display, display.busy("Fitting to most episodes"):
         fitted = priors.fit_prior(training, config)
     statistics = tf.function(fitted.statistics, reduce_retracing=True)
-    location, scale = calibration.predict(statistics, held_out.observations)
-    far = calibration.far_observations(held_out.observations, _SEED.value)
-    covered = calibration.coverage(held_out.actions, location, scale, _LEVELS)
+    location, scale = scores.predict(statistics, held_out.observations)
+    far = scores.far_observations(held_out.observations, _SEED.value)
+    covered = scores.coverage(held_out.actions, location, scale, _LEVELS)
 
     def median_deviation(observations: np.ndarray) -> str:
-        return f"{np.median(calibration.predict(statistics, observations)[1]):.4g}"
+        return f"{np.median(scores.predict(statistics, observations)[1]):.4g}"
 
-    log_likelihood = calibration.log_likelihood(held_out.actions, location, scale).mean()
-    error = calibration.root_mean_squared_error(held_out.actions, location)
+    log_likelihood = scores.log_likelihood(held_out.actions, location, scale).mean()
+    error = scores.root_mean_squared_error(held_out.actions, location)
     progress.print_table(
         f"{name} on {task.name}, {training.num_episodes} episodes fitted, "
         f"{held_out.num_episodes} held out",
@@ -87,7 +90,7 @@ def main() -> None:
         prior = priors.fit_prior(data, config)
     if _NUM_EPISODES.value:
         act = tf.function(prior.statistics)
-        episodes = evaluation.evaluate(
+        episodes = rollouts.evaluate(
             lambda observations: act(observations).location.numpy(),
             task,
             _NUM_EPISODES.value,
@@ -97,7 +100,7 @@ def main() -> None:
             f"mean of the prior fitted to all, {_NUM_EPISODES.value} episodes",
             ("", "value"),
             [
-                (reports.LABELS[name], f"{value:,.4g}")
+                (metrics.LABELS[name], f"{value:,.4g}")
                 for name, value in episodes.summary().items()
                 if not math.isnan(value)
             ],

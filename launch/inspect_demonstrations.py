@@ -31,8 +31,8 @@ def main() -> None:
         raise UserError("--demonstrations must be given: embedded:pen, minari:ID or a file")
     if output is not None and not output.endswith((".png", ".pdf", ".svg")):
         raise UserError(f"--output must end in .png, .pdf or .svg; got {output!r}")
-    from nppac_tf import demonstrations, environments, reenactment
-    from nppac_tf.demonstrations import doctor
+    from nppac_tf import demonstrations, environments
+    from nppac_tf.doctor import diagnosis, simulator_replay
 
     recording = demonstrations.load_recording(_DEMONSTRATIONS.value)
     task, known = None, "unknown: pass --task for its sizes, bounds and goal"
@@ -40,20 +40,20 @@ def main() -> None:
         task = environments.make_task(_TASK.value)
         known = task.name
     else:
-        task = reenactment.likeliest_task(recording)
+        task = simulator_replay.likeliest_task(recording)
         if task is not None:
             source = "as the file says" if recording.environment_id else "guessed by the sizes"
             known = f"{task.name}, {source}: pass --task if it is another"
-    simulation = reenactment.simulate(task, recording) if task is not None else None
-    findings = doctor.diagnose(recording, task, simulation)
-    goals = doctor.goal_flags(recording, task.name) if task is not None else None
+    simulation = simulator_replay.simulate(task, recording) if task is not None else None
+    findings = diagnosis.diagnose(recording, task, simulation)
+    goals = diagnosis.goal_flags(recording, task.name) if task is not None else None
     title = f"{recording.name} ({recording.format}); task {known}"
     _print_summary(title, recording, task, goals)
     for finding in findings:
         _print_finding(finding)
     counts = {
         severity: sum(finding.severity == severity for finding in findings)
-        for severity in doctor.SEVERITIES
+        for severity in diagnosis.SEVERITIES
     }
     print(", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()))
     if output is not None:
@@ -66,7 +66,7 @@ def main() -> None:
 def _print_summary(title: str, recording, task, goals) -> None:
     import numpy as np
 
-    from nppac_tf import progress
+    from nppac_tf.runs import display
 
     lengths = [episode.length for episode in recording.episodes]
     rows = [("episodes", f"{len(lengths):,}"), ("steps", f"{sum(lengths):,}")]
@@ -97,7 +97,7 @@ def _print_summary(title: str, recording, task, goals) -> None:
                 (f"A, any-time success, {name}", f"{any_success:.2f}"),
                 (f"B, time at goal, {name}", f"{share:.2f}"),
             ]
-    progress.print_table(title, ("", "value"), rows)
+    display.print_table(title, ("", "value"), rows)
 
 
 def _print_finding(finding) -> None:
@@ -113,7 +113,7 @@ def _print_finding(finding) -> None:
 def _draw(recording, task, goals, simulation, findings, output: str) -> None:
     import numpy as np
 
-    from nppac_tf import plotting
+    from nppac_tf.doctor import figures
 
     episodes, indices = recording.episodes, recording.indices
     widths = {(e.observations.shape[1], e.actions.shape[1]) for e in episodes if e.length}
@@ -129,7 +129,7 @@ def _draw(recording, task, goals, simulation, findings, output: str) -> None:
         if finding.severity != "note" and finding.topic not in _HARMLESS
         for index in finding.episodes
     }
-    figure = plotting.demonstrations_overview(
+    figure = figures.demonstrations_overview(
         [episode.observations for episode in episodes],
         [episode.actions for episode in episodes],
         goals=goals,

@@ -44,7 +44,8 @@ def load_policy_source() -> PolicySource:
         trained = path_flags.run_configuration(path)
         path_flags.refuse_a_module(path, trained.task)
         task = make_task(trained.task, trained.reward)
-        from nppac_tf import environments, rundir
+        from nppac_tf import environments
+        from nppac_tf.runs import directory as rundir
 
         directory = rundir.RunDirectory(path)
         home = environments.make_task(trained.task, trained.reward)
@@ -79,9 +80,9 @@ def make_task(
     """
     name = FLAGS.task or name
     if name is None and sizes:
-        from nppac_tf.demonstrations import doctor
+        from nppac_tf.environments import known
 
-        candidates = doctor.tasks_of_sizes(sizes)
+        candidates = known.tasks_of_sizes(sizes)
         name = candidates[0] if len(candidates) == 1 else None
     if name is None:
         told = f" (observation size {sizes[0]}, action size {sizes[1]})" if sizes else ""

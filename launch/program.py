@@ -14,7 +14,7 @@ import parsing
 import signals
 from absl import app, flags
 
-from nppac_tf import threads
+from nppac_tf import hardware
 from nppac_tf.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -44,7 +44,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         # A task may be "module:Environment-v0", and its module in the working directory.
         sys.path.append(os.getcwd())
         _quiet()
-        os.environ.update(threads.variables(threads.available_cores(), os.environ))
+        os.environ.update(hardware.variables(hardware.available_cores(), os.environ))
         try:
             main()
             sys.stdout.flush()

@@ -45,15 +45,15 @@ def main() -> None:
     target = path_flags.require_output_folder("archive") if _ARCHIVE.value else None
     if target is None:
         usage.reject("method", "without --archive")
-    from nppac_tf.reporting import methods as grouping
-    from nppac_tf.reporting import runs as reading
+    from nppac_tf.comparison import archive as reading
+    from nppac_tf.comparison import methods as grouping
 
     found = reading.read_runs(_FOLDERS)
     methods = grouping.group(found.runs)
     copies = [] if target is None else _copies(methods)
-    from nppac_tf.reporting import comparison as comparing
-    from nppac_tf.reporting import notes as noting
-    from nppac_tf.reporting import tables
+    from nppac_tf.comparison import notes as noting
+    from nppac_tf.comparison import scores as comparing
+    from nppac_tf.comparison import tables
 
     comparison = comparing.compare(methods, _THRESHOLD.value)
     notes = noting.notes(comparison, found.not_evaluated)
@@ -72,7 +72,7 @@ def main() -> None:
 
 def _copies(methods):
     """Each run with the names of its folders in the archive."""
-    from nppac_tf.reporting import methods as grouping
+    from nppac_tf.comparison import methods as grouping
 
     if _METHOD.value and len(methods) > 1:
         raise UserError(
@@ -98,7 +98,7 @@ def _copies(methods):
 
 def _write(output, comparison, title, differing, notes) -> None:
     from nppac_tf import files
-    from nppac_tf.reporting import figures, page, tables
+    from nppac_tf.comparison import figures, page, tables
 
     drawn = {metric: figures.curve(comparison, metric) for metric in comparison.metrics}
     drawn |= {"learning_curves": figures.curves(comparison, _TITLE.value)}

@@ -67,7 +67,7 @@ def main() -> None:
     output = path_flags.require_output_folder("output_dir") if _OUTPUT_DIR.value else None
     if not _ADDRESS.value:
         _require_cores()
-    from nppac_tf.sweeps import plan
+    from nppac_tf.runs.sweep import plan
 
     runs = plan.grid(methods, seeds, output, own_priors)
     plan.check(runs)
@@ -127,9 +127,9 @@ def _seeds() -> list[int]:
 
 
 def _require_cores() -> None:
-    from nppac_tf import threads
+    from nppac_tf import hardware
 
-    cores = threads.available_cores()
+    cores = hardware.available_cores()
     if _CPUS_PER_RUN.value > cores:
         raise UserError(
             f"--cpus_per_run must be at most {cores}, the cores of this machine; got "
@@ -139,8 +139,8 @@ def _require_cores() -> None:
 
 def _carry_out(runs) -> list[str]:
     """Trains the runs; the names of those that failed."""
-    from nppac_tf.sweeps import cluster, messages
-    from nppac_tf.sweeps import display as displays
+    from nppac_tf.runs.sweep import cluster, messages
+    from nppac_tf.runs.sweep import display as displays
 
     with (
         cluster.connected(_ADDRESS.value, _CPUS_PER_RUN.value),
@@ -171,8 +171,8 @@ def _carry_out(runs) -> list[str]:
 def _tell_results(runs) -> None:
     if not runs:
         return
-    from nppac_tf import progress
-    from nppac_tf.sweeps import results
+    from nppac_tf.comparison import sweep_results as results
+    from nppac_tf.runs import display as progress
 
     for task, (header, rows) in results.tables(runs).items():
         title = f"{task}: interquartile means [95 % intervals] of the last evaluations"

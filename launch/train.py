@@ -51,7 +51,7 @@ def main() -> None:
                 f"{folder} already holds a run: pass --resume to go on with it, or another "
                 "--output_dir"
             )
-    from nppac_tf import inputs
+    from nppac_tf.runs import inputs
 
     given = inputs.load(config)
     if not resuming and not flagfiles.read(sys.argv[1:]):
@@ -59,7 +59,10 @@ def main() -> None:
             "No flagfile is given: the prior's deviation stays as fitted, which the recipe of "
             "configs/pen.flags and configs/door.flags makes smaller"
         )
-    from nppac_tf import progress, reports, runs, training
+    from nppac_tf.runs import display as progress
+    from nppac_tf.runs import metrics
+    from nppac_tf.runs import run as runs
+    from nppac_tf.training import loop
 
     how_to_go_on = f"go on with: python {sys.argv[0]} --resume --output_dir={folder}"
     display = progress.ProgressDisplay()
@@ -73,7 +76,7 @@ def main() -> None:
         with signals.stop_on_signals() as stop:
             try:
                 rows = run.train(agent, lambda: stop.requested)
-            except training.Stopped:
+            except loop.Stopped:
                 by = str(stop.requested)
                 raise signals.Stopped(by, f"stopped by {by}; {how_to_go_on}") from None
         run.conclude(agent, rows)
@@ -82,9 +85,9 @@ def main() -> None:
         "env_steps": "environment steps",
         "updates": "updates",
         "wall_seconds": "seconds",
-        **reports.LABELS,
+        **metrics.LABELS,
     }
-    names = [name for name in training.EVALUATION_COLUMNS if rows[0][name] == rows[0][name]]
+    names = [name for name in loop.EVALUATION_COLUMNS if rows[0][name] == rows[0][name]]
     progress.print_table(
         inputs.title(config),
         ("", "first", "last"),
@@ -117,7 +120,7 @@ def _readable(value: float) -> str:
 
 
 def _default_output_dir(config: RunConfig) -> pathlib.Path:
-    from nppac_tf import inputs
+    from nppac_tf.runs import inputs
 
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{inputs.method(config).replace(' ', '-')}-seed{config.training.seed}-{now}"

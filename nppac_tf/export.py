@@ -40,7 +40,7 @@ import tensorflow as tf
 from nppac_tf.errors import UserError
 
 if TYPE_CHECKING:
-    from nppac_tf.agent import NppacAgent
+    from nppac_tf.agents.nppac import NppacAgent
     from nppac_tf.environments import Task
     from nppac_tf.priors import Novelty
 
@@ -152,7 +152,7 @@ class _PolicyModule(tf.Module):
     """Plain tensors in and out; holds variables, and no object that TensorFlow cannot name."""
 
     def __init__(self, agent: NppacAgent, novelty: Novelty | None) -> None:
-        from nppac_tf.networks import ActorNetwork, SquashedGaussian
+        from nppac_tf.agents.networks import ActorNetwork, SquashedGaussian
 
         super().__init__(name="policy")
         actor, prior, spec = agent.deployed_actor, agent.prior, agent.action_spec

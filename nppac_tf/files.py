@@ -1,10 +1,18 @@
-"""Files that are whole or not there: written beside their place, synced, then renamed into it."""
+"""Files written whole or not at all, and npz archives read without running code."""
 
 import os
 import pathlib
+import re
 import secrets
+import zipfile
 from collections.abc import Callable
 from typing import BinaryIO
+
+import numpy as np
+
+from nppac_tf.errors import UserError
+
+_MAX_UNPACKED_BYTES = 2**32
 
 
 def replace_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
@@ -46,3 +54,25 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
+    """The plain arrays of an npz archive, by name; nothing in it is unpickled.
+
+    Raises:
+        UserError: if the archive says that it unpacks to more than 4 GiB.
+        Exception: of any kind, for a damaged one: zipfile and NumPy have many.
+    """
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > _MAX_UNPACKED_BYTES:
+        raise UserError(
+            f"the file must unpack to at most {_MAX_UNPACKED_BYTES:,} bytes; got {unpacked:,}"
+        )
+    with np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def folder_name(text: str) -> str:
+    """The nearest name of a folder: letters, digits and _.+=,- only, none of .-,+= in front."""
+    return re.sub(r"[^A-Za-z0-9_.+=,-]", "_", text).lstrip(".-,+=") or "_"

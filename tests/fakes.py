@@ -10,9 +10,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.networks import network
 
+from nppac_tf.agents.networks import ActorNetwork
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task, make_task
-from nppac_tf.networks import ActorNetwork
 from nppac_tf.priors import BehavioralPrior, PriorStatistics
 
 

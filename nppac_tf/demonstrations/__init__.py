@@ -1,7 +1,7 @@
 """Expert demonstrations: the data set, reading and writing it, and what is wrong with it."""
 
-from nppac_tf.demonstrations.demonstrations import Demonstrations
-from nppac_tf.demonstrations.formats import (
+from nppac_tf.demonstrations.dataset import Demonstrations
+from nppac_tf.demonstrations.formats.loading import (
     load_demonstrations,
     load_recording,
     save_demonstrations,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nppac_tf.demonstrations.demonstrations import Demonstrations
+from nppac_tf.demonstrations.dataset import Demonstrations
 from nppac_tf.errors import UserError
 
 

@@ -14,7 +14,7 @@ from nppac_tf.environments.tasks import Task, make_task
 from nppac_tf.environments.vector import Step, VectorEnvironment
 
 if TYPE_CHECKING:
-    from nppac_tf.environments.py_environment import GymnasiumPyEnvironment
+    from nppac_tf.environments.tf_agents import GymnasiumPyEnvironment
 
 __all__ = [
     "GymnasiumPyEnvironment",
@@ -31,7 +31,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "GymnasiumPyEnvironment":
-        from nppac_tf.environments import py_environment
+        from nppac_tf.environments import tf_agents
 
-        return py_environment.GymnasiumPyEnvironment
+        return tf_agents.GymnasiumPyEnvironment
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,38 +3,24 @@
 The reward is made of `info["success"]`. Episodes never terminate: they truncate at the horizon.
 """
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 
-
-class HandTask(NamedTuple):
-    """A hand task as Gymnasium knows it, what it is made of, and the steps of an episode."""
-
-    environment_id: str
-    base_id: str
-    horizon: int
-
-
-HAND_TASKS = {
-    "pen-binary": HandTask("nppac_tf/PenBinary-v0", "AdroitHandPen-v1", 100),
-    "door-binary": HandTask("nppac_tf/DoorBinary-v0", "AdroitHandDoor-v1", 200),
-    "relocate-binary": HandTask("nppac_tf/RelocateBinary-v0", "AdroitHandRelocate-v1", 200),
-    "hammer-binary": HandTask("nppac_tf/HammerBinary-v0", "AdroitHandHammer-v1", 200),
-}
+from nppac_tf.environments.known import KNOWN_TASKS
 
 
 def register() -> None:
     """Registers the hand tasks with Gymnasium, unless that is done."""
-    for hand_task in HAND_TASKS.values():
-        if hand_task.environment_id not in gymnasium.registry:
+    for task in KNOWN_TASKS.values():
+        if task.base_id is not None and task.environment_id not in gymnasium.registry:
             gymnasium.register(
-                id=hand_task.environment_id,
+                id=task.environment_id,
                 # Not this module's name: files of demonstrations keep it.
                 entry_point=f"{__package__}:{SuccessRewardEnvironment.__name__}",
-                max_episode_steps=hand_task.horizon,
-                kwargs={"base_id": hand_task.base_id},
+                max_episode_steps=task.horizon,
+                kwargs={"base_id": task.base_id},
             )
 
 

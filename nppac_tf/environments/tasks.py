@@ -13,16 +13,9 @@ import gymnasium
 import numpy as np
 
 from nppac_tf.config import REWARDS
-from nppac_tf.environments import hand, simulators
+from nppac_tf.environments import hand, mujoco
+from nppac_tf.environments.known import KNOWN_TASKS, known_task
 from nppac_tf.errors import UserError
-
-_HAND_NAMES = {hand_task.environment_id: name for name, hand_task in hand.HAND_TASKS.items()}
-_LOCOMOTION_IDS = {
-    "halfcheetah": "HalfCheetah-v5",
-    "ant": "Ant-v5",
-    "walker2d": "Walker2d-v5",
-    "hopper": "Hopper-v5",
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,16 +73,19 @@ def make_task(name: str, reward: str = "binary") -> Task:
     """
     if reward not in REWARDS:
         raise UserError(f"reward must be one of {', '.join(REWARDS)}; got {reward!r}")
-    name = _HAND_NAMES.get(name, name)
-    if name in hand.HAND_TASKS:
-        environment_id = hand.HAND_TASKS[name].environment_id
+    named = known_task(name)
+    known = named if named is not None and name in (named.name, named.environment_id) else None
+    if known is not None:
+        name = known.name
+    if known is not None and known.base_id is not None:
+        environment_id = known.environment_id
         environment_kwargs = {"reward": reward}
     elif reward != "binary":
         raise UserError(
             f"reward must be 'binary' for a task without a success signal, {name!r}; got {reward!r}"
         )
     else:
-        environment_id = _LOCOMOTION_IDS.get(name, name)
+        environment_id = known.environment_id if known else name
         environment_kwargs = {}
 
     module, colon, _ = environment_id.rpartition(":")
@@ -141,9 +137,9 @@ def make_task(name: str, reward: str = "binary") -> Task:
 
 
 def _make(environment_id: str, environment_kwargs: Mapping[str, Any]) -> gymnasium.Env:
-    simulators.load()
+    mujoco.load()
     hand.register()
-    with simulators.deprecations_dropped():
+    with mujoco.deprecations_dropped():
         return gymnasium.make(environment_id, disable_env_checker=True, **environment_kwargs)
 
 
@@ -152,7 +148,7 @@ def _is_module_name(text: str) -> bool:
 
 
 def _unknown_task_message(name: str) -> str:
-    short_names = [*hand.HAND_TASKS, *_LOCOMOTION_IDS]
+    short_names = list(KNOWN_TASKS)
     by_lower_case = {known.lower(): known for known in [*gymnasium.registry, *short_names]}
     by_prefix = [short for short in short_names if name and short.startswith(name.lower())]
     bare = name.rpartition(":")[2].lower()

@@ -7,7 +7,7 @@ from nppac_tf.priors.base import (
     RescaledPrior,
     UniformPrior,
 )
-from nppac_tf.priors.files import (
+from nppac_tf.priors.fitting import (
     chosen_class,
     default_cache,
     fit_prior,
@@ -16,7 +16,7 @@ from nppac_tf.priors.files import (
     save_prior,
 )
 from nppac_tf.priors.gaussian_process import ExactGPPrior, GaussianProcessPrior, SparseGPPrior
-from nppac_tf.priors.neural import (
+from nppac_tf.priors.networks import (
     BayesianNetworkPrior,
     DropoutPrior,
     EnsemblePrior,

@@ -14,10 +14,9 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from nppac_tf.archives import read_arrays
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
-from nppac_tf.files import replace_file
+from nppac_tf.files import read_arrays, replace_file
 from nppac_tf.priors.base import BehavioralPrior
 
 _VERSION = 1

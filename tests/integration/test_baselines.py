@@ -4,10 +4,12 @@ import fakes
 import numpy as np
 import pytest
 
-from nppac_tf import priors, training, transitions
-from nppac_tf.baselines import make_agent
+from nppac_tf import priors
+from nppac_tf.agents.factory import make_agent
 from nppac_tf.config import AgentConfig, PriorConfig, TrainingConfig
 from nppac_tf.priors import UniformPrior
+from nppac_tf.training import loop as training
+from nppac_tf.training import transitions
 
 HORIZON = 40
 SMALL = {

@@ -5,8 +5,9 @@ import pytest
 from launching import Launchers
 from matplotlib import image
 
-from nppac_tf import environments, evaluation
+from nppac_tf import environments
 from nppac_tf.demonstrations import Demonstrations, save_demonstrations
+from nppac_tf.evaluation import rollouts
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("doctor")
     generator = np.random.default_rng(0)
     task = environments.make_task("hopper")
-    episodes = evaluation.evaluate(
+    episodes = rollouts.evaluate(
         lambda observations: generator.uniform(-1, 1, (len(observations), task.action_size)),
         task,
         num_episodes=6,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nppac_tf import checkpoints
 from nppac_tf.demonstrations import Demonstrations, save_demonstrations
 from nppac_tf.environments import make_task
+from nppac_tf.training import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Three environments, epochs of 20 steps in each and episodes of 200: most checkpoints fall into the

@@ -17,7 +17,7 @@ import tensorflow as tf
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
 from nppac_tf.export import load_metadata
 from nppac_tf.priors import ExactGPPrior, load_prior
-from nppac_tf.rundir import RunDirectory
+from nppac_tf.runs.directory import RunDirectory
 
 ROOT = pathlib.Path(__file__).parents[2]
 PRIOR = ("--num_inducing_points=20", "--max_fit_iterations=3")

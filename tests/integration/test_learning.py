@@ -2,10 +2,11 @@
 
 import fakes
 
-from nppac_tf import priors, training
-from nppac_tf.agent import NppacAgent
+from nppac_tf import priors
+from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, PriorConfig, TrainingConfig
 from nppac_tf.priors import SparseGPPrior
+from nppac_tf.training import loop
 
 HORIZON = 40
 
@@ -31,7 +32,7 @@ def test_the_agent_starts_near_the_demonstrators_and_beats_them():
             ),
             seed=0,
         )
-        rows = training.train(
+        rows = loop.train(
             agent,
             task,
             demonstrations,

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_agents.policies import greedy_policy, policy_saver
 from tf_agents.trajectories import time_step as ts
 
-from nppac_tf.agent import NppacAgent
+from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, PriorConfig
 from nppac_tf.demonstrations import Demonstrations, save_demonstrations
 from nppac_tf.export import export_policy, load_metadata

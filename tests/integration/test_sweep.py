@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from launching import LAUNCH, Launchers
 
-from nppac_tf import checkpoints, threads
+from nppac_tf import hardware
 from nppac_tf.config import RunConfig
 from nppac_tf.demonstrations import Demonstrations, save_demonstrations
-from nppac_tf.rundir import RunDirectory
-from nppac_tf.sweeps import cluster
+from nppac_tf.runs.directory import RunDirectory
+from nppac_tf.runs.sweep import cluster
+from nppac_tf.training import checkpoints
 
 # A point that is to come to the origin. The first process that makes so many steps of it leaves a
 # mark and dies at once, as of a machine that has no memory left; with the mark there, none does.
@@ -197,7 +198,7 @@ def test_a_sweep_with_a_killed_worker_ends_as_the_runs_one_by_one(place, one_by_
     assert newest_checkpoint(place / "runs" / run) == newest_checkpoint(one_by_one / run) + 1
     assert sum(line.endswith(" done") for line in lines) == len(RUNS)
     assert sum(" steps  A " in line for line in lines) == 6 * len(RUNS)  # None told twice.
-    assert most_at_once(lines) == min(threads.available_cores(), len(RUNS))
+    assert most_at_once(lines) == min(hardware.available_cores(), len(RUNS))
     assert_equal(place / "runs", one_by_one)
     table = [line.split()[:2] for line in lines if re.match(r" +(near|far) ", line)]
     assert table == [["near", "2"], ["far", "2"]]

@@ -11,10 +11,10 @@ from tf_agents.networks import actor_distribution_network
 from tf_agents.policies import greedy_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 
-from nppac_tf.agent import NppacAgent, NppacLossInfo
+from nppac_tf.agents.networks import ActorNetwork, CriticNetwork
+from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
 from nppac_tf.config import AgentConfig
 from nppac_tf.environments import GymnasiumPyEnvironment
-from nppac_tf.networks import ActorNetwork, CriticNetwork
 
 HORIZON = 8
 

@@ -8,14 +8,14 @@ import pytest
 import tensorflow as tf
 from tensorflow_probability.python.internal import samplers
 
+from benchmarks.prior_costs import synthetic_demonstrations
+from benchmarks.shapes import SHAPES
+from benchmarks.updates import project_agent
 from nppac_tf import priors
-from nppac_tf.benchmarks.prior_costs import synthetic_demonstrations
-from nppac_tf.benchmarks.shapes import SHAPES
-from nppac_tf.benchmarks.updates import project_agent
 from nppac_tf.config import PRIORS, PriorConfig, TrainingConfig
-from nppac_tf.learning import Learner
-from nppac_tf.replay import Replay
-from nppac_tf.transitions import Transitions
+from nppac_tf.training.learner import Learner
+from nppac_tf.training.replay import Replay
+from nppac_tf.training.transitions import Transitions
 
 BATCH_SIZE = 64
 QUICK = {("A", "uniform"), ("A", "exact_gp"), ("B", "sparse_gp")}

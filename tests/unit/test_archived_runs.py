@@ -9,8 +9,8 @@ from absl.testing import flagsaver
 from sources import ROOT
 
 from launch import config_flags
+from nppac_tf.comparison import archive
 from nppac_tf.config import RunConfig
-from nppac_tf.reporting import runs
 
 ARCHIVE = ROOT / "results" / "runs"
 DEMONSTRATIONS = {"pen": "pen2_sparse.npy", "door": "door-v0_demos.pickle"}
@@ -63,8 +63,8 @@ def changed(tmp_path, monkeypatch):
             config = dataclasses.asdict(config_flags.configuration(RunConfig))
         (tmp_path / "config.json").write_text(json.dumps({"config": config}))
         (tmp_path / "metrics.csv").write_text("env_steps,eval/time_at_goal\n0,0.5\n")
-        shipped = runs.read_runs([tmp_path]).runs[0].settings
-        archived = runs.read_runs([ARCHIVE / f"{task}-binary" / folder]).runs
+        shipped = archive.read_runs([tmp_path]).runs[0].settings
+        archived = archive.read_runs([ARCHIVE / f"{task}-binary" / folder]).runs
         names = {
             name
             for run in archived

@@ -4,11 +4,11 @@ import pytest
 import reference
 import tensorflow as tf
 
-from nppac_tf.agent import NppacAgent
-from nppac_tf.baselines import AwacAgent, CloningAgent, make_agent
+from nppac_tf.agents.batch import Batch
+from nppac_tf.agents.factory import AwacAgent, CloningAgent, make_agent
+from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig
 from nppac_tf.priors import PriorStatistics, UniformPrior
-from nppac_tf.replay import Batch
 
 D, A, B = 3, 2, 16
 TINY = {

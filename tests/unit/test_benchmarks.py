@@ -8,9 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from nppac_tf import benchmark_figures
-from nppac_tf.benchmarks import machine, profile, serving, startup, suite, workers
-from nppac_tf.benchmarks.shapes import SHAPES, Shape
+from benchmarks import figures, machine, profile, serving, startup, suite, workers
+from benchmarks.shapes import SHAPES, Shape
 from nppac_tf.config import PriorConfig
 from nppac_tf.errors import UserError
 
@@ -244,7 +243,7 @@ def test_the_table_has_each_figure_with_its_spread(measures):
 
 def test_the_figure_shows_what_was_measured(measures):
     results = measures[0].updates(None) | measures[0].priors()
-    drawing = benchmark_figures.benchmark({"machine": {}, **results})
+    drawing = figures.benchmark({"machine": {}, **results})
     a, b, costs = drawing.get_axes()
     for axis in (a, b):
         assert [patch.get_width() for patch in axis.patches] == [4.0, 4.0, 4.4, 4.0]
@@ -254,7 +253,7 @@ def test_the_figure_shows_what_was_measured(measures):
     sparse = next(line for line in costs.lines if line.get_label() == "sparse GP")
     assert sparse.get_xdata().tolist() == [100, 20_000]
     assert sparse.get_ydata().tolist() == pytest.approx([0.1, 20.0])
-    assert len(benchmark_figures.benchmark(measures[0].priors()).get_axes()) == 1
+    assert len(figures.benchmark(measures[0].priors()).get_axes()) == 1
 
 
 def test_the_wait_for_the_first_progress_is_timed(tmp_path, monkeypatch):
@@ -276,7 +275,7 @@ def test_the_wait_for_the_first_progress_is_timed(tmp_path, monkeypatch):
 
 
 def test_a_chunk_of_the_project_is_its_updates():
-    from nppac_tf.benchmarks import updates
+    from benchmarks import updates
 
     for prior in (updates.StandardNormalPrior(3, 2), updates.UniformPrior(3, 2)):
         agent = updates.project_agent(TINY, prior, "float32")
@@ -290,7 +289,7 @@ def test_a_chunk_of_the_project_is_its_updates():
 
 @pytest.mark.parametrize("squash", [True, False])
 def test_a_chunk_of_tf_agents_is_its_updates(squash):
-    from nppac_tf.benchmarks import updates
+    from benchmarks import updates
 
     shape = Shape(3, 2, 8, (5, 4), (6,), squash)
     agent = updates.stock_agent(shape)
@@ -308,7 +307,7 @@ def test_a_chunk_of_tf_agents_is_its_updates(squash):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_chunk_of_products_counts_its_operations(precision):
-    from nppac_tf.benchmarks import updates
+    from benchmarks import updates
 
     settings = {
         "contender": f"products_{precision}",
@@ -337,7 +336,7 @@ def test_the_products_are_in_the_profile_of_an_update(monkeypatch):
 
 
 def test_synthetic_demonstrations_have_the_points_asked_for():
-    from nppac_tf.benchmarks import prior_costs
+    from benchmarks import prior_costs
 
     data = prior_costs.synthetic_demonstrations(230, 4, 3)
     assert (data.num_steps, data.num_episodes) == (230, 3)
@@ -346,7 +345,7 @@ def test_synthetic_demonstrations_have_the_points_asked_for():
 
 
 def test_what_a_prior_costs():
-    from nppac_tf.benchmarks import prior_costs
+    from benchmarks import prior_costs
 
     config = {"prior": "sparse_gp", "num_inducing_points": 5, "max_fit_iterations": 1}
     settings = {

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nppac_tf import checkpoints
-from nppac_tf.agent import NppacAgent
-from nppac_tf.checkpoints import RunCheckpoint
+from nppac_tf.agents.batch import Batch
+from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig
 from nppac_tf.errors import UserError
 from nppac_tf.priors import PriorStatistics
-from nppac_tf.replay import Batch, Replay
+from nppac_tf.training import checkpoints
+from nppac_tf.training.checkpoints import RunCheckpoint
+from nppac_tf.training.replay import Replay
 
 D, A, B = 3, 2, 8
 

@@ -15,12 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nppac_tf.demonstrations import (
-    Demonstrations,
-    formats,
-    load_demonstrations,
-    save_demonstrations,
-)
+from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
+from nppac_tf.demonstrations.formats import loading
 from nppac_tf.errors import UserError
 
 LENGTHS = (3, 2)
@@ -553,7 +549,7 @@ def test_a_failed_save_keeps_the_former_file(tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(formats.np, "savez_compressed", fail)
+    monkeypatch.setattr(loading.np, "savez_compressed", fail)
     with pytest.raises(UserError, match=r"path must be writable; .* \(No space left on device\)"):
         save_demonstrations(demonstrations.select([0]), path)
     assert path.read_bytes() == before
@@ -608,7 +604,7 @@ def test_embedded_demonstrations_are_found_by_name(tmp_path, monkeypatch):
             Demonstrations.from_episodes(arrays, name=name), tmp_path / f"{name}.npz"
         )
     (tmp_path / "LICENSE").touch()
-    monkeypatch.setattr(formats, "_embedded_files", lambda: list(tmp_path.iterdir()))
+    monkeypatch.setattr(loading, "_embedded_files", lambda: list(tmp_path.iterdir()))
     demonstrations = load_demonstrations("embedded:walk")
     assert_holds(demonstrations, arrays)
     assert demonstrations.name == "walk"
@@ -619,7 +615,7 @@ def test_embedded_demonstrations_are_found_by_name(tmp_path, monkeypatch):
 
 
 def test_embedded_demonstrations_of_the_package_load():
-    for file in formats._embedded_files():
+    for file in loading._embedded_files():
         if file.name.endswith(".npz"):
             demonstrations = load_demonstrations(f"embedded:{file.name.removesuffix('.npz')}")
             assert demonstrations.num_episodes >= 1

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nppac_tf import environments
-from nppac_tf.demonstrations import doctor, load_recording
+from nppac_tf.demonstrations import load_recording
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
-from nppac_tf.demonstrations.successes import success_rule, successes
+from nppac_tf.doctor import diagnosis
+from nppac_tf.environments.known import success_rule, successes
 from nppac_tf.errors import UserError
 
 SIZES = (6, 3)
@@ -68,19 +69,19 @@ def with_episode(position, **changes):
 
 def find(recording, topic, task=None, simulation=None):
     """The one finding of a topic."""
-    findings = doctor.diagnose(recording, task or make_task(), simulation)
+    findings = diagnosis.diagnose(recording, task or make_task(), simulation)
     found = [finding for finding in findings if finding.topic == topic]
     assert len(found) == 1, [finding.topic for finding in findings]
     return found[0]
 
 
 def test_a_sound_data_set_has_nothing():
-    assert doctor.diagnose(make_recording(), make_task()) == []
+    assert diagnosis.diagnose(make_recording(), make_task()) == []
 
 
 def test_episodes_of_several_lengths_and_starts_have_nothing():
     episodes = [make_episode(seed, LENGTH - seed) for seed in range(8)]
-    assert doctor.diagnose(make_recording(episodes), make_task()) == []
+    assert diagnosis.diagnose(make_recording(episodes), make_task()) == []
 
 
 SOUND = make_episode(3)
@@ -353,12 +354,12 @@ def test_says_everything_that_is_wrong_with_a_file_that_loading_refuses(tmp_path
     records[6]["actions"] = records[6]["actions"][:-7]
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(records))
     recording = load_recording(tmp_path / "x.pkl")
-    findings = doctor.diagnose(recording, make_task())
+    findings = diagnosis.diagnose(recording, make_task())
     errors = {f.topic: f.episodes for f in findings if f.severity == "error"}
     assert errors == {"unreadable": (), "not finite": (4,), "lengths differ": (6,)}
     assert {f.topic for f in findings} >= {"pickle", "clipped actions"}
     assert [f.severity for f in findings] == sorted(
-        (f.severity for f in findings), key=doctor.SEVERITIES.index
+        (f.severity for f in findings), key=diagnosis.SEVERITIES.index
     )
 
 
@@ -379,7 +380,7 @@ def test_names_the_task_that_the_sizes_fit(sizes, advice):
 
 
 def test_knows_the_sizes_of_the_tasks():
-    for name, sizes in doctor.TASK_SIZES.items():
+    for name, sizes in diagnosis.TASK_SIZES.items():
         task = environments.make_task(name)
         assert (task.observation_size, task.action_size) == sizes
 
@@ -397,12 +398,12 @@ def test_knows_the_sizes_of_the_tasks():
     ],
 )
 def test_the_file_says_which_task_it_is_of(environment_id, names):
-    assert doctor.candidate_tasks(make_recording(environment_id=environment_id)) == names
+    assert diagnosis.candidate_tasks(make_recording(environment_id=environment_id)) == names
 
 
 def test_sizes_say_which_task_it_may_be():
     of = {
-        sizes: doctor.candidate_tasks(make_recording([make_episode(0, sizes=sizes)]))
+        sizes: diagnosis.candidate_tasks(make_recording([make_episode(0, sizes=sizes)]))
         for sizes in ((45, 24), (17, 6))
     }
     assert of == {(45, 24): ["pen-binary"], (17, 6): ["halfcheetah", "walker2d"]}
@@ -477,7 +478,7 @@ DOOR = make_task("door-binary", (39, 28))
 
 
 def test_success_and_reward_that_agree_are_no_finding():
-    assert doctor.diagnose(door_recording(successes=lambda paid: paid > 0), DOOR) == []
+    assert diagnosis.diagnose(door_recording(successes=lambda paid: paid > 0), DOOR) == []
 
 
 def test_finds_episodes_that_never_reach_the_goal():
@@ -507,7 +508,7 @@ def test_finds_goal_flags_that_disagree():
     ids=["as paid", "one more", "of the state before", "shifted", "dense"],
 )
 def test_rewards_that_follow_the_goal_are_accepted(rewards):
-    findings = doctor.diagnose(door_recording(rewards=rewards), DOOR)
+    findings = diagnosis.diagnose(door_recording(rewards=rewards), DOOR)
     assert "rewards" not in {finding.topic for finding in findings}
 
 
@@ -546,7 +547,7 @@ def make_simulation(error=1e-9, alignment=None, rivals=None, episodes=8, reward=
             for e in recording.episodes[:episodes]
         ),
     )
-    return doctor.Simulation(replay, alignment or {-1: 1.0, 0: error, 1: 1.0}, rivals or {})
+    return diagnosis.Simulation(replay, alignment or {-1: 1.0, 0: error, 1: 1.0}, rivals or {})
 
 
 @pytest.mark.parametrize(
@@ -582,9 +583,9 @@ def test_says_what_the_simulator_says(simulation, topic, severity, message):
 
 
 def test_without_a_task_little_is_known_and_nothing_fails():
-    assert doctor.diagnose(make_recording()) == []
+    assert diagnosis.diagnose(make_recording()) == []
     for changes, _ in DEFECTS.values():
-        doctor.diagnose(with_episode(3, **changes))
+        diagnosis.diagnose(with_episode(3, **changes))
 
 
 @st.composite
@@ -627,7 +628,7 @@ def broken_recordings(draw):
 @given(recording=broken_recordings(), width=st.sampled_from([1, 2, 39]))
 def test_nothing_that_a_reader_hands_over_stops_the_doctor(recording, width):
     task = make_task("door-binary" if width == 39 else "toy", (width, 2), horizon=3)
-    for finding in doctor.diagnose(recording, task):
+    for finding in diagnosis.diagnose(recording, task):
         assert finding.message
         assert "\n" not in finding.message
 
@@ -643,10 +644,10 @@ def test_what_no_check_finds_is_still_refused():
 def test_the_human_pen_demonstrations(demos_path):
     recording = load_recording(demos_path / "pen2_sparse.npy")
     task = environments.make_task("pen-binary")
-    goals = doctor.goal_flags(recording, "pen-binary")
+    goals = diagnosis.goal_flags(recording, "pen-binary")
     totals = [np.nansum(flags) for flags in goals]
     assert (min(totals), max(totals)) == (79, 188)
-    findings = {f.topic: f for f in doctor.diagnose(recording, task)}
+    findings = {f.topic: f for f in diagnosis.diagnose(recording, task)}
     assert findings["off by one"].message.endswith("200 for 199")
     assert len(findings["rewards"].episodes) == 8
     assert findings.keys() == {
@@ -661,7 +662,7 @@ def test_the_human_pen_demonstrations(demos_path):
 def test_the_human_door_demonstrations(demos_path):
     recording = load_recording(demos_path / "door-v0_demos.pickle")
     findings = {
-        f.topic: f for f in doctor.diagnose(recording, environments.make_task("door-binary"))
+        f.topic: f for f in diagnosis.diagnose(recording, environments.make_task("door-binary"))
     }
     assert "[-1.28, 1.37], 0.366 outside" in findings["clipped actions"].message
     assert len(findings["no success"].episodes) == 18
@@ -680,7 +681,7 @@ def test_the_walker_that_falls(demos_path):
         pytest.skip("needs the Minari data sets among the demonstrations")
     findings = {
         f.topic: f
-        for f in doctor.diagnose(load_recording(folder), environments.make_task("walker2d"))
+        for f in diagnosis.diagnose(load_recording(folder), environments.make_task("walker2d"))
     }
     assert findings.keys() == {"fails early", "many steps"}
     assert findings["fails early"].episodes == (0, 5, 12)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nppac_tf.environments import episode_seed, make_task
 from nppac_tf.errors import UserError
-from nppac_tf.evaluation import Episodes, as_policy_function, evaluate
+from nppac_tf.evaluation.rollouts import Episodes, as_policy_function, evaluate
 
 HORIZON = 6
 # The goal flag in each step of the four kinds of episode. The last is cut off by the time limit.

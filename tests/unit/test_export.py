@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nppac_tf import evaluation
-from nppac_tf.agent import NppacAgent
+from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
+from nppac_tf.evaluation import rollouts
 from nppac_tf.export import export_policy, load_metadata, load_policy
 from nppac_tf.priors import Novelty, RescaledPrior, SparseGPPrior, UniformPrior
 
@@ -84,7 +84,7 @@ def module(gaussian_process, novelty, tmp_path_factory):
 def test_the_export_is_the_policy(tmp_path, squash):
     agent = agent_with(squash)
     export_policy(agent, tmp_path / "policy")
-    expected = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
+    expected = rollouts.as_policy_function(agent.policy)(OBSERVATIONS)
     actions = load_policy(tmp_path / "policy")(OBSERVATIONS)
     assert actions.dtype == np.float32
     np.testing.assert_array_equal(actions, expected)
@@ -93,7 +93,7 @@ def test_the_export_is_the_policy(tmp_path, squash):
 def test_what_is_exported_is_the_average_of_an_averaging_agent(tmp_path):
     config = AgentConfig(actor_layers=(8, 8), critic_layers=(8,), policy_averaging=10)
     agent = NppacAgent.for_task(fakes.FakeTask.of(D), fakes.LinearPrior(D, A), config, seed=3)
-    before = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
+    before = rollouts.as_policy_function(agent.policy)(OBSERVATIONS)
     agent.actor_network.variables[0].assign_add(tf.ones_like(agent.actor_network.variables[0]))
     export_policy(agent, tmp_path / "policy")
     np.testing.assert_array_equal(load_policy(tmp_path / "policy")(OBSERVATIONS), before)
@@ -108,7 +108,7 @@ def test_it_serves_with_tensorflow_alone(tmp_path, gaussian_process, novelty):
         [sys.executable, "-c", READER, *paths], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == ""
-    expected = evaluation.as_policy_function(agent.policy)(OBSERVATIONS)
+    expected = rollouts.as_policy_function(agent.policy)(OBSERVATIONS)
     statistics = agent.prior.statistics(tf.constant(OBSERVATIONS))
     with np.load(tmp_path / "output.npz") as output:
         np.testing.assert_array_equal(output["mean"], expected)

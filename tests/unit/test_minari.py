@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nppac_tf import environments
-from nppac_tf.demonstrations import load_demonstrations, load_recording, minari_data
+from nppac_tf.demonstrations import load_demonstrations, load_recording
+from nppac_tf.demonstrations.formats import minari as minari_data
 from nppac_tf.demonstrations.recording import RecordedEpisode
 from nppac_tf.errors import UserError
 

@@ -6,11 +6,12 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from nppac_tf.agent import NppacAgent
+from nppac_tf.agents.batch import Batch
+from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig
-from nppac_tf.monitor import MONITOR_COLUMNS, Monitor
 from nppac_tf.priors import PriorStatistics
-from nppac_tf.replay import Batch, Replay
+from nppac_tf.training.monitor import MONITOR_COLUMNS, Monitor
+from nppac_tf.training.replay import Replay
 
 D, A, N = 3, 2, 64
 SEED = tf.constant([1, 2])

@@ -4,8 +4,8 @@ import reference
 import tensorflow as tf
 from tf_agents.specs import tensor_spec
 
-from nppac_tf import networks
-from nppac_tf.networks import ActorNetwork, CriticNetwork, LayerNorm, SquashedGaussian
+from nppac_tf.agents import networks
+from nppac_tf.agents.networks import ActorNetwork, CriticNetwork, LayerNorm, SquashedGaussian
 
 LOW = np.array([-1.0, -2.0], np.float32)
 HIGH = np.array([1.0, 5.0], np.float32)

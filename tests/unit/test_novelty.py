@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nppac_tf import evaluation
 from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations
 from nppac_tf.environments import make_task
 from nppac_tf.errors import UserError
+from nppac_tf.evaluation import rollouts
 from nppac_tf.priors import (
     ExactGPPrior,
     Novelty,
@@ -19,7 +19,7 @@ from nppac_tf.priors import (
     load_novelty,
     save_novelty,
 )
-from nppac_tf.priors.calibration import roc_area
+from nppac_tf.priors.scores import roc_area
 
 CLASSES = [ExactGPPrior, SparseGPPrior]
 QUICK = PriorConfig(num_inducing_points=25, num_hyperparameter_points=60, max_fit_iterations=10)
@@ -270,7 +270,7 @@ def random_states(task, num_episodes=10):
         size = (len(observations), task.action_size)
         return rng.uniform(task.action_low, task.action_high, size).astype(np.float32)
 
-    evaluation.evaluate(policy, task, num_episodes, seed=7)
+    rollouts.evaluate(policy, task, num_episodes, seed=7)
     return np.stack(seen)
 
 

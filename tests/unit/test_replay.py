@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from nppac_tf.agents.batch import Batch
 from nppac_tf.priors import PriorStatistics
-from nppac_tf.replay import Batch, Replay
+from nppac_tf.training.replay import Replay
 
 D, A = 3, 2
 

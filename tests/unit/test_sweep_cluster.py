@@ -5,8 +5,8 @@ import types
 import pytest
 
 import nppac_tf
-from nppac_tf.sweeps import cluster
-from nppac_tf.sweeps.messages import Report
+from nppac_tf.runs.sweep import cluster
+from nppac_tf.runs.sweep.messages import Report
 
 
 class Board:

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 
 from nppac_tf.config import RunConfig, TrainingConfig
-from nppac_tf.sweeps import display as displays
-from nppac_tf.sweeps.messages import DONE, FAILED, STARTING, STOPPED, Ending, Report
-from nppac_tf.sweeps.plan import PlannedRun
+from nppac_tf.runs.sweep import display as displays
+from nppac_tf.runs.sweep.messages import DONE, FAILED, STARTING, STOPPED, Ending, Report
+from nppac_tf.runs.sweep.plan import PlannedRun
 
 NAN = float("nan")
 

@@ -8,7 +8,7 @@ import pytest
 from nppac_tf.config import AgentConfig, RunConfig, TrainingConfig
 from nppac_tf.demonstrations import Demonstrations, save_demonstrations
 from nppac_tf.errors import UserError
-from nppac_tf.sweeps import plan
+from nppac_tf.runs.sweep import plan
 
 HEADER = "env_steps,updates,eval/return\r\n"
 

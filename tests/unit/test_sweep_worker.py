@@ -3,9 +3,9 @@ import pytest
 
 from nppac_tf.config import AgentConfig, PriorConfig, RunConfig, TrainingConfig
 from nppac_tf.demonstrations import save_demonstrations
-from nppac_tf.rundir import RunDirectory
-from nppac_tf.sweeps import plan, worker
-from nppac_tf.sweeps.messages import DONE, FAILED, STARTING, STOPPED, Ending, Report
+from nppac_tf.runs.directory import RunDirectory
+from nppac_tf.runs.sweep import plan, worker
+from nppac_tf.runs.sweep.messages import DONE, FAILED, STARTING, STOPPED, Ending, Report
 
 
 class Link:

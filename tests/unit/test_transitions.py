@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import make_task
 from nppac_tf.errors import UserError
-from nppac_tf.transitions import Transitions, of_demonstrations, over_steps
+from nppac_tf.training.transitions import Transitions, of_demonstrations, over_steps
 
 
 def numbered(rewards, terminations, truncations):

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nppac_tf.demonstrations import formats, load_demonstrations, load_recording
+from nppac_tf.demonstrations import load_demonstrations, load_recording
+from nppac_tf.demonstrations.formats import loading
 from nppac_tf.errors import UserError
 
 SENTINEL = "put the payload here"
@@ -358,7 +359,7 @@ def test_a_file_without_permission_gives_one_line(tmp_path, monkeypatch):
 
     path = tmp_path / "x.npz"
     path.write_bytes(npz())
-    monkeypatch.setattr(formats, "open", refuse, raising=False)
+    monkeypatch.setattr(loading, "open", refuse, raising=False)
     with pytest.raises(UserError, match=r"x\.npz: cannot be read \(Permission denied\)"):
         load_demonstrations(path)
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nppac_tf import video
 from nppac_tf.environments import make_task
 from nppac_tf.errors import UserError
+from nppac_tf.evaluation import video
 
 
 def frame_of(level, height=48, width=64):

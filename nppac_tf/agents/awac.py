@@ -1,0 +1,88 @@
+"""AWAC: advantage-weighted actor-critic (Nair et al. 2020, arXiv:2006.09359).
+
+The policy imitates the actions of the replay, demonstrations among them, the more the better the
+critics find them:
+
+    actor loss     -E[ w(s, a) log pi(a | s) ],  w = exp(A(s, a) / lambda), normalized to mean 1
+    advantage      A(s, a) = min( min_i Q_i(s, a) - min_i Q_i(s, mean of pi), 0.5 )
+    critic target  y = r + gamma (1 - terminal) min_i Q'_i(s', a'),                   a' ~ pi
+
+with (s, a) from the replay, lambda the agent's temperature, and no entropy term. As in the authors'
+code for the Adroit hand, weights are normalized over the batch, advantages are cut off at 0.5, the
+deviation of pi is the same in every state and between exp(-6) and 1 (of a squashed actor, before
+its tanh), and the actor's weights decay (an L2 penalty of 1e-4 / 2).
+
+Deviations: critics, networks and loop are the project's own, Q is not clipped at 0, and actions at
+the bounds of a squashed actor are moved in by 1e-4 of the range.
+"""
+
+import tensorflow as tf
+
+from nppac_tf.agents.batch import Batch
+from nppac_tf.agents.networks import SquashedGaussian
+from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
+
+_LARGEST_ADVANTAGE = 0.5
+_WEIGHT_DECAY = 1e-4
+# log pi of an action at the bounds is infinite for a squashed actor.
+_SQUASH_MARGIN = 1e-4
+
+
+class AwacAgent(NppacAgent):
+    """`NppacAgent` with AWAC's losses; its prior is only what the actor is pre-trained to."""
+
+    _actor_scale = (-6.0, 0.0)
+
+    @property
+    def kl_regularized(self) -> bool:  # noqa: D102
+        return False
+
+    def _penalty_in_target(self, divergence: tf.Tensor) -> tf.Tensor:
+        return tf.zeros_like(divergence)
+
+    def _improve_policy(
+        self, batch: Batch, weights: tf.Tensor | None, learn_policy: bool
+    ) -> NppacLossInfo:
+        observations = batch.observations
+        _, divergence, log_prob = self._act(
+            observations, batch.prior, self._sample_seed("actor"), training=False
+        )
+        variables = self._actor_network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            policy, _ = self._actor_network(observations, step_type=(), network_state=())
+            log_likelihood = policy.log_prob(self._inside(batch.actions, policy))
+            with tape.stop_recording():
+                value = self._value(observations, policy.mode())
+                importance = self._importance(self._value(observations, batch.actions) - value)
+                if weights is not None:
+                    importance *= weights
+            loss = -tf.reduce_mean(importance * log_likelihood)
+            loss += _WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(weight) for weight in variables])
+        gradients = tape.gradient(loss, variables)
+        if learn_policy:
+            self._apply_gradients(gradients, variables, self._actor_optimizer)
+        return NppacLossInfo(
+            critic_loss=tf.constant(0.0),
+            actor_loss=loss,
+            alpha_loss=tf.constant(0.0),
+            kl=tf.reduce_mean(divergence),
+            q_value=tf.reduce_mean(value),
+            alpha=tf.exp(self._log_alpha),
+            entropy=-tf.reduce_mean(log_prob),
+            prior_scale=tf.reduce_mean(batch.prior.scale),
+            actor_gradient_norm=tf.linalg.global_norm(gradients),
+        )
+
+    def _importance(self, advantages: tf.Tensor) -> tf.Tensor:
+        """Weights w(s, a) [B] of mean 1."""
+        scores = tf.minimum(advantages, _LARGEST_ADVANTAGE) / tf.exp(self._log_alpha)
+        return tf.cast(tf.size(scores), tf.float32) * tf.nn.softmax(scores)
+
+    def _inside(self, actions: tf.Tensor, policy: object) -> tf.Tensor:
+        """Actions that the policy has a finite density at."""
+        if not isinstance(policy, SquashedGaussian):
+            return actions
+        spec = self.action_spec
+        margin = _SQUASH_MARGIN * (spec.maximum - spec.minimum)
+        return tf.clip_by_value(actions, spec.minimum + margin, spec.maximum - margin)

@@ -1,0 +1,549 @@
+"""N-PPAC: soft actor-critic regularized toward a behavioral prior (Rudner et al., NeurIPS 2021).
+
+The entropy bonus of SAC is replaced by minus the KL divergence to pi0,
+
+    R(tau_t) = sum_k gamma^k [ r(s_k, a_k) - alpha KL(pi(. | s_k) || pi0(. | s_k)) ],
+
+which changes one quantity in each loss, the log ratio (or the closed-form KL) d(s):
+
+    critic target     y = r + gamma (1 - terminal) [ min_i Q'_i(s', a') - alpha d(s') ],   a' ~ pi
+    actor loss        E[ alpha d(s) - min_i Q_i(s, a) ],                                   a ~ pi
+    temperature loss  log(alpha) (target KL - d(s))
+
+with d(s) = log pi(a | s) - log pi0(a | s), a single-sample estimate of the KL, or the KL itself
+where both are Gaussian in the same space. pi0 gets no gradients. With `UniformPrior` log pi0 = 0,
+and this is `SacAgent`, to rounding.
+
+Each of SacAgent's two critics may be a `CriticEnsemble`; then i runs over all members, in the
+target over a random few of them (REDQ, Chen et al. 2021; RLPD, Ball et al. 2023), and the actor may
+maximize their mean instead of their least.
+"""
+
+import collections
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tf_agents.agents import tf_agent
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import time_step as ts
+from tf_agents.utils import common
+
+from nppac_tf import divergences
+from nppac_tf.agents import arguments
+from nppac_tf.agents.batch import Batch
+from nppac_tf.agents.networks import ActorNetwork, CriticEnsemble, CriticNetwork, make_critics
+from nppac_tf.agents.sac import BatchSacAgent
+from nppac_tf.config import AgentConfig
+from nppac_tf.hardware import resolve_precision
+from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
+from nppac_tf.seeding import derive_seed
+
+NppacLossInfo = collections.namedtuple(
+    "NppacLossInfo",
+    (
+        "critic_loss",
+        "actor_loss",
+        "alpha_loss",
+        "kl",
+        "q_value",
+        "alpha",
+        "entropy",
+        "prior_scale",
+        "actor_gradient_norm",
+    ),
+)
+
+
+class NppacAgent(BatchSacAgent):
+    """`SacAgent` with a behavioral prior.
+
+    It takes SacAgent's arguments and trains from the same experience: in a plain TF-Agents program
+    (driver, replay buffer, `agent.train(trajectories)`) it evaluates the prior itself. `update`
+    takes a `Batch` that holds the prior's statistics already, and is what the project's own loop
+    compiles.
+
+    Args:
+        time_step_spec: Of the environment; observations [D] float32.
+        action_spec: Bounded, [A] float32.
+        prior: pi0, over the same observations and actions.
+        divergence: "sampled" or "closed_form" (the policy must be a `MultivariateNormalDiag`).
+        num_target_critics: Members, drawn for each update, of which a target takes the least; None
+            for all.
+        actor_value: "min" or "mean" of all members, for the actor.
+        kl_in_target: Whether the critic target has its KL term.
+        target_kl: Mean KL in nats to which alpha is tuned; None with an alpha optimizer means
+            SacAgent's `target_entropy`, of which it is the negative.
+        alpha_optimizer: None keeps alpha at exp(initial_log_alpha), or anneals it.
+        final_temperature: What alpha goes to, geometrically; None for no annealing.
+        annealing_updates: Updates of the critics until it is there.
+        policy_averaging: Updates over which `policy` averages the actor's weights, exponentially
+            (Polyak and Juditsky 1992): it forgets what the actor tries for a moment. 0: `policy`
+            has the actor's own. `collect_policy` always does.
+        seed: Of the samples of actions in the losses; they depend on it and on the step counter
+            alone, so a resumed run repeats an uninterrupted one.
+        **kwargs: As of `tf_agents.agents.SacAgent`.
+
+    Raises:
+        ValueError: for an unknown divergence or actor_value, a target KL that is not positive or is
+            given beside a target entropy, a negative policy_averaging, or a prior whose sizes are
+            not those of the specs.
+    """
+
+    # The `constant_scale` of `for_task`'s actor, for algorithms that have one.
+    _actor_scale: tuple[float, float] | None = None
+
+    def __init__(
+        self,
+        time_step_spec: ts.TimeStep,
+        action_spec: Any,
+        critic_network: Any,
+        actor_network: Any,
+        actor_optimizer: Any,
+        critic_optimizer: Any,
+        alpha_optimizer: Any = None,
+        *,
+        prior: BehavioralPrior,
+        divergence: str = "sampled",
+        num_target_critics: int | None = None,
+        actor_value: str = "min",
+        kl_in_target: bool = True,
+        target_kl: float | None = None,
+        target_entropy: float | None = None,
+        final_temperature: float | None = None,
+        annealing_updates: int = 100_000,
+        policy_averaging: int = 0,
+        seed: int = 0,
+        name: str = "NppacAgent",
+        **kwargs: Any,
+    ) -> None:
+        arguments.check_prior(prior, time_step_spec, action_spec)
+        arguments.check_losses(divergence, actor_value, num_target_critics, policy_averaging)
+        arguments.check_temperature(
+            target_kl, target_entropy, final_temperature, annealing_updates, alpha_optimizer
+        )
+        if kwargs.get("critic_network_2") is None and isinstance(
+            critic_network, CriticNetwork | CriticEnsemble
+        ):
+            # SacAgent would copy the seed with the network, and equal twins stay equal.
+            kwargs["critic_network_2"] = critic_network.twin()
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            critic_network,
+            actor_network,
+            actor_optimizer,
+            critic_optimizer,
+            alpha_optimizer,
+            target_entropy=target_entropy if target_kl is None else -target_kl,
+            name=name,
+            **kwargs,
+        )
+        self._prior = prior
+        self._final_temperature = final_temperature
+        self._annealing_updates = annealing_updates
+        self._initial_log_alpha = kwargs.get("initial_log_alpha", 0.0)
+        self._divergence = divergence
+        self._kl_in_target = kl_in_target
+        self._num_target_critics = num_target_critics
+        self._actor_value = {"min": tf.reduce_min, "mean": tf.reduce_mean}[actor_value]
+        self._policy_averaging = policy_averaging
+        self._seed = seed
+        if policy_averaging:
+            self._average_actor(time_step_spec, action_spec)
+
+    @classmethod
+    def for_task(
+        cls,
+        task: Any,
+        prior: BehavioralPrior,
+        config: AgentConfig | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """An agent with the project's own networks, ready to train.
+
+        Args:
+            task: Gives `observation_size`, `action_low` [A] and `action_high` [A].
+            prior: pi0.
+            config: Networks and constants; defaults where None.
+            seed: Of initial weights and samples.
+        """
+        config = config or AgentConfig()
+        observation_spec = tf.TensorSpec([task.observation_size], tf.float32, "observation")
+        action_spec = tensor_spec.BoundedTensorSpec(
+            task.action_low.shape, tf.float32, task.action_low, task.action_high, "action"
+        )
+
+        def adam() -> tf.keras.optimizers.legacy.Optimizer:
+            return tf.keras.optimizers.legacy.Adam(config.learning_rate)
+
+        critics = make_critics(
+            (observation_spec, action_spec),
+            config,
+            resolve_precision(config.precision),
+            seed,
+        )
+        agent = cls(
+            ts.time_step_spec(observation_spec),
+            action_spec,
+            critic_network=critics[0],
+            critic_network_2=critics[1],
+            actor_network=cls._make_actor(observation_spec, action_spec, prior, config, seed),
+            actor_optimizer=adam(),
+            critic_optimizer=adam(),
+            alpha_optimizer=None if config.target_kl is None else adam(),
+            prior=prior,
+            divergence=config.divergence,
+            num_target_critics=config.num_target_critics,
+            actor_value=config.actor_value,
+            kl_in_target=config.kl_in_target,
+            target_kl=config.target_kl,
+            final_temperature=config.final_temperature if config.anneals else None,
+            annealing_updates=config.annealing_updates,
+            policy_averaging=config.policy_averaging,
+            initial_log_alpha=math.log(config.temperature),
+            target_update_tau=config.target_update_rate,
+            gamma=config.discount,
+            td_errors_loss_fn=tf.math.squared_difference,
+            train_step_counter=tf.Variable(0, dtype=tf.int64, trainable=False, name="updates"),
+            seed=seed,
+        )
+        agent.initialize()
+        agent._make_optimizer_variables()
+        return agent
+
+    @classmethod
+    def _make_actor(
+        cls,
+        observation_spec: tf.TensorSpec,
+        action_spec: Any,
+        prior: BehavioralPrior,
+        config: AgentConfig,
+        seed: int,
+    ) -> Any:
+        return ActorNetwork(
+            observation_spec,
+            action_spec,
+            config.actor_layers,
+            config.squash,
+            seed=derive_seed(seed, "initial actor"),
+            precision=resolve_precision(config.precision),
+            constant_scale=cls._actor_scale,
+        )
+
+    @property
+    def prior(self) -> BehavioralPrior:
+        """pi0."""
+        return self._prior
+
+    @property
+    def actor_network(self) -> Any:
+        """Observations -> (distribution over actions, state)."""
+        return self._actor_network
+
+    @property
+    def kl_regularized(self) -> bool:
+        """Whether the actor's loss has a KL term, which the pathology monitor watches."""
+        return self._prior.informative
+
+    @property
+    def discount(self) -> float:
+        """Gamma, per environment step."""
+        return float(self._gamma)
+
+    @tf.autograph.experimental.do_not_convert
+    def update(
+        self,
+        batch: Batch,
+        weights: tf.Tensor | None = None,
+        learn_policy: bool = True,
+        policy_batch: Batch | None = None,
+    ) -> tf_agent.LossInfo:
+        """One update of critics, actor, temperature and target critics.
+
+        Args:
+            batch: B transitions with pi0's statistics.
+            weights: Optional importance weights, scalar or [B].
+            learn_policy: False leaves actor and temperature as they are.
+            policy_batch: What actor and temperature learn from, without weights; `batch` where
+                None.
+        """
+        critic_loss = self._improve_critics(batch, weights)
+        if policy_batch is not None:
+            batch, weights = policy_batch, None
+        losses = self._improve_policy(batch, weights, learn_policy)
+        if self._policy_averaging:
+            self._move_average(1.0 / self._policy_averaging)
+        self.train_step_counter.assign_add(1)
+        self._update_target()
+        return tf_agent.LossInfo(
+            critic_loss + losses.actor_loss + losses.alpha_loss,
+            losses._replace(critic_loss=critic_loss),
+        )
+
+    @tf.autograph.experimental.do_not_convert
+    def update_critics(self, batch: Batch, weights: tf.Tensor | None = None) -> tf.Tensor:
+        """One update of critics and target critics alone; gives the critics' loss []."""
+        critic_loss = self._improve_critics(batch, weights)
+        self.train_step_counter.assign_add(1)
+        self._update_target()
+        return critic_loss
+
+    def _improve_critics(self, batch: Batch, weights: tf.Tensor | None) -> tf.Tensor:
+        variables = [weight for critic in self._critics for weight in critic.trainable_variables]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            loss = self._critic_loss_weight * self._critic_objective(batch, weights)
+        self._apply_gradients(tape.gradient(loss, variables), variables, self._critic_optimizer)
+        return loss
+
+    def _improve_policy(
+        self, batch: Batch, weights: tf.Tensor | None, learn_policy: bool
+    ) -> NppacLossInfo:
+        """Actor and temperature; the critics' loss is left at 0."""
+        variables = self._actor_network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            loss, kl, q_value, entropy = self._actor_objective(
+                batch.observations, batch.prior, weights
+            )
+            loss = self._actor_loss_weight * loss
+        gradients = tape.gradient(loss, variables)
+        alpha_loss = tf.constant(0.0)
+        if learn_policy:
+            self._apply_gradients(gradients, variables, self._actor_optimizer)
+            alpha_loss = self._update_temperature(batch, weights)
+        return NppacLossInfo(
+            tf.constant(0.0),
+            loss,
+            alpha_loss,
+            kl,
+            q_value,
+            tf.exp(self._log_alpha),
+            entropy,
+            tf.reduce_mean(batch.prior.scale),
+            tf.linalg.global_norm(gradients),
+        )
+
+    @tf.autograph.experimental.do_not_convert
+    def imitate(
+        self,
+        observations: tf.Tensor,
+        statistics: PriorStatistics,
+        seed: tf.Tensor,
+        optimizer: Any = None,
+    ) -> tf.Tensor:
+        """One step of the actor toward the prior: minimizes KL(pi || pi0) on states [B, D].
+
+        Args:
+            observations: [B, D].
+            statistics: pi0 there, [B, A] each.
+            seed: [2] int, stateless.
+            optimizer: One of its own leaves the actor's own as it is; the actor's where None.
+
+        Returns:
+            [] mean KL in nats, before the step.
+        """
+        variables = self._actor_network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            _, divergence, _ = self._act(observations, statistics, seed, training=True)
+            kl = tf.reduce_mean(divergence)
+        optimizer = optimizer or self._actor_optimizer
+        optimizer.apply_gradients(zip(tape.gradient(kl, variables), variables, strict=True))
+        return kl
+
+    def gradient_parts(
+        self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """The two parts of the actor's gradient, of alpha E[d(s)] and of -E[min Q(s, a)].
+
+        Args:
+            observations: [B, D].
+            statistics: pi0 there.
+            seed: [2] int, stateless.
+
+        Returns:
+            Gradients in the order of the actor's trainable variables, which sum to the actor's.
+        """
+        variables = self._actor_network.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
+            tape.watch(variables)
+            actions, divergence, _ = self._act(observations, statistics, seed, training=True)
+            penalty = tf.exp(self._log_alpha) * tf.reduce_mean(divergence)
+            loss = -tf.reduce_mean(self._value(observations, actions))
+        unconnected = tf.UnconnectedGradients.ZERO
+        penalty_gradient = tape.gradient(penalty, variables, unconnected_gradients=unconnected)
+        loss_gradient = tape.gradient(loss, variables, unconnected_gradients=unconnected)
+        return penalty_gradient, loss_gradient
+
+    def kl_by_component(
+        self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor
+    ) -> tf.Tensor:
+        """KL from the prior in each action component [B, A], in nats; they sum to d(s).
+
+        In closed form where the policy is Gaussian, else an estimate from one sample. A prior
+        without a density of its own (`UniformPrior`) has none.
+        """
+        policy, _ = self._actor_network(observations, step_type=(), network_state=())
+        if isinstance(policy, tfp.distributions.MultivariateNormalDiag):
+            parts = (policy.mean(), policy.stddev(), *statistics)
+            return divergences.gaussian_kl(*(part[..., tf.newaxis] for part in parts))
+        actions = policy.sample(seed=seed)
+        location, scale = (part[..., tf.newaxis] for part in statistics)
+        prior_log_prob = divergences.gaussian_log_prob(actions[..., tf.newaxis], location, scale)
+        return policy.log_prob_by_component(actions) - prior_log_prob
+
+    def _critic_objective(
+        self,
+        batch: Batch,
+        weights: tf.Tensor | None,
+        training: bool = True,
+        td_errors_loss_fn: Any = None,
+        gamma: float | None = None,
+        reward_scale_factor: float | None = None,
+    ) -> tf.Tensor:
+        loss = td_errors_loss_fn or self._td_errors_loss_fn
+        gamma = self._gamma if gamma is None else gamma
+        reward_scale = self._reward_scale_factor
+        if reward_scale_factor is not None:
+            reward_scale = reward_scale_factor
+        next_actions, divergence, _ = self._act(
+            batch.next_observations,
+            batch.next_prior,
+            self._sample_seed("critic"),
+            training=False,
+        )
+        next_q = self._target_value(batch.next_observations, next_actions)
+        targets = tf.stop_gradient(
+            reward_scale * batch.rewards
+            + gamma * batch.discounts * (next_q - self._penalty_in_target(divergence))
+        )
+        q = self._q_values(self._critics, batch.observations, batch.actions, training)
+        errors = sum(loss(targets, member) for member in tf.unstack(q))
+        regularization = self._critic_network_1.losses + self._critic_network_2.losses
+        return _aggregate(errors, weights, regularization)
+
+    def _actor_objective(
+        self,
+        observations: tf.Tensor,
+        statistics: PriorStatistics,
+        weights: tf.Tensor | None,
+        training: bool = True,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """The loss, and for the record the mean KL, the mean Q and the policy's entropy."""
+        actions, divergence, log_prob = self._act(
+            observations, statistics, self._sample_seed("actor"), training
+        )
+        q = self._value(observations, actions)
+        loss = _aggregate(
+            tf.exp(self._log_alpha) * divergence - q, weights, self._actor_network.losses
+        )
+        return loss, tf.reduce_mean(divergence), tf.reduce_mean(q), -tf.reduce_mean(log_prob)
+
+    def _temperature_objective(
+        self, observations: tf.Tensor, statistics: PriorStatistics, weights: tf.Tensor | None
+    ) -> tf.Tensor:
+        _, divergence, _ = self._act(
+            observations, statistics, self._sample_seed("temperature"), training=False
+        )
+        alpha = self._log_alpha if self._use_log_alpha_in_alpha_loss else tf.exp(self._log_alpha)
+        return _aggregate(
+            alpha * tf.stop_gradient(-divergence - self._target_entropy), weights, None
+        )
+
+    def _update_temperature(self, batch: Batch, weights: tf.Tensor | None) -> tf.Tensor:
+        if self._final_temperature is not None:
+            done = tf.cast(self.train_step_counter + 1, tf.float32) / self._annealing_updates
+            start, end = self._initial_log_alpha, math.log(self._final_temperature)
+            self._log_alpha.assign(start + tf.minimum(done, 1.0) * (end - start))
+        if self._alpha_optimizer is None:
+            return tf.constant(0.0)
+        with tf.GradientTape() as tape:
+            loss = self._alpha_loss_weight * self._temperature_objective(
+                batch.observations, batch.prior, weights
+            )
+        self._apply_gradients(
+            tape.gradient(loss, [self._log_alpha]), [self._log_alpha], self._alpha_optimizer
+        )
+        return loss
+
+    def _act(
+        self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Actions a ~ pi [B, A], d(s) [B], and log pi(a | s) [B]."""
+        distribution, _ = self._actor_network(
+            observations, step_type=(), network_state=(), training=training
+        )
+        actions, log_prob = distribution.experimental_sample_and_log_prob(seed=seed)
+        if self._divergence == "sampled":
+            return actions, log_prob - self._prior.log_prob(statistics, actions), log_prob
+        if not isinstance(distribution, tfp.distributions.MultivariateNormalDiag):
+            raise ValueError(
+                "divergence must be sampled unless the actor gives a MultivariateNormalDiag; "
+                f"got {type(distribution).__name__}"
+            )
+        divergence = self._prior.kl_divergence(
+            statistics, distribution.mean(), distribution.stddev()
+        )
+        return actions, divergence, log_prob
+
+    def _sample_seed(self, loss: str) -> tf.Tensor:
+        """Of this step's sample for one of the losses; stateless, so that a resumed run repeats."""
+        step = tf.cast(self.train_step_counter, tf.int32)
+        return tf.stack([derive_seed(self._seed, loss), step])
+
+    def _penalty_in_target(self, divergence: tf.Tensor) -> tf.Tensor:
+        """The KL term of the target, alpha d(s') or nothing, [B]."""
+        alpha = tf.exp(self._log_alpha) if self._kl_in_target else 0.0
+        return alpha * divergence
+
+    def _value(self, observations: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+        """What the actor maximizes, [B]."""
+        q = self._q_values(self._critics, observations, actions)
+        return self._actor_value(q, axis=0)
+
+    def _target_value(self, observations: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+        """The least of the target critics, or of some drawn for this update, [B]."""
+        critics = _members(self._target_critics)
+        count = self._num_target_critics
+        if count is None or count >= len(critics):
+            return tf.reduce_min(self._q_values(critics, observations, actions), axis=0)
+        scores = tf.random.stateless_uniform([len(critics)], self._sample_seed("target critics"))
+        branches = [
+            functools.partial(self._q_values, [critic], observations, actions) for critic in critics
+        ]
+        drawn = tf.unstack(tf.math.top_k(scores, count).indices)
+        values = [tf.switch_case(index, branches) for index in drawn]
+        return tf.reduce_min(tf.concat(values, axis=0), axis=0)
+
+    @staticmethod
+    def _q_values(
+        critics: Sequence[Any],
+        observations: tf.Tensor,
+        actions: tf.Tensor,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """Values [E, B] of critics, those of an ensemble one by one."""
+        return tf.stack(
+            [critic((observations, actions), training=training)[0] for critic in _members(critics)]
+        )
+
+
+def _members(critics: Sequence[Any]) -> list[Any]:
+    """All critics, those of an ensemble one by one."""
+    ensembles = [
+        critic.members if isinstance(critic, CriticEnsemble) else [critic] for critic in critics
+    ]
+    return [member for members in ensembles for member in members]
+
+
+def _aggregate(
+    losses: tf.Tensor, weights: tf.Tensor | None, regularization: Sequence[tf.Tensor] | None
+) -> tf.Tensor:
+    return common.aggregate_losses(
+        per_example_loss=losses, sample_weight=weights, regularization_loss=regularization
+    ).total_loss

@@ -1,0 +1,281 @@
+"""A comparison as one HTML page that needs nothing beside it: no script, no other file."""
+
+import base64
+import html
+import string
+from collections.abc import Mapping, Sequence
+
+from nppac_tf.comparison.archive import printable
+from nppac_tf.comparison.figures import COLORS
+from nppac_tf.comparison.intervals import REPETITIONS
+from nppac_tf.comparison.methods import Difference, Method
+from nppac_tf.comparison.scores import LABELS, TIME, Comparison, letter_of
+from nppac_tf.comparison.tables import cells
+
+_PAGE = string.Template(
+    """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { --ink: #1c2430; --soft: #5b6675; --line: #dfe3e8; --paper: #fff; --ground: #f4f6f8; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--ground); color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+main { max-width: 1160px; margin: 0 auto; padding: 28px 20px 48px; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 0 0 12px; }
+p { margin: 0 0 10px; max-width: 75ch; }
+.lead, figcaption, small { color: var(--soft); }
+section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
+  padding: 20px; margin-top: 18px; }
+.legend { display: flex; flex-wrap: wrap; gap: 6px 22px; list-style: none; margin: 14px 0 0;
+  padding: 0; }
+.legend li { overflow-wrap: anywhere; }
+.method { display: inline-flex; align-items: baseline; text-align: left; }
+.swatch { width: 12px; height: 12px; border-radius: 3px; margin-right: 7px; flex: none; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; min-width: min(100%, 560px);
+  font-variant-numeric: tabular-nums; }
+th, td { padding: 7px 14px; border-bottom: 1px solid var(--line); text-align: right;
+  vertical-align: top; }
+th:first-child { text-align: left; padding-left: 0; position: sticky;
+  left: 0; background: var(--paper); }
+tbody th { font-weight: 500; min-width: 9.5em; }
+thead th { font-size: .88rem; vertical-align: bottom; min-width: 7em; max-width: 18em;
+  overflow-wrap: break-word; }
+tbody tr:last-child > * { border-bottom: 0; }
+td small { display: block; white-space: nowrap; }
+.figures { display: grid; gap: 18px; grid-template-columns: repeat(2, minmax(0, 1fr)); }
+figure { margin: 0; }
+figure.wide { max-width: 620px; }
+img { display: block; width: 100%; height: auto; }
+dl { margin: 0; display: grid; grid-template-columns: minmax(9em, max-content) 1fr; gap: 8px 20px; }
+dt { font-weight: 600; }
+dd { margin: 0; max-width: 75ch; }
+ul.notes { margin: 0; padding-left: 1.2em; }
+ul.notes li { margin-bottom: 6px; overflow-wrap: anywhere; max-width: 90ch; }
+@media (max-width: 720px) {
+  main { padding: 18px 10px 32px; }
+  section { padding: 14px 12px; }
+  h1 { font-size: 1.35rem; }
+  .figures, dl { grid-template-columns: minmax(0, 1fr); }
+  dl { gap: 2px; }
+  dd { margin-bottom: 10px; }
+  table { font-size: .86rem; }
+  th, td { padding: 6px 8px; }
+  tbody th { min-width: 7.5em; max-width: 10em; }
+}
+@media print { body { background: #fff; } section { break-inside: avoid; } }
+</style>
+</head>
+<body>
+<main>
+<header>
+<h1>$title</h1>
+<p class="lead">$lead</p>
+<ul class="legend">$legend</ul>
+</header>
+$sections
+</main>
+</body>
+</html>
+"""
+)
+
+
+def page(
+    comparison: Comparison,
+    title: str,
+    figures: Mapping[str, bytes],
+    differing: Sequence[Difference],
+    notes: Sequence[str],
+) -> str:
+    """The page. All text that comes from files or the command line is escaped.
+
+    Args:
+        comparison: What is told.
+        title: At its head.
+        figures: PNG files: the curve of each metric by its name, and "scores".
+        differing: Settings in which methods differ.
+        notes: Sentences on what is unequal or missing.
+    """
+    methods = comparison.methods
+    count = sum(len(method.runs) for method in methods)
+    end = int(comparison.env_steps[-1])
+    lead = (
+        f"{comparison.task}: {_counted(len(methods), 'method')}, {_counted(count, 'run')}, "
+        f"compared at {end:,} environment steps."
+    )
+    sections = [
+        _section(
+            "Scores",
+            f"<p>Interquartile mean over runs, and its 95&nbsp;% bootstrap interval, at {end:,} "
+            f"environment steps.</p>{_scores(comparison)}",
+        ),
+        _section("Learning curves", _curves(comparison, figures)),
+        _section(
+            "Scores and intervals",
+            _figure(
+                figures["scores"],
+                "Scores of each method with intervals",
+                "Dots are interquartile means, bars their intervals, strokes single runs.",
+                "wide",
+            ),
+        ),
+    ]
+    if notes:
+        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+        sections.append(_section("What is unequal or missing", f'<ul class="notes">{items}</ul>'))
+    if differing:
+        rows = [(each.setting, [(value or "–", "") for value in each.values]) for each in differing]
+        sections.append(_section("Settings that differ", _table(comparison, rows)))
+    sections += [
+        _section("Runs", _runs(comparison)),
+        _section("How to read this", _definitions(comparison)),
+    ]
+    return _PAGE.substitute(
+        title=html.escape(title),
+        lead=html.escape(lead),
+        legend="".join(f"<li>{_named(index, method)}</li>" for index, method in enumerate(methods)),
+        sections="\n".join(sections),
+    )
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<section>\n<h2>{heading}</h2>\n{content}\n</section>"
+
+
+def _scores(comparison: Comparison) -> str:
+    return _table(comparison, [(score.label, cells(score)) for score in comparison.scores])
+
+
+def _table(comparison: Comparison, rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> str:
+    head = "".join(
+        f'<th scope="col">{_named(index, method)}</th>'
+        for index, method in enumerate(comparison.methods)
+    )
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(label)}</th>'
+        + "".join(
+            f"<td>{html.escape(main)}"
+            + (f"<small>{html.escape(beside)}</small>" if beside else "")
+            + "</td>"
+            for main, beside in line
+        )
+        + "</tr>\n"
+        for label, line in rows
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _curves(comparison: Comparison, figures: Mapping[str, bytes]) -> str:
+    drawn = "".join(
+        _figure(figures[metric], f"Learning curves: {LABELS[metric]}")
+        for metric in comparison.metrics
+    )
+    return (
+        f'<div class="figures">{drawn}</div>'
+        "<p><small>Lines are interquartile means over runs, bands their 95&nbsp;% intervals at "
+        "each step. Each run is a thin line where a method has two to four. A line is faint where "
+        "not all runs of its method have an evaluation.</small></p>"
+    )
+
+
+def _figure(png: bytes, alternative: str, caption: str = "", kind: str = "") -> str:
+    data = base64.b64encode(png).decode()
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    marked = f' class="{kind}"' if kind else ""
+    return (
+        f'<figure{marked}><img src="data:image/png;base64,{data}" '
+        f'alt="{html.escape(alternative)}">{below}</figure>'
+    )
+
+
+def _runs(comparison: Comparison) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{_named(index, method)}</th>'
+        f"<td>{html.escape(run.name)}</td><td>{html.escape(printable(run.seeds[0]))}</td>"
+        f"<td>{html.escape(printable(run.seeds[1]))}</td><td>{run.env_steps:,}</td></tr>\n"
+        for index, method in enumerate(comparison.methods)
+        for run in method.runs
+    )
+    names = ("folder", "seed", "prior_seed", "steps")
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    return (
+        '<div class="scroll"><table><thead><tr><th scope="col">method</th>'
+        f"{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _definitions(comparison: Comparison) -> str:
+    terms = [
+        (
+            "Interquartile mean",
+            "The mean of the middle half of the runs; of up to three runs, their mean.",
+        ),
+        (
+            "Interval",
+            f"95 % percentile interval of the stratified bootstrap over runs ({REPETITIONS:,} "
+            "resamples, one seed), by rliable (Agarwal et al. 2021).",
+        ),
+        ("First, last", "The first evaluation, and that at the step of the comparison."),
+    ]
+    letter = letter_of(comparison.main)
+    if comparison.main == TIME:
+        terms[:0] = [
+            ("A, any-time success", "Share of episodes at the goal at least once."),
+            ("B, time at goal", "Share of the horizon spent at the goal."),
+            ("Final", "Share of episodes at the goal in their last step."),
+        ]
+    terms.append(
+        (
+            "Area",
+            f"Area under the curve of {letter} by the trapezoidal rule, divided by the steps.",
+        )
+    )
+    if comparison.threshold is not None:
+        terms.append(
+            (
+                "Steps to threshold",
+                f"Environment steps at the first of two successive evaluations with {letter} of "
+                f"{comparison.threshold:g} or more. A run that has none counts with the steps of "
+                "the comparison, so the mean is then a lower bound (≥), or nothing but the length "
+                "(>) where no run has.",
+            )
+        )
+    terms.append(
+        (
+            "Dip: depth",
+            f"The first evaluation of {letter} less the lowest. The lowest of many noisy "
+            "evaluations lies below the first even where nothing is unlearned.",
+        )
+    )
+    if comparison.main == TIME:
+        terms.append(
+            (
+                "Dip: longest",
+                "Longest stretch of steps in which B stays under 90 % of its first evaluation.",
+            )
+        )
+    items = "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in terms)
+    return f"<dl>{items}</dl>"
+
+
+def _named(index: int, method: Method) -> str:
+    color = COLORS[index % len(COLORS)]
+    return (
+        f'<span class="method"><span class="swatch" style="background:{color}"></span>'
+        f"<span>{html.escape(method.name)}</span></span>"
+    )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,271 @@
+"""What methods come to: learning curves, and scores at the steps that all runs have evaluated."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from nppac_tf.comparison.intervals import Estimate, estimate
+from nppac_tf.comparison.methods import Method
+from nppac_tf.errors import UserError
+from nppac_tf.runs import metrics as reports
+
+ANY, TIME, FINAL, RETURN = reports.METRICS
+LABELS = reports.LABELS
+DEFAULT_THRESHOLD = 0.6
+_HELD = 2
+_ROUNDING = 1e-6  # Of scores, which are of float32: 0.6 may be written as 0.59999999.
+
+
+class Curve(NamedTuple):
+    """A metric of a method over environment steps.
+
+    Attributes:
+        env_steps: [K], all at which a run of the method was evaluated.
+        estimate: Over the runs that were, K of each.
+        counts: [K], how many these are.
+        runs: [runs, K], each run; nan where it was not evaluated.
+    """
+
+    env_steps: np.ndarray
+    estimate: Estimate
+    counts: np.ndarray
+    runs: np.ndarray
+
+
+class Score(NamedTuple):
+    """One number per run, and its interquartile mean.
+
+    Attributes:
+        name: Such as "last", of `metric`.
+        metric: Column that it is of.
+        label: For people.
+        unit: "share" for what lies in [0, 1], "steps", or "return".
+        values: Per method [runs]; nan where a run has none.
+        estimates: Per method, 1 of each.
+        reached: Per method, how many runs came to the threshold; None for other scores. Those that
+            did not count with the length of the comparison, so that the mean is a lower bound.
+    """
+
+    name: str
+    metric: str
+    label: str
+    unit: str
+    values: tuple[np.ndarray, ...]
+    estimates: tuple[Estimate, ...]
+    reached: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Methods on one task.
+
+    Attributes:
+        methods: At least one.
+        metrics: Those of `reports.METRICS` that some run has.
+        main: The metric of dip, area and threshold: time at goal, or for a task without a goal
+            its return.
+        threshold: Of `main`; None for none.
+        env_steps: [K], at which all runs were evaluated; the scores are of these steps.
+        curves: One per method, by metric.
+        scores: Rows of a table.
+    """
+
+    methods: tuple[Method, ...]
+    metrics: tuple[str, ...]
+    main: str
+    threshold: float | None
+    env_steps: np.ndarray
+    curves: dict[str, tuple[Curve, ...]]
+    scores: tuple[Score, ...]
+
+    @property
+    def task(self) -> str:
+        """What all runs are of."""
+        return self.methods[0].runs[0].task
+
+
+def compare(methods: Sequence[Method], threshold: float | None = None) -> Comparison:
+    """Compares methods.
+
+    Args:
+        methods: At least one.
+        threshold: Of time at goal, 0.6 by default, or of return for a task without a goal, for
+            which there is none by default.
+
+    Raises:
+        UserError: if the runs have no step at which all were evaluated, or no metric.
+    """
+    tables = _tables(methods)
+    everything = [table for method in tables for table in method]
+    metrics = tuple(
+        name for name in reports.METRICS if any(np.isfinite(t[name]).any() for t in everything)
+    )
+    if not metrics:
+        raise UserError(f"runs must have evaluations of {' or '.join(reports.METRICS)}; got none")
+    main = TIME if TIME in metrics else metrics[0]
+    if threshold is None and main == TIME:
+        threshold = DEFAULT_THRESHOLD
+    if threshold is not None and main != RETURN and not 0 < threshold <= 1:
+        raise UserError(f"threshold must be in (0, 1], a share; got {threshold:g}")
+    common = iter(reports.in_common(everything))
+    aligned = [[next(common) for _ in method] for method in tables]
+    curves = [_curves(method, metrics) for method in tables]
+    return Comparison(
+        tuple(methods),
+        metrics,
+        main,
+        threshold,
+        aligned[0][0]["env_steps"],
+        {metric: tuple(each[metric] for each in curves) for metric in metrics},
+        tuple(_scores(aligned, metrics, main, threshold)),
+    )
+
+
+def _tables(methods: Sequence[Method]) -> list[list[reports.Table]]:
+    """Each run's evaluations; what does not learn online is as it is at all steps of the others."""
+    runs = [run for method in methods for run in method.runs]
+    learning = [run.table["env_steps"] for run in runs if not run.constant]
+    if not learning:
+        return [[run.table for run in method.runs] for method in methods]
+    steps = np.unique(np.concatenate(learning))
+    return [
+        [_repeated(run.table, steps) if run.constant else run.table for run in method.runs]
+        for method in methods
+    ]
+
+
+def _repeated(table: reports.Table, steps: np.ndarray) -> reports.Table:
+    """The first row at other steps."""
+    return {name: np.full(len(steps), column[0]) for name, column in table.items()} | {
+        "env_steps": steps
+    }
+
+
+def letter_of(metric: str) -> str:
+    """A metric in short, such as "B"."""
+    return LABELS[metric].split(",")[0]
+
+
+def _curves(tables: Sequence[reports.Table], metrics: Sequence[str]) -> dict[str, Curve]:
+    """A method's curves over all its evaluations; an interval is of the runs that have the step."""
+    grids = {metric: _on_one_grid(tables, metric) for metric in metrics}
+    values = np.concatenate([each for _, each in grids.values()], axis=1)
+    there = np.isfinite(values)
+    result = np.full((3, values.shape[1]), np.nan)
+    for pattern in np.unique(there, axis=1).T:
+        columns = (there == pattern[:, None]).all(axis=0)
+        result[:, columns] = estimate(values[pattern][:, columns])
+    curves = {}
+    for metric, (steps, each) in grids.items():
+        own, result = np.split(result, [len(steps)], axis=1)
+        curves[metric] = Curve(steps, Estimate(*own), np.isfinite(each).sum(axis=0), each)
+    return curves
+
+
+def _on_one_grid(tables: Sequence[reports.Table], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """The steps [K] at which any run has a metric, and its values [runs, K]."""
+    known = [np.isfinite(table[metric]) for table in tables]
+    steps = np.unique(
+        np.concatenate([t["env_steps"][rows] for t, rows in zip(tables, known, strict=True)])
+    )
+    values = np.full((len(tables), len(steps)), np.nan)
+    for row, table, rows in zip(values, tables, known, strict=True):
+        row[np.searchsorted(steps, table["env_steps"][rows])] = table[metric][rows]
+    return steps, values
+
+
+def _scores(
+    tables: Sequence[Sequence[reports.Table]],
+    metrics: Sequence[str],
+    main: str,
+    threshold: float | None,
+) -> list[Score]:
+    found: list[tuple[str, str, str, str, list[np.ndarray]]] = []
+    reached: dict[str, tuple[int, ...]] = {}
+
+    def column(metric: str) -> list[np.ndarray]:
+        return [np.stack([table[metric] for table in method]) for method in tables]
+
+    steps = tables[0][0]["env_steps"]
+    for metric in metrics:
+        unit = "return" if metric == RETURN else "share"
+        for name, index in (("first", 0), ("last", -1)):
+            values = [each[:, index] for each in column(metric)]
+            found.append((name, metric, f"{LABELS[metric]}: {name}", unit, values))
+    unit, letter = "return" if main == RETURN else "share", letter_of(main)
+    curves = column(main)
+    areas = [area(steps, each) for each in curves]
+    found.append(("area", main, f"{letter}: mean over steps (area)", unit, areas))
+    if threshold is not None:
+        times = [steps_to_threshold(steps, each, threshold) for each in curves]
+        counted = [np.where(np.isinf(each), steps[-1], each) for each in times]
+        reached["steps_to_threshold"] = tuple(int(np.isfinite(each).sum()) for each in times)
+        label = f"steps to {letter} ≥ {threshold:g}"
+        found.append(("steps_to_threshold", main, label, "steps", counted))
+    depths = [each[:, 0] - each.min(axis=1) for each in curves]
+    found.append(("dip_depth", main, f"dip of {letter}: depth", unit, depths))
+    if main == TIME:
+        dips = [np.array([_dip(table) for table in method]) for method in tables]
+        found.append(("dip_steps", main, "dip of B: longest, in steps", "steps", dips))
+    # One bootstrap per method: [method][3, scores].
+    estimates = [
+        np.array(estimate(np.stack([values[method] for *_, values in found], axis=1)))
+        for method in range(len(tables))
+    ]
+    return [
+        Score(
+            name,
+            metric,
+            label,
+            unit,
+            tuple(values),
+            tuple(Estimate(*each[:, [index]]) for each in estimates),
+            reached.get(name),
+        )
+        for index, (name, metric, label, unit, values) in enumerate(found)
+    ]
+
+
+def _dip(table: reports.Table) -> float:
+    dip = reports.summarize(table).longest_dip
+    return np.nan if dip is None or np.isnan(table[TIME]).any() else float(dip)
+
+
+def area(env_steps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Area under each run's curve by the trapezoidal rule, divided by the steps that it spans.
+
+    Args:
+        env_steps: [K], rising.
+        values: [runs, K].
+
+    Returns:
+        [runs], in the unit of the values; nan where K is 1.
+    """
+    if len(env_steps) == 1:
+        return np.full(len(values), np.nan)
+    return np.trapz(values, env_steps, axis=1) / (env_steps[-1] - env_steps[0])
+
+
+def steps_to_threshold(env_steps: np.ndarray, values: np.ndarray, threshold: float) -> np.ndarray:
+    """Steps of the first of two successive evaluations that are both at the threshold or above.
+
+    One alone does not count: among many noisy evaluations one is above by chance.
+
+    Args:
+        env_steps: [K], rising.
+        values: [runs, K].
+        threshold: In the unit of the values.
+
+    Returns:
+        [runs]; inf where there are none, nan where a value is.
+    """
+    result = np.full(len(values), np.inf)
+    for row, run in enumerate(values):
+        held = np.convolve(run >= threshold - _ROUNDING, np.ones(_HELD), "valid") == _HELD
+        if len(run) >= _HELD and held.any():
+            result[row] = env_steps[np.argmax(held)]
+        if np.isnan(run).any():
+            result[row] = np.nan
+    return result

@@ -1,0 +1,1 @@
+"""Readers of demonstration files, one module a format."""

@@ -1,0 +1,109 @@
+"""What is known of the tasks that have a short name: one table of ids, sizes, horizons and goals.
+
+The goal rules are those of gymnasium-robotics' `AdroitHand*-v1`, and the layout of the observations
+is theirs. The simulator computes the flag of a step from the state after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+SuccessRule = Callable[[np.ndarray], np.ndarray]
+
+
+class KnownTask(NamedTuple):
+    """The facts of one task.
+
+    Attributes:
+        name: Its short name, such as "pen-binary".
+        environment_id: Its Gymnasium id.
+        observation_size: D.
+        action_size: A.
+        horizon: Steps after which an episode is truncated.
+        base_id: For a hand task, the id of the environment that the binary reward is put on.
+        success_rule: Observations [..., D] to goal flags [...] bool; None where the task has no
+            goal that its observations show.
+    """
+
+    name: str
+    environment_id: str
+    observation_size: int
+    action_size: int
+    horizon: int
+    base_id: str | None = None
+    success_rule: SuccessRule | None = None
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """D and A."""
+        return self.observation_size, self.action_size
+
+
+def _pen(observations: np.ndarray) -> np.ndarray:
+    distance = np.linalg.norm(observations[..., 39:42], axis=-1)
+    similarity = np.sum(observations[..., 33:36] * observations[..., 36:39], axis=-1)
+    return (distance < 0.075) & (similarity > 0.95)
+
+
+def _door(observations: np.ndarray) -> np.ndarray:
+    return observations[..., 28] >= 1.35  # The hinge, in radians.
+
+
+def _relocate(observations: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(observations[..., 36:39], axis=-1) < 0.1
+
+
+def _hammer(observations: np.ndarray) -> np.ndarray:
+    # The nail's depth; flush with the board it is 0.091 m.
+    return np.abs(0.091 - observations[..., 26]) < 0.01
+
+
+KNOWN_TASKS = {
+    task.name: task
+    for task in (
+        KnownTask("pen-binary", "nppac_tf/PenBinary-v0", 45, 24, 100, "AdroitHandPen-v1", _pen),
+        KnownTask("door-binary", "nppac_tf/DoorBinary-v0", 39, 28, 200, "AdroitHandDoor-v1", _door),
+        KnownTask(
+            "relocate-binary",
+            "nppac_tf/RelocateBinary-v0",
+            39,
+            30,
+            200,
+            "AdroitHandRelocate-v1",
+            _relocate,
+        ),
+        KnownTask(
+            "hammer-binary", "nppac_tf/HammerBinary-v0", 46, 26, 200, "AdroitHandHammer-v1", _hammer
+        ),
+        KnownTask("halfcheetah", "HalfCheetah-v5", 17, 6, 1000),
+        KnownTask("walker2d", "Walker2d-v5", 17, 6, 1000),
+        KnownTask("ant", "Ant-v5", 105, 8, 1000),
+        KnownTask("hopper", "Hopper-v5", 11, 3, 1000),
+    )
+}
+
+
+def known_task(name: str) -> KnownTask | None:
+    """The task of a short name, or of a Gymnasium id of any version; None for any other name."""
+    return KNOWN_TASKS.get(name) or _BY_STEM.get(_stem(name))
+
+
+def tasks_of_sizes(sizes: tuple[int, int] | None) -> list[str]:
+    """Short names of the known tasks whose observations and actions have these sizes."""
+    return [task.name for task in KNOWN_TASKS.values() if task.sizes == sizes]
+
+
+def _stem(environment_id: str) -> str:
+    """An id without its version, in lower case; the "Sparse" variant is the same task."""
+    return environment_id.rpartition("-v")[0].lower().removesuffix("sparse")
+
+
+_BY_STEM = {
+    _stem(environment_id): task
+    for task in KNOWN_TASKS.values()
+    for environment_id in (task.environment_id, task.base_id)
+    if environment_id is not None
+}

@@ -1,0 +1,1 @@
+"""Evaluation of policies: metrics with intervals, prediction of failures, videos."""

@@ -1,0 +1,349 @@
+"""The folder of a run: what it was asked, how it went, and what came of it.
+
+config.json                  configuration, versions, prior and demonstrations
+metrics.csv                  a row per evaluation
+timings.csv                  the same rows' times and speeds
+tensorboard/                 all these, and the training figures of every epoch
+prior.npz                    the fitted prior
+novelty.npz                  calibration of the out-of-demonstration score, at the end
+checkpoints/                 all that the run needs to go on
+.lock                        held by the process that writes here
+figures/learning_curve.png   at the end
+policy/                      the SavedModel, at the end
+"""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from nppac_tf import export
+from nppac_tf.agents.factory import make_agent
+from nppac_tf.agents.nppac import NppacAgent
+from nppac_tf.config import RunConfig
+from nppac_tf.demonstrations import Demonstrations
+from nppac_tf.environments import Task, make_task
+from nppac_tf.errors import UserError
+from nppac_tf.evaluation import rollouts
+from nppac_tf.files import write_text
+from nppac_tf.hardware import resolve_precision
+from nppac_tf.priors.base import BehavioralPrior, UniformPrior
+from nppac_tf.priors.fitting import load_prior, rescale, save_prior
+from nppac_tf.priors.novelty import Novelty, load_novelty, save_novelty
+from nppac_tf.runs import figures
+from nppac_tf.runs import metrics as reports
+from nppac_tf.runs.metrics import MetricsWriter
+from nppac_tf.training import checkpoints
+from nppac_tf.training.checkpoints import RunCheckpoint
+from nppac_tf.training.loop import Metrics
+from nppac_tf.training.replay import Replay
+
+_PACKAGES = (
+    "gpflow",
+    "gymnasium",
+    "gymnasium-robotics",
+    "mujoco",
+    "numpy",
+    "scipy",
+    "tensorflow",
+    "tensorflow-probability",
+    "tf-agents",
+)
+
+
+class RunDirectory:
+    """One run's folder.
+
+    Args:
+        path: Nothing is made or read before it is needed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = pathlib.Path(path)
+
+    @property
+    def policy(self) -> pathlib.Path:
+        """Of the exported policy."""
+        return self.path / "policy"
+
+    @property
+    def learning_curve(self) -> pathlib.Path:
+        """Of the figure."""
+        return self.path / "figures" / "learning_curve.png"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """Of the table of evaluations."""
+        return self.path / "metrics.csv"
+
+    @property
+    def timings(self) -> pathlib.Path:
+        """Of the table of times."""
+        return self.path / "timings.csv"
+
+    @property
+    def prior(self) -> pathlib.Path:
+        """Of the fitted prior, whose statistics the replay holds."""
+        return self.path / "prior.npz"
+
+    @property
+    def _novelty(self) -> pathlib.Path:
+        return self.path / "novelty.npz"
+
+    @property
+    def _config(self) -> pathlib.Path:
+        return self.path / "config.json"
+
+    @property
+    def _checkpoints(self) -> pathlib.Path:
+        return self.path / "checkpoints"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has begun here."""
+        return self._config.exists()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from writing here; made where absent, freed however this one ends.
+
+        Raises:
+            UserError: if another process is writing here, or the folder cannot be written to.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / ".lock", "a+")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(
+                f"the run's folder must be one that can be written to; got {str(self.path)!r} "
+                f"({error.strerror})"
+            ) from None
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(
+                    f"{self.path} is being written by another process ({file.read().strip()}): "
+                    "wait for it or stop it, or name another folder"
+                ) from None
+            except OSError as error:
+                raise UserError(
+                    f"{self.path} cannot be locked ({error.strerror}): name a folder on another "
+                    "file system"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            yield
+
+    def require_new(self) -> None:
+        """Raises UserError if a run is here already."""
+        for path in (self._config, self.metrics, self._checkpoints, self.prior, self._novelty):
+            if path.exists():
+                raise UserError(
+                    f"{self.path} already holds a run: pass --resume to go on with it, or another "
+                    "--output_dir"
+                )
+
+    def config(self, archived: bool = False) -> RunConfig:
+        """The run's configuration.
+
+        Args:
+            archived: Whether it may be that of an earlier version, to be read and not gone on with.
+
+        Raises:
+            UserError: if there is no run here, or one of another version.
+        """
+        return RunConfig.from_dict(self._read_config()["config"], archived)
+
+    def provenance(self) -> dict[str, Any]:
+        """What config.json and the last evaluation say of the run, without the names of folders.
+
+        Raises:
+            UserError: if there is no run here, or one of another version.
+        """
+        content = self._read_config()
+        source = content["config"]["demonstrations"]
+        content["config"]["demonstrations"] = pathlib.PurePath(source).name
+        last = (self.rows() or [{}])[-1]
+        return {
+            **content,
+            "metrics": {name: value for name, value in last.items() if np.isfinite(value)},
+        }
+
+    def begin(self, config: RunConfig, demonstrations: Demonstrations) -> None:
+        """Writes config.json: from then on the folder holds a run, which can be resumed."""
+        self._write_config(
+            {
+                "config": config.to_dict(),
+                "versions": versions(),
+                "demonstrations": {
+                    "name": demonstrations.name,
+                    "episodes": demonstrations.num_episodes,
+                    "steps": demonstrations.num_steps,
+                    "fingerprint": demonstrations.fingerprint(),
+                },
+            }
+        )
+
+    def resume(self, config: RunConfig, demonstrations: Demonstrations) -> list[str]:
+        """Checks that the run may go on with these, and notes its new length.
+
+        Returns:
+            Notices: what is not as it was when the run began, a line each.
+
+        Raises:
+            UserError: if the configuration or the demonstrations are not the run's.
+        """
+        self.config().require_resumable(config, self.path)
+        content = self._read_config()
+        try:
+            fingerprint = content["demonstrations"]["fingerprint"]
+            had = dict(content["versions"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{self._config} is not the configuration of a run") from None
+        if fingerprint != demonstrations.fingerprint():
+            raise UserError(
+                f"demonstrations must be those that {self.path} began with; "
+                f"the content of {demonstrations.name} has changed"
+            )
+        content["config"] = config.to_dict()
+        self._write_config(content)
+        now = versions()
+        return [
+            f"{name} is {now[name]} and was {had.get(name)} when the run began: figures may differ"
+            for name in now
+            if now[name] != had.get(name)
+        ]
+
+    def keep_prior(self, prior: BehavioralPrior) -> None:
+        """Saves the fitted prior, unless that was done before, and its summary in config.json."""
+        if not self.prior.exists():
+            save_prior(prior, self.prior)
+        summary = {"class": type(prior).__name__, **getattr(prior, "summary", {})}
+        self._write_config({**self._read_config(), "prior": summary})
+
+    def checkpoint(self, agent: NppacAgent, replay: Replay) -> RunCheckpoint:
+        """The run's checkpoints, as `training.train` asks for them."""
+        return RunCheckpoint(self._checkpoints, agent.learned, replay)
+
+    def observer(self) -> MetricsWriter:
+        """Writes metrics.csv, timings.csv and TensorBoard's files."""
+        return MetricsWriter(self.metrics, self.timings, self.path / "tensorboard")
+
+    def rows(self) -> list[Metrics]:
+        """What metrics.csv holds; empty where there is none."""
+        return reports.read_rows(self.metrics) if self.metrics.is_file() else []
+
+    def conclude(
+        self,
+        agent: NppacAgent,
+        task: Task,
+        rows: Sequence[Metrics],
+        title: str,
+        demonstrations: Demonstrations,
+    ) -> None:
+        """Draws the learning curve, calibrates the prior's novelty, and exports the policy."""
+        self.learning_curve.parent.mkdir(parents=True, exist_ok=True)
+        figures.learning_curve(rows, title).savefig(self.learning_curve, dpi=150)
+        if agent.prior.informative and not self._novelty.exists():
+            save_novelty(Novelty.calibrate(agent.prior, demonstrations), self._novelty)
+        export.export_policy(agent, self.policy, task, self.load_novelty(), self.provenance())
+
+    def load_policy(self, task: Task) -> tuple[rollouts.PolicyFunction, int]:
+        """The run's latest greedy policy: from policy/, or from a checkpoint where that is newer.
+
+        Returns:
+            Observations [B, D] -> actions [B, A], and the number of updates it has had.
+
+        Raises:
+            UserError: if there is neither.
+        """
+        newest = checkpoints.latest(self._checkpoints)
+        saved = self._updates(newest)
+        exported = export.load_metadata(self.policy)["updates"] if self.policy.exists() else -1
+        if saved < 0 and exported < 0:
+            raise UserError(f"{self.path} has neither a checkpoint nor a policy yet")
+        if exported >= saved:
+            return export.load_policy(self.policy), exported
+        prior: BehavioralPrior = UniformPrior(task.observation_size, task.action_size)
+        if self.config().agent.algorithm == "cloning":  # The policy is the prior.
+            prior = self._load_prior()
+        agent = self._restored(task, prior, newest)
+        return rollouts.as_policy_function(agent.policy), saved
+
+    def load_agent(self) -> tuple[NppacAgent, Task]:
+        """The agent of the latest checkpoint, to act and to be exported, and its task.
+
+        Raises:
+            UserError: if there is no checkpoint or no prior, or they do not fit.
+        """
+        config = self.config()
+        prior = self._load_prior()
+        task = make_task(config.task, config.reward)
+        return self._restored(task, prior, checkpoints.latest(self._checkpoints)), task
+
+    def load_novelty(self) -> Novelty | None:
+        """The calibrated out-of-demonstration score; None where the run has none yet."""
+        return load_novelty(self._novelty) if self._novelty.exists() else None
+
+    def _load_prior(self) -> BehavioralPrior:
+        if not self.prior.exists():
+            raise UserError(
+                f"{self.path} has no prior yet: it was stopped before; go on with --resume"
+            )
+        return rescale(load_prior(self.prior), self.config().prior)
+
+    def _restored(
+        self, task: Task, prior: BehavioralPrior, path: pathlib.Path | None
+    ) -> NppacAgent:
+        """An agent with the actor and the number of updates of a checkpoint."""
+        if path is None:
+            raise UserError(f"{self.path} has no whole checkpoint yet: let it train on")
+        agent = make_agent(task, prior, self.config().agent)
+        objects = tf.train.Checkpoint(**agent.deployed, updates=agent.train_step_counter)
+        try:
+            checkpoints.read_variables(objects, path)
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} does not fit the run's configuration: {reason}") from None
+        return agent
+
+    def _read_config(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self._config.read_text())
+        except OSError:
+            raise UserError(f"no run at {self.path}") from None
+        except ValueError as error:
+            raise UserError(f"{self._config} is not the configuration of a run: {error}") from None
+        if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+            raise UserError(f"{self._config} is not the configuration of a run")
+        return content
+
+    def _write_config(self, content: dict[str, Any]) -> None:
+        write_text(self._config, json.dumps(content, indent=2) + "\n")
+
+    @staticmethod
+    def _updates(checkpoint: pathlib.Path | None) -> int:
+        if checkpoint is None:
+            return -1
+        return int(checkpoints.read_variable(checkpoint, "updates"))
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a run's figures depend on, and the device."""
+    return {
+        "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
+        "precision auto": resolve_precision("auto"),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }

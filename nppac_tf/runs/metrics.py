@@ -1,0 +1,221 @@
+"""The tables and TensorBoard files of a run: written as it goes, and read again.
+
+Reading loads no TensorFlow.
+"""
+
+import csv
+import difflib
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nppac_tf.errors import UserError
+from nppac_tf.files import write_text
+
+METRICS = ("eval/any_success", "eval/time_at_goal", "eval/final_success", "eval/return")
+LABELS = dict(
+    zip(METRICS, ("A, any-time success", "B, time at goal", "final", "return"), strict=True)
+)
+KEPT_SHARE = 0.9
+_TIMING_COLUMNS = ("wall_seconds", "train/updates_per_second")
+
+Table = dict[str, np.ndarray]
+
+
+class Summary(NamedTuple):
+    """One run in a few numbers.
+
+    Attributes:
+        first: Metrics before any environment step, by name.
+        last: Metrics at the end, by name.
+        env_steps: Length of the run.
+        longest_dip: Environment steps of the longest time that `eval/time_at_goal` stayed under
+            `KEPT_SHARE` of its first value, from the first evaluation under it to the next that is
+            not; 0 where it never did, None for a task without a goal.
+    """
+
+    first: dict[str, float]
+    last: dict[str, float]
+    env_steps: int
+    longest_dip: int | None
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[dict[str, float]]:
+    """The rows of a table of metrics, without the cells that are empty.
+
+    Raises:
+        UserError: if there is no such table, or it is damaged.
+    """
+    return _read(path)[1]
+
+
+def read_metrics(run: str | os.PathLike[str]) -> Table:
+    """The columns of a run's metrics.csv, each [evaluations] float64; an empty cell is nan.
+
+    `METRICS` that the table lacks are nan throughout.
+
+    Args:
+        run: A run's folder, or the table itself.
+
+    Raises:
+        UserError: if there is no table, or it holds no evaluation.
+    """
+    path = pathlib.Path(run)
+    if not path.exists():
+        raise UserError(f"no run at {path}{_suggestion(path)}")
+    if path.is_dir():
+        if not (path / "metrics.csv").is_file():
+            raise UserError(
+                f"{path} must be a run's folder, with a metrics.csv; it has none"
+                f"{_suggestion(path / 'metrics.csv')}"
+            )
+        path = path / "metrics.csv"
+    columns, rows = _read(path)
+    if not rows:
+        raise UserError(f"{path} must hold an evaluation; it has none yet")
+    return {
+        name: np.array([row.get(name, np.nan) for row in rows])
+        for name in dict.fromkeys([*columns, *METRICS])
+    }
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, float]]]:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            table = csv.DictReader(file, strict=True)
+            rows = [{name: float(value) for name, value in row.items() if value} for row in table]
+            columns = list(table.fieldnames or ())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is not a run's table of metrics: {error}") from None
+    if "env_steps" not in columns or any("env_steps" not in row for row in rows):
+        raise UserError(f"{path} is not a run's table of metrics: env_steps must be in every row")
+    return columns, rows
+
+
+def _suggestion(path: pathlib.Path) -> str:
+    """Runs below a folder, or folders and files of a similar name."""
+    folder = path.parent
+    if not folder.is_dir():
+        return ""
+    runs = [table.parent for table in sorted(folder.glob("*/metrics.csv"))]
+    close = difflib.get_close_matches(path.name, [item.name for item in folder.iterdir()], n=1)
+    if close:
+        return f"; did you mean {folder / close[0]}?"
+    shown = ",".join(map(str, runs[:3])) + (",..." if len(runs) > 3 else "")
+    return f"; runs near it: {shown}" if runs else ""
+
+
+def summarize(table: Table) -> Summary:
+    """First, last and the longest dip of one run."""
+    steps, time_at_goal = table["env_steps"], table["eval/time_at_goal"]
+    dips, began = [0.0], None
+    for step, under in zip(steps, time_at_goal < KEPT_SHARE * time_at_goal[0], strict=True):
+        if under:
+            began = step if began is None else began
+            dips.append(step - began)
+        elif began is not None:
+            dips.append(step - began)
+            began = None
+    return Summary(
+        {name: float(table[name][0]) for name in METRICS},
+        {name: float(table[name][-1]) for name in METRICS},
+        int(steps[-1]),
+        None if np.isnan(time_at_goal).all() else int(max(dips)),
+    )
+
+
+def in_common(tables: Sequence[Table]) -> list[Table]:
+    """The rows of several runs at the steps that all have evaluated.
+
+    Raises:
+        UserError: if there is no such step.
+    """
+    steps = tables[0]["env_steps"]
+    for table in tables[1:]:
+        steps = np.intersect1d(steps, table["env_steps"])
+    if not len(steps):
+        raise UserError("runs must have evaluations at the same steps to be put together")
+    chosen = (np.isin(table["env_steps"], steps) for table in tables)
+    return [
+        {name: column[rows] for name, column in table.items()}
+        for table, rows in zip(tables, chosen, strict=True)
+    ]
+
+
+def together(tables: Sequence[Table], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """A metric of several runs at the steps that all have evaluated.
+
+    Returns:
+        Steps [K] and values [runs, K].
+    """
+    rows = in_common(tables)
+    return rows[0]["env_steps"], np.stack([table[metric] for table in rows])
+
+
+class MetricsWriter:
+    """An observer of `training.train` that writes tables and TensorBoard's files.
+
+    What is measured in seconds has a table of its own, so that the other is the same for every run
+    of one configuration and seed, interrupted or not. The first evaluation begins all files anew: a
+    run that goes on is told of all that came before.
+
+    Args:
+        table: The CSV file of evaluations; whole after each row.
+        timings: Likewise, with `env_steps` and what the clock says.
+        tensorboard: A folder.
+    """
+
+    def __init__(
+        self, table: pathlib.Path, timings: pathlib.Path, tensorboard: pathlib.Path
+    ) -> None:
+        self._table = table
+        self._timings = timings
+        self._tensorboard = tensorboard
+        self._rows: list[dict[str, float]] = []
+        self._writer: Any = None
+
+    def on_progress(self, stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        """See `training.Observer`."""
+
+    def on_notice(self, line: str) -> None:
+        """See `training.Observer`."""
+
+    def on_epoch(self, row: dict[str, float]) -> None:
+        """See `training.Observer`."""
+        self._write_scalars(row)
+
+    def on_evaluation(self, row: dict[str, float]) -> None:
+        """See `training.Observer`."""
+        self._rows.append(row)
+        if len(self._rows) == 1:
+            for file in self._tensorboard.glob("events.out.*"):
+                file.unlink()
+        self._write_scalars(row)
+        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        self._write_table(self._table, [c for c in columns if c not in _TIMING_COLUMNS])
+        self._write_table(self._timings, ["env_steps", *_TIMING_COLUMNS])
+
+    def _write_table(self, path: pathlib.Path, columns: Sequence[str]) -> None:
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns, restval="", extrasaction="ignore")
+        table.writeheader()
+        table.writerows(self._rows)
+        write_text(path, text.getvalue())
+
+    def _write_scalars(self, metrics: dict[str, float]) -> None:
+        import tensorflow as tf
+
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(str(self._tensorboard))
+        # Never the default writer while updates are traced: XLA refuses summaries.
+        with self._writer.as_default(int(metrics["env_steps"])):
+            for name, value in metrics.items():
+                if name != "env_steps" and np.isfinite(value):
+                    tf.summary.scalar(name, value)
+        self._writer.flush()

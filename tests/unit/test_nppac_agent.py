@@ -1,0 +1,729 @@
+import dataclasses
+import itertools
+import math
+
+import fakes
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from tensorflow_probability.python.internal import samplers
+from tf_agents.agents.sac import sac_agent
+from tf_agents.specs import tensor_spec
+from tf_agents.trajectories import policy_step, trajectory
+from tf_agents.trajectories import time_step as ts
+
+from nppac_tf.agents.batch import Batch
+from nppac_tf.agents.networks import CriticEnsemble, CriticNetwork
+from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
+from nppac_tf.config import AgentConfig
+from nppac_tf.priors import PriorStatistics, UniformPrior
+
+D, A, B = 3, 2, 16
+LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 3.0], np.float32)
+OBSERVATION_SPEC = tf.TensorSpec([D], tf.float32, "observation")
+ACTION_SPEC = tensor_spec.BoundedTensorSpec([A], tf.float32, LOW, HIGH, "action")
+TIME_STEP_SPEC = ts.time_step_spec(OBSERVATION_SPEC)
+TINY = {"actor_layers": (8,), "critic_layers": (8,), "final_temperature": None}
+
+
+def adam(learning_rate=1e-2):
+    return tf.keras.optimizers.legacy.Adam(learning_rate)
+
+
+def transitions(seed=0):
+    """A transition as TF-Agents' replay buffers give it; every third one terminates."""
+    rng = np.random.default_rng(seed)
+
+    def observations():
+        return tf.constant(rng.normal(size=(B, D)), tf.float32)
+
+    discounts = tf.constant(np.arange(B) % 3 > 0, tf.float32)
+    rewards = tf.constant(rng.normal(size=B), tf.float32)
+    first = ts.restart(observations(), batch_size=B)
+    last = ts.TimeStep(tf.where(discounts > 0, 1, 2), rewards, discounts, observations())
+    actions = tf.constant(rng.uniform(LOW, HIGH, size=(B, A)), tf.float32)
+    return trajectory.Transition(first, policy_step.PolicyStep(actions), last)
+
+
+def batch_of(transition, prior):
+    """The same, with the prior's statistics beside it."""
+    first, step, last = transition
+    return Batch(
+        first.observation,
+        step.action,
+        last.reward,
+        last.discount,
+        last.observation,
+        prior.statistics(first.observation),
+        prior.statistics(last.observation),
+    )
+
+
+def values_of(agent):
+    variables = tf.nest.flatten([network.variables for network in networks_of(agent)])
+    return [variable.numpy() for variable in (*variables, agent._log_alpha)]
+
+
+def networks_of(agent):
+    return (
+        agent._actor_network,
+        agent._critic_network_1,
+        agent._critic_network_2,
+        agent._target_critic_network_1,
+        agent._target_critic_network_2,
+    )
+
+
+def assert_same_values(one, other, **tolerance):
+    for a, b in zip(values_of(one), values_of(other), strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
+def frozen_arguments(squash):
+    """Arguments for either agent; the actor's samples do not depend on the seed."""
+    critic_spec = (OBSERVATION_SPEC, ACTION_SPEC)
+    return {
+        "time_step_spec": TIME_STEP_SPEC,
+        "action_spec": ACTION_SPEC,
+        "critic_network": CriticNetwork(critic_spec, (8,), seed=1),
+        "critic_network_2": CriticNetwork(critic_spec, (8,), seed=2),
+        "actor_network": fakes.FrozenActorNetwork(OBSERVATION_SPEC, ACTION_SPEC, (8,), squash),
+        "actor_optimizer": adam(),
+        "critic_optimizer": adam(),
+        "alpha_optimizer": adam(),
+        "target_entropy": -1.5,
+        "initial_log_alpha": -0.7,
+        "target_update_tau": 0.1,
+        "gamma": 0.9,
+        "reward_scale_factor": 2.0,
+        "gradient_clipping": 1.0,
+        "td_errors_loss_fn": tf.math.squared_difference,
+        "train_step_counter": tf.Variable(0, dtype=tf.int64),
+    }
+
+
+@pytest.mark.parametrize("squash", [True, False])
+def test_with_a_uniform_prior_it_is_soft_actor_critic(squash):
+    ours = NppacAgent(prior=UniformPrior(D, A), **frozen_arguments(squash))
+    theirs = sac_agent.SacAgent(**frozen_arguments(squash))
+    for agent in (ours, theirs):
+        agent.initialize()
+    assert_same_values(ours, theirs, rtol=0)
+
+    first, step, last = transitions()
+    weights = tf.constant(np.linspace(0.5, 1.5, B), tf.float32)
+    critic_loss = theirs.critic_loss(
+        first, step.action, last, tf.math.squared_difference, 0.9, 2.0, weights
+    )
+    tolerance = {"rtol": 2e-5, "atol": 1e-5}
+    np.testing.assert_allclose(
+        ours.critic_loss(first, step.action, last, weights=weights), critic_loss, **tolerance
+    )
+    for loss in ("actor_loss", "alpha_loss"):
+        np.testing.assert_allclose(
+            getattr(ours, loss)(first, weights=weights),
+            getattr(theirs, loss)(first, weights=weights),
+            **tolerance,
+        )
+
+    before = values_of(ours)
+    for seed in range(5):
+        experience = transitions(seed)
+        our_losses, their_losses = ours.train(experience), theirs.train(experience)
+        np.testing.assert_allclose(our_losses.loss, their_losses.loss, rtol=1e-4, atol=1e-4)
+        for name in their_losses.extra._fields:
+            np.testing.assert_allclose(
+                getattr(our_losses.extra, name),
+                getattr(their_losses.extra, name),
+                rtol=1e-4,
+                atol=1e-4,
+            )
+    for value, start in zip(values_of(ours), before, strict=True):
+        assert np.abs(value - start).max() > 1e-3
+    assert_same_values(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_the_critic_loss_takes_arguments_in_place_of_the_agents_own():
+    ours = NppacAgent(prior=UniformPrior(D, A), **frozen_arguments(True))
+    theirs = sac_agent.SacAgent(**frozen_arguments(True))
+    first, step, last = transitions()
+    arguments = (first, step.action, last, lambda y, q: tf.abs(y - q), 0.5, 3.0)
+    np.testing.assert_allclose(
+        ours.critic_loss(*arguments), theirs.critic_loss(*arguments), rtol=1e-4
+    )
+    zero = ours.critic_loss(*arguments[:4], 0.0, 0.0)
+    np.testing.assert_allclose(zero, theirs.critic_loss(*arguments[:4], 0.0, 0.0), rtol=1e-4)
+
+
+# Losses by hand: pi, Q and pi0 are so simple that a sheet of paper gives the losses.
+
+LOCATION, SCALE = np.array([0.2, -0.4]), np.array([0.3, 0.6])
+INTERCEPTS, SLOPES = (1.0, 2.0), (0.5, -0.25)
+
+
+def by_hand(divergence, **kwargs):
+    """Constant pi, linear critics, prior N(mean of s + 0.3, 0.5^2); alpha = 0.2, gamma = 0.9."""
+    critic_spec = (OBSERVATION_SPEC, ACTION_SPEC)
+    critics = [fakes.LinearCritic(critic_spec, INTERCEPTS[i], SLOPES[i], f"Q{i}") for i in (0, 1)]
+    actor = fakes.ConstantActor(OBSERVATION_SPEC, list(LOCATION), list(SCALE))
+    agent = NppacAgent(
+        TIME_STEP_SPEC,
+        ACTION_SPEC,
+        critics[0],
+        actor,
+        adam(),
+        adam(),
+        critic_network_2=critics[1],
+        # Else the agent would copy the critics, whose variables are set here.
+        target_critic_network=fakes.LinearCritic(critic_spec, 3.0, 1.0, "target0"),
+        target_critic_network_2=fakes.LinearCritic(critic_spec, 3.1, 0.8, "target1"),
+        prior=fakes.LinearPrior(D, A),
+        divergence=divergence,
+        gamma=0.9,
+        initial_log_alpha=math.log(0.2),
+        td_errors_loss_fn=tf.math.squared_difference,
+        train_step_counter=tf.Variable(0, dtype=tf.int64),
+        **kwargs,
+    )
+    return agent
+
+
+def sampled(agent, loss):
+    """What pi draws for a loss in the first step, [B, A] float64."""
+    distribution, _ = agent.actor_network(tf.zeros([B, D]))
+    seed = agent._sample_seed(loss)
+    actions, _ = distribution.experimental_sample_and_log_prob(seed=seed)
+    return actions.numpy().astype(np.float64)
+
+
+def divergence_at(divergence, observations, actions):
+    prior_location = np.tile(observations.numpy().mean(axis=1, keepdims=True) + 0.3, (1, A))
+    prior_scale = np.full(A, 0.5)
+    if divergence == "sampled":
+        return reference.gaussian_log_density(
+            actions, LOCATION, SCALE
+        ) - reference.gaussian_log_density(actions, prior_location, prior_scale)
+    return np.array(
+        [reference.gaussian_kl(LOCATION, SCALE, row, prior_scale) for row in prior_location]
+    )
+
+
+@pytest.mark.parametrize("divergence", ["sampled", "closed_form"])
+def test_the_losses_are_those_computed_by_hand(divergence):
+    target_kl = 0.8
+    agent = by_hand(divergence, alpha_optimizer=adam(), target_kl=target_kl)
+    # SacAgent does not initialize given target critics; they keep the values they were given.
+    first, step, last = transitions()
+
+    next_actions = sampled(agent, "critic")
+    sums = step.action.numpy().sum(axis=1)
+    expected = reference.sac_critic_loss(
+        *(INTERCEPTS[i] + SLOPES[i] * sums for i in (0, 1)),
+        last.reward.numpy(),
+        last.discount.numpy(),
+        3.0 + 1.0 * next_actions.sum(axis=1),
+        3.1 + 0.8 * next_actions.sum(axis=1),
+        divergence_at(divergence, last.observation, next_actions),
+        alpha=0.2,
+        gamma=0.9,
+    )
+    np.testing.assert_allclose(agent.critic_loss(first, step.action, last), expected, rtol=1e-5)
+
+    actions = sampled(agent, "actor")
+    expected = reference.sac_actor_loss(
+        *(INTERCEPTS[i] + SLOPES[i] * actions.sum(axis=1) for i in (0, 1)),
+        divergence_at(divergence, first.observation, actions),
+        alpha=0.2,
+    )
+    np.testing.assert_allclose(agent.actor_loss(first), expected, rtol=1e-5)
+
+    actions = sampled(agent, "temperature")
+    expected = reference.sac_alpha_loss(
+        divergence_at(divergence, first.observation, actions), math.log(0.2), target_kl
+    )
+    np.testing.assert_allclose(agent.alpha_loss(first), expected, rtol=1e-4)
+
+
+def test_the_three_losses_draw_different_samples_and_each_step_new_ones():
+    agent = by_hand("sampled")
+    draws = [sampled(agent, loss) for loss in ("critic", "actor", "temperature")]
+    again = sampled(agent, "critic")
+    agent.train_step_counter.assign_add(1)
+    draws.append(sampled(agent, "critic"))
+    np.testing.assert_array_equal(draws[0], again)
+    for i, one in enumerate(draws):
+        for other in draws[:i]:
+            assert np.abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.6
+
+
+def test_the_closed_form_is_the_mean_of_the_sampled_divergence():
+    size = 20_000
+    observations = tf.tile([[0.1, -0.5, 0.7]], [size, 1])
+    statistics = fakes.LinearPrior(D, A).statistics(observations)
+    divergences = {}
+    for divergence in ("sampled", "closed_form"):
+        agent = by_hand(divergence)
+        _, values, _ = agent._act(observations, statistics, tf.constant([1, 2]), training=False)
+        divergences[divergence] = values.numpy()
+    closed_form, estimates = divergences["closed_form"], divergences["sampled"]
+    assert np.ptp(closed_form) < 1e-6
+    error = estimates.std() / np.sqrt(size)
+    assert abs(estimates.mean() - closed_form[0]) < 4 * error
+    assert error < 0.02
+
+
+# Temperature.
+
+
+@pytest.mark.parametrize(("target_kl", "rises"), [(0.05, True), (500.0, False)])
+def test_the_temperature_seeks_the_target(target_kl, rises):
+    agent = by_hand("closed_form", alpha_optimizer=adam(), target_kl=target_kl)
+    batch = batch_of(transitions(), agent.prior)
+    infos = [agent.update(batch).extra for _ in range(3)]
+    assert (float(infos[0].kl) > target_kl) == rises
+    alphas = [0.2, *(float(info.alpha) for info in infos)]
+    assert all(np.diff(alphas) > 0) if rises else all(np.diff(alphas) < 0)
+
+
+def test_without_an_optimizer_the_temperature_stays():
+    agent = NppacAgent.for_task(
+        fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(temperature=0.3, **TINY)
+    )
+    info = agent.train(transitions()).extra
+    assert float(agent._log_alpha) == pytest.approx(math.log(0.3), rel=1e-6)
+    assert float(info.alpha) == pytest.approx(0.3, rel=1e-6)
+    assert float(info.alpha_loss) == 0
+    assert "alpha_optimizer" not in agent.learned
+
+
+def test_an_annealed_temperature_falls_geometrically_and_stays():
+    config = AgentConfig(
+        **TINY | {"temperature": 0.4, "final_temperature": 0.1, "annealing_updates": 4}
+    )
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
+    batch = batch_of(transitions(), agent.prior)
+    agent.update(batch, learn_policy=False)
+    assert float(agent._log_alpha) == pytest.approx(math.log(0.4), rel=1e-6)
+    alphas = [float(agent.update(batch).extra.alpha) for _ in range(5)]
+    expected = [0.4 * 0.5**1, 0.4 * 0.5**1.5, 0.1, 0.1, 0.1]
+    np.testing.assert_allclose(alphas, expected, rtol=1e-5)
+
+
+# Ensembles of critics.
+
+
+def test_a_temperature_that_is_tuned_is_not_annealed():
+    config = AgentConfig(**TINY | {"target_kl": 1e-3, "final_temperature": 1e-9})
+    agent = NppacAgent.for_task(
+        fakes.FakeTask.of(), fakes.LinearPrior(D, A), dataclasses.replace(config, temperature=0.4)
+    )
+    for seed in range(3):
+        agent.train(transitions(seed))
+    assert float(agent._log_alpha) > math.log(0.4)  # The KL is above its target.
+
+
+def test_each_member_has_weights_and_a_target_of_its_own():
+    config = AgentConfig(num_critics=5, num_target_critics=2, **TINY)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
+    observations, actions = tf.ones([B, D]), tf.ones([B, A])
+    online = agent._q_values(agent._critics, observations, actions)
+    assert online.shape == [5, B]
+    assert len(np.unique(online[:, 0])) == 5
+    np.testing.assert_array_equal(
+        online, agent._q_values(agent._target_critics, observations, actions)
+    )
+    batch = batch_of(transitions(), agent.prior)
+    before = values_of(agent)
+    for _ in range(2):
+        agent.update(batch)
+    assert all(
+        (value != start).any()
+        for value, start in zip(values_of(agent), before, strict=True)
+        if value.ndim
+    )
+    moved = agent._q_values(agent._target_critics, observations, actions)
+    assert (moved != online).numpy().all()
+    assert (moved != agent._q_values(agent._critics, observations, actions)).numpy().all()
+
+
+def test_the_targets_are_the_least_of_a_few_members_drawn_anew():
+    config = AgentConfig(num_critics=4, num_target_critics=2, **TINY)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
+    observations, actions = tf.ones([B, D]), tf.ones([B, A])
+    members = np.sort(agent._q_values(agent._target_critics, observations, actions)[:, 0])
+    seen = set()
+    for _ in range(60):
+        value = float(agent._target_value(observations, actions)[0])
+        seen.add(int(np.argmin(np.abs(members - value))))
+        agent.train_step_counter.assign_add(1)
+    # The least of two of four is never the greatest of the four.
+    assert seen == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("actor_value", "reduce"), [("min", np.min), ("mean", np.mean)])
+def test_what_the_actor_maximizes(actor_value, reduce):
+    config = AgentConfig(num_critics=3, actor_value=actor_value, **TINY)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
+    observations, actions = tf.ones([B, D]), tf.ones([B, A])
+    members = agent._q_values(agent._critics, observations, actions).numpy()
+    np.testing.assert_allclose(
+        agent._value(observations, actions), reduce(members, axis=0), rtol=1e-6
+    )
+    info = agent.update(batch_of(transitions(), agent.prior)).extra
+    assert np.isfinite(float(info.q_value))
+
+
+# Updates.
+
+
+def test_critics_can_learn_alone():
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
+    twin = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
+    batch = batch_of(transitions(), agent.prior)
+    loss = agent.update_critics(batch)
+    info = twin.update(batch).extra
+    np.testing.assert_allclose(loss, info.critic_loss, rtol=1e-6)
+    assert int(agent.train_step_counter) == 1
+    for one, other in zip(networks_of(agent)[1:], networks_of(twin)[1:], strict=True):
+        for a, b in zip(one.variables, other.variables, strict=True):
+            np.testing.assert_array_equal(a, b)
+    fresh = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
+    for a, b in zip(agent._actor_network.variables, fresh._actor_network.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_actor_can_learn_from_states_of_its_own():
+    config = AgentConfig(**TINY)
+    prior = fakes.LinearPrior(D, A)
+    one, other = (NppacAgent.for_task(fakes.FakeTask.of(), prior, config) for _ in range(2))
+    critics, policy = (batch_of(transitions(seed), prior) for seed in (0, 1))
+    one.update(critics, policy_batch=policy)
+    other._improve_critics(critics, None)
+    other._improve_policy(policy, None, True)
+    for a, b in zip(networks_of(one)[0].variables, networks_of(other)[0].variables, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    third = NppacAgent.for_task(fakes.FakeTask.of(), prior, config)
+    third.update(critics)
+    differ = [
+        np.abs(a - b).max()
+        for a, b in zip(networks_of(one)[0].variables, networks_of(third)[0].variables, strict=True)
+    ]
+    assert max(differ) > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("squash", "divergence"), [(True, "sampled"), (False, "sampled"), (False, "closed_form")]
+)
+def test_an_update_with_kept_statistics_is_training_on_experience(squash, divergence):
+    config = AgentConfig(
+        squash=squash, divergence=divergence, target_kl=2.0, critic_layer_norm=True, **TINY
+    )
+    prior = fakes.LinearPrior(D, A)
+    one, other = (NppacAgent.for_task(fakes.FakeTask.of(), prior, config) for _ in range(2))
+    assert_same_values(one, other, rtol=0)
+    before, prior_before = values_of(one), (float(prior.offset), float(prior.scale))
+    for seed in range(3):
+        experience = transitions(seed)
+        from_batch = one.update(batch_of(experience, prior))
+        from_experience = other.train(experience)
+        assert isinstance(from_experience.extra, NppacLossInfo)
+        for a, b in zip(tf.nest.flatten(from_batch), tf.nest.flatten(from_experience), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert_same_values(one, other, rtol=1e-3, atol=1e-5)
+    assert all((value != start).any() for value, start in zip(values_of(one), before, strict=True))
+    assert int(one.train_step_counter) == int(other.train_step_counter) == 3
+    assert (float(prior.offset), float(prior.scale)) == prior_before
+
+
+def test_the_prior_is_not_among_what_is_learned():
+    prior = fakes.LinearPrior(D, A)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), prior, AgentConfig(target_kl=1.0, **TINY))
+    agent.update(batch_of(transitions(), prior))
+    learned = set()
+    for part in agent.learned.values():
+        variables = getattr(part, "variables", part)
+        learned |= {
+            id(v) for v in tf.nest.flatten(variables() if callable(variables) else variables)
+        }
+    assert all(id(v) in learned for network in networks_of(agent) for v in network.variables)
+    assert id(agent._log_alpha) in learned
+    assert not any(id(v) in learned for v in prior.variables)
+
+
+def test_target_critics_follow_at_the_update_rate():
+    config = AgentConfig(target_update_rate=0.1, **TINY)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
+    critics = (agent._critic_network_1, agent._critic_network_2)
+    targets = (agent._target_critic_network_1, agent._target_critic_network_2)
+    start = [[v.numpy() for v in target.variables] for target in targets]
+    for critic, values in zip(critics, start, strict=True):
+        for variable, value in zip(critic.variables, values, strict=True):
+            np.testing.assert_array_equal(variable, value)
+    agent.update(batch_of(transitions(), agent.prior))
+    for critic, target, values in zip(critics, targets, start, strict=True):
+        for online, following, value in zip(
+            critic.variables, target.variables, values, strict=True
+        ):
+            np.testing.assert_allclose(following, 0.9 * value + 0.1 * online, rtol=1e-5, atol=1e-7)
+
+
+def test_targets_may_be_updated_less_often():
+    arguments = frozen_arguments(True) | {"target_update_period": 2}
+    agent = NppacAgent(prior=UniformPrior(D, A), **arguments)
+    agent.initialize()
+    train = tf.function(agent.train)
+
+    def targets():
+        return np.concatenate([v.numpy().ravel() for v in agent._target_critics[0].variables])
+
+    moments = [targets()]
+    for _ in range(4):
+        train(transitions())
+        moments.append(targets())
+    moved = [bool((a != b).any()) for a, b in itertools.pairwise(moments)]
+    assert moved == [False, True, False, True]
+
+
+def test_critics_that_share_layers_have_their_targets_moved_once():
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
+    agent._critic_network_2 = agent._critic_network_1
+    agent._target_critic_network_2 = agent._target_critic_network_1
+    source, target = (part[0].variables[0] for part in (agent._critics, agent._target_critics))
+    source.assign_add(tf.ones_like(source))
+    before = target.numpy()
+    agent._get_target_updater(tau=0.25)()
+    np.testing.assert_allclose(target, before + 0.25, rtol=1e-5, atol=1e-6)
+
+
+def test_the_twin_critics_of_a_task_differ_and_seeds_repeat():
+    def agent(seed):
+        return NppacAgent.for_task(
+            fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY), seed
+        )
+
+    one, same, other = agent(1), agent(1), agent(2)
+    assert_same_values(one, same, rtol=0)
+    kernels = [
+        network.trainable_variables[0].numpy()
+        for agent in (one, other)
+        for network in (agent._critic_network_1, agent._critic_network_2)
+    ]
+    for i, a in enumerate(kernels):
+        assert all((a != b).mean() > 0.9 for b in kernels[:i])
+    experience = transitions()
+    one.train(experience)
+    same.train(experience)
+    assert_same_values(one, same, rtol=0)
+
+
+@pytest.mark.parametrize("squash", [True, False])
+def test_an_update_compiled_by_xla_is_the_plain_one(squash, monkeypatch):
+    noise = tf.constant(np.random.default_rng(0).normal(size=B * A), tf.float32)
+
+    def normal(shape, *_, **__):
+        return tf.reshape(noise, shape)
+
+    # XLA has random numbers of its own: give both the same.
+    monkeypatch.setattr(samplers, "normal", normal)
+    prior = fakes.LinearPrior(D, A)
+    config = AgentConfig(squash=squash, divergence="sampled", target_kl=2.0, **TINY)
+    compiled, plain = (
+        NppacAgent.for_task(fakes.FakeTask.of(), prior, config, seed=5) for _ in range(2)
+    )
+    update = tf.function(compiled.update, jit_compile=True)
+    batch = batch_of(transitions(), prior)
+    for _ in range(3):
+        from_compiled, from_plain = update(batch), plain.update(batch)
+        for a, b in zip(tf.nest.flatten(from_compiled), tf.nest.flatten(from_plain), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    assert_same_values(compiled, plain, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("divergence", ["sampled", "closed_form"])
+def test_pretraining_brings_the_actor_to_the_prior(divergence):
+    prior = fakes.LinearPrior(D, A, offset=0.2, scale=0.25)
+    config = AgentConfig(squash=False, divergence=divergence, actor_layers=(32,))
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), prior, config)
+    optimizer = adam(5e-3)
+    observations = 0.5 * tf.random.stateless_normal([256, D], seed=[0, 0])
+    statistics = prior.statistics(observations)
+    critics = [v.numpy() for v in agent._critic_network_1.variables]
+
+    @tf.function
+    def pretrain(step):
+        return agent.imitate(observations, statistics, tf.stack([7, step]), optimizer)
+
+    kls = [float(pretrain(tf.constant(step))) for step in range(500)]
+    assert kls[0] > 1
+    assert np.mean(kls[-20:]) < 0.1
+    distribution, _ = agent.actor_network(observations)
+    np.testing.assert_allclose(distribution.mean(), statistics.location, atol=0.2)
+    np.testing.assert_allclose(distribution.stddev(), statistics.scale, rtol=0.3)
+    # The critics, and the optimizer of the actor, start afresh.
+    assert int(agent.train_step_counter) == 0
+    for variable, value in zip(agent._critic_network_1.variables, critics, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert not any(np.any(v) for v in agent._actor_optimizer.variables())
+
+
+def test_a_policy_may_average_the_actor():
+    task, prior = fakes.FakeTask.of(), fakes.LinearPrior(D, A)
+    plain, averaging = (
+        NppacAgent.for_task(task, prior, AgentConfig(policy_averaging=n, **TINY), seed=5)
+        for n in (0, 4)
+    )
+    assert plain.deployed_actor is plain.actor_network
+    expected = [weight.numpy() for weight in averaging.actor_network.variables]
+    for seed in range(6):
+        for agent in (plain, averaging):
+            agent.update(batch_of(transitions(seed), prior))
+        for value, weight in zip(expected, averaging.actor_network.variables, strict=True):
+            value += (weight.numpy() - value) / 4
+    assert_same_values(plain, averaging, rtol=0, atol=0)
+    assert averaging.deployed_actor is not averaging.actor_network
+    for value, weight in zip(expected, averaging.deployed_actor.variables, strict=True):
+        np.testing.assert_allclose(weight, value, rtol=1e-5, atol=1e-7)
+
+    states = transitions().time_step
+    for policy, network in (
+        (averaging.policy, averaging.deployed_actor),
+        (averaging.collect_policy, averaging.actor_network),
+    ):
+        np.testing.assert_array_equal(
+            policy.distribution(states).action.mode(), network(states.observation)[0].mode()
+        )
+    for average in averaging.deployed_actor.variables:
+        average.assign(average + 1e6)
+    averaging.restart_average()
+    for weight, average in zip(
+        averaging.actor_network.variables, averaging.deployed_actor.variables, strict=True
+    ):
+        np.testing.assert_array_equal(average, weight)
+
+
+def test_imitation_with_the_actors_own_optimizer_leaves_the_rest():
+    prior = fakes.LinearPrior(D, A, offset=0.2, scale=0.25)
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), prior, AgentConfig(squash=False, **TINY))
+    batch = batch_of(transitions(), prior)
+    before = values_of(agent)
+    kls = [
+        float(agent.imitate(batch.observations, batch.prior, tf.constant([1, 2])))
+        for _ in range(20)
+    ]
+    assert kls[-1] < kls[0]
+    assert int(agent._actor_optimizer.iterations) == 20
+    actor_size = len(agent.actor_network.variables)
+    for value, start in zip(values_of(agent)[actor_size:], before[actor_size:], strict=True):
+        np.testing.assert_array_equal(value, start)
+
+
+def test_what_is_reported():
+    agent = by_hand("closed_form")
+    batch = batch_of(transitions(), agent.prior)
+    batch = batch._replace(prior=PriorStatistics(batch.prior.location, 2 * batch.prior.scale))
+    expected_kl = np.mean(
+        [
+            reference.gaussian_kl(LOCATION, SCALE, row.astype(np.float64), np.full(A, 1.0))
+            for row in batch.prior.location.numpy()
+        ]
+    )
+    info = agent.update(batch).extra
+    assert float(info.prior_scale) == pytest.approx(1.0)
+    assert float(info.kl) == pytest.approx(expected_kl, rel=1e-5)
+    # One sample of minus log pi, near the entropy of pi.
+    entropy = np.sum(np.log(SCALE) + 0.5 * np.log(2 * np.pi * np.e))
+    assert float(info.entropy) == pytest.approx(entropy, abs=1.0)
+    assert float(info.actor_gradient_norm) > 0
+    assert float(info.actor_loss) == pytest.approx(0.2 * expected_kl - float(info.q_value), 1e-4)
+
+
+# The constructor.
+
+
+def construct(**kwargs):
+    arguments = {**frozen_arguments(True), "prior": fakes.LinearPrior(D, A), **kwargs}
+    return NppacAgent(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"divergence": "reverse"}, "divergence must be sampled or closed_form; got 'reverse'"),
+        ({"target_kl": 1.0}, "excludes target_entropy; got 1.0 and -1.5"),
+        (
+            {"target_kl": 1.0, "target_entropy": None, "alpha_optimizer": None},
+            "target_kl needs an alpha_optimizer",
+        ),
+        ({"target_kl": -1.0, "target_entropy": None}, "target_kl must be positive"),
+        ({"target_kl": 0.0, "target_entropy": None}, "target_kl must be positive"),
+        ({"actor_value": "max"}, "actor_value must be min or mean; got 'max'"),
+        ({"num_target_critics": 0}, "num_target_critics must be at least 1; got 0"),
+        ({"final_temperature": 0.1}, "final_temperature excludes an alpha_optimizer"),
+        (
+            {"final_temperature": -1.0, "alpha_optimizer": None},
+            "final_temperature must be positive",
+        ),
+        ({"annealing_updates": 0}, "annealing_updates must be at least 1; got 0"),
+        ({"policy_averaging": -1}, "policy_averaging must be at least 0; got -1"),
+        ({"prior": UniformPrior(D + 1, A)}, r"action sizes \(3, 2\); got \(4, 2\)"),
+        ({"prior": UniformPrior(D, A + 1)}, r"action sizes \(3, 2\); got \(3, 3\)"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        construct(**arguments)
+
+
+def test_a_target_kl_is_minus_a_target_entropy():
+    assert construct(target_entropy=None, target_kl=1.25)._target_entropy == -1.25
+
+
+def test_the_policy_acts_within_the_tasks_bounds():
+    task = fakes.FakeTask.of()
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(D, A), AgentConfig(squash=False, **TINY))
+    time_steps = ts.restart(100 * tf.random.stateless_normal([200, D], [0, 0]), batch_size=200)
+    for policy in (agent.policy, agent.collect_policy):
+        actions = policy.action(time_steps).action.numpy()
+        assert (actions >= task.action_low).all()
+        assert (actions <= task.action_high).all()
+
+
+def test_the_closed_form_needs_a_plain_gaussian():
+    prior = fakes.LinearPrior(3, 2)
+    squashing = NppacAgent.for_task(
+        fakes.FakeTask.of(), prior, AgentConfig(squash=True, divergence="sampled")
+    )
+    squashing._divergence = "closed_form"
+    states = tf.zeros([2, 3])
+    with pytest.raises(ValueError, match=r"sampled unless .*; got SquashedGaussian"):
+        squashing.imitate(states, prior.statistics(states), tf.constant([0, 0]), adam())
+
+
+def test_an_ensemble_given_alone_gets_a_twin_of_other_weights():
+    spec = (OBSERVATION_SPEC, ACTION_SPEC)
+    arguments = frozen_arguments(True) | {
+        "critic_network": CriticEnsemble([CriticNetwork(spec, (8,), seed=i) for i in (1, 2)]),
+        "critic_network_2": None,
+    }
+    agent = NppacAgent(prior=UniformPrior(D, A), **arguments)
+    q = agent._q_values(agent._critics, tf.ones([B, D]), tf.ones([B, A]))
+    assert len(np.unique(q[:, 0])) == 4
+
+
+def test_a_critic_given_alone_gets_a_twin_of_other_weights():
+    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(3, 2))
+    critic = agent._critic_network_1.copy(name="alone")
+    arguments = {
+        "actor_network": agent.actor_network,
+        "actor_optimizer": adam(),
+        "critic_optimizer": adam(),
+        "prior": agent.prior,
+    }
+    alone = NppacAgent(agent.time_step_spec, agent.action_spec, critic, **arguments)
+    one, other = (
+        network.variables[0].numpy()
+        for network in (alone._critic_network_1, alone._critic_network_2)
+    )
+    assert one.shape == other.shape
+    assert (one != other).any()

@@ -1,0 +1,347 @@
+import csv
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import fakes
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from nppac_tf.agents.nppac import NppacAgent
+from nppac_tf.config import AgentConfig, RunConfig, TrainingConfig
+from nppac_tf.demonstrations import Demonstrations
+from nppac_tf.environments import make_task
+from nppac_tf.errors import UserError
+from nppac_tf.evaluation import rollouts
+from nppac_tf.priors import UniformPrior
+from nppac_tf.runs.directory import RunDirectory
+from nppac_tf.runs.metrics import MetricsWriter
+from nppac_tf.training.loop import EVALUATION_COLUMNS, TRAINING_COLUMNS
+from nppac_tf.training.monitor import MONITOR_COLUMNS
+from nppac_tf.training.replay import Replay
+
+NAN = float("nan")
+CLOCKS = ("wall_seconds", "train/updates_per_second")
+AGENT = AgentConfig(actor_layers=(8,), critic_layers=(8,))
+CONFIG = RunConfig(
+    task="Pendulum-v1", demonstrations="folder/expert.npz", agent=AGENT, training=TrainingConfig()
+)
+OBSERVATIONS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+
+
+def row(steps, **more):
+    values = dict.fromkeys(EVALUATION_COLUMNS, 0.5)
+    return {**values, "env_steps": steps, **more}
+
+
+def without_clocks(values):
+    return {name: value for name, value in values.items() if name not in CLOCKS}
+
+
+def with_training(steps):
+    return row(steps, **dict.fromkeys(TRAINING_COLUMNS, 1.5))
+
+
+@pytest.fixture
+def demonstrations():
+    return Demonstrations(OBSERVATIONS, OBSERVATIONS[:, :1], [2, 5], name="expert")
+
+
+@pytest.fixture
+def directory(tmp_path, demonstrations):
+    """Holds a run."""
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin(CONFIG, demonstrations)
+    return directory
+
+
+@pytest.fixture
+def task():
+    return make_task("Pendulum-v1")
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def scalars(folder):
+    """(tag, step) -> value over all event files."""
+    found = {}
+    for file in folder.glob("events.out.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    return found
+
+
+def test_a_configuration_comes_back(directory):
+    assert directory.config() == CONFIG
+
+
+def test_what_is_written_of_a_run(directory, demonstrations):
+    directory.keep_prior(UniformPrior(3, 1))
+    content = json.loads((directory.path / "config.json").read_text())
+    assert content["prior"] == {"class": "UniformPrior"}
+    assert content["demonstrations"] == {
+        "name": "expert",
+        "episodes": 2,
+        "steps": 5,
+        "fingerprint": demonstrations.fingerprint(),
+    }
+    assert content["versions"]["python"].startswith("3.11")
+    assert content["versions"]["tensorflow"] == tf.__version__
+
+
+def test_a_run_is_not_written_over(tmp_path, directory):
+    RunDirectory(tmp_path / "another").require_new()
+    with pytest.raises(UserError, match=r"already holds a run: pass --resume .* --output_dir"):
+        directory.require_new()
+
+
+def test_a_run_is_resumed_as_it_was(directory):
+    directory.config().require_resumable(CONFIG, directory.path)
+    longer = dataclasses.replace(CONFIG.training, num_env_steps=CONFIG.training.num_env_steps + 1)
+    asked = dataclasses.replace(CONFIG, training=longer)
+    directory.config().require_resumable(asked, directory.path)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"task": "Hopper-v5"}, "task must be 'Pendulum-v1' to resume .*run; got 'Hopper-v5'"),
+        (
+            {"agent": dataclasses.replace(AGENT, actor_layers=(8, 9))},
+            r"actor_layers must be \(8,\) to resume .*; got \(8, 9\)",
+        ),
+        (
+            {"training": TrainingConfig(num_env_steps=10_000)},
+            "num_env_steps must be 50000 or more to resume .*; got 10000",
+        ),
+        (
+            {"training": TrainingConfig(seed=1), "reward": "negative"},
+            "reward must be 'binary' to resume",
+        ),
+    ],
+)
+def test_the_first_difference_is_named(directory, change, complaint):
+    with pytest.raises(UserError, match=complaint):
+        directory.config().require_resumable(dataclasses.replace(CONFIG, **change), directory.path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": {}}', '{"config": {"task": 1}}'])
+def test_what_is_no_configuration_is_named(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="not the configuration of a run"):
+        RunDirectory(tmp_path).config()
+
+
+def test_no_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"no run at .*nowhere"):
+        RunDirectory(tmp_path / "nowhere").config()
+
+
+def test_the_table_is_whole_after_each_row(directory):
+    writer = directory.observer()
+    writer.on_evaluation(row(0))
+    header, first = table(directory.metrics)
+    columns = [*EVALUATION_COLUMNS, *TRAINING_COLUMNS, *MONITOR_COLUMNS]
+    assert header == [name for name in columns if name not in CLOCKS]
+    assert first == ["0", *["0.5"] * 5, *[""] * (len(TRAINING_COLUMNS) - 1 + len(MONITOR_COLUMNS))]
+    writer.on_evaluation({**with_training(2000), "monitor/kl_0": 2.5})
+    assert table(directory.metrics)[0][-1] == "monitor/kl_0"
+    assert [row[-1] for row in table(directory.metrics)[1:]] == ["", "2.5"]
+    assert table(directory.timings) == [
+        ["env_steps", *CLOCKS],
+        ["0", "0.5", ""],
+        ["2000", "0.5", "1.5"],
+    ]
+    later = {**without_clocks(with_training(2000)), "monitor/kl_0": 2.5}
+    assert directory.rows() == [without_clocks(row(0)), later]
+
+
+def test_a_resumed_run_begins_the_table_anew(directory):
+    writer = directory.observer()
+    for steps in (0, 2000, 4000):
+        writer.on_evaluation(with_training(steps))
+    # The checkpoint was of 2000 steps; the loop tells of its rows, and goes on.
+    again = directory.observer()
+    assert len(directory.rows()) == 3
+    for steps in (0, 2000):
+        again.on_evaluation(with_training(steps))
+    again.on_evaluation({**with_training(4000), "eval/return": 7.0})
+    assert [r["eval/return"] for r in directory.rows()] == [0.5, 0.5, 7.0]
+    written = scalars(directory.path / "tensorboard")
+    assert written["eval/return", 4000] == 7.0
+    assert written["eval/return", 2000] == 0.5
+
+
+def test_scalars_of_evaluations_and_of_every_epoch(tmp_path):
+    writer = MetricsWriter(
+        tmp_path / "metrics.csv", tmp_path / "timings.csv", tmp_path / "tensorboard"
+    )
+    writer.on_evaluation(row(0, **{"eval/any_success": NAN}))
+    for steps in (100, 200):
+        writer.on_progress("training", steps, 1000, {"train/kl": 1.0})
+        writer.on_epoch({"env_steps": steps, "train/kl": steps / 10})
+    written = scalars(tmp_path / "tensorboard")
+    assert {key: v for key, v in written.items() if key[0] == "train/kl"} == {
+        ("train/kl", 100): 10.0,
+        ("train/kl", 200): 20.0,
+    }
+    assert written["eval/return", 0] == 0.5
+    assert ("eval/any_success", 0) not in written
+    assert tf.summary.experimental.get_step() is None
+
+
+def test_provenance_names_no_folder(directory):
+    writer = directory.observer()
+    writer.on_evaluation(row(0, **{"eval/any_success": NAN, "eval/return": 3.0}))
+    provenance = directory.provenance()
+    assert provenance["config"]["demonstrations"] == "expert.npz"
+    assert provenance["metrics"]["eval/return"] == 3.0
+    json.dumps(provenance, allow_nan=False)
+    assert "folder" not in json.dumps(provenance)
+
+
+def test_the_end_of_a_run(directory, task, demonstrations):
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(3, 1), AGENT)
+    rows = [row(0), with_training(100)]
+    directory.conclude(agent, task, rows, "a run", demonstrations)
+    assert directory.learning_curve.read_bytes().startswith(b"\x89PNG")
+    policy, updates = directory.load_policy(task)
+    assert updates == 0
+    expected = rollouts.as_policy_function(agent.policy)(OBSERVATIONS)
+    np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
+    assert directory.load_novelty().summary["held_out_steps"] == 5
+
+
+def save(directory, agent):
+    checkpoint = directory.checkpoint(agent, Replay(3, 1, 10))
+    checkpoint.save({"env_steps": 5})
+    checkpoint.wait()
+
+
+def test_a_checkpoint_newer_than_the_policy_is_loaded(directory, task, demonstrations):
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(3, 1), AGENT)
+    with pytest.raises(UserError, match="neither a checkpoint nor a policy"):
+        directory.load_policy(task)
+    directory.conclude(agent, task, [row(0)], "a run", demonstrations)
+    agent.train_step_counter.assign(5)
+    agent.actor_network.variables[0].assign_add(tf.ones_like(agent.actor_network.variables[0]))
+    save(directory, agent)
+    policy, updates = directory.load_policy(task)
+    assert updates == 5
+    expected = rollouts.as_policy_function(agent.policy)(OBSERVATIONS)
+    np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
+
+
+def test_what_is_loaded_of_an_averaging_agent_is_the_average(tmp_path, task, demonstrations):
+    averaging = dataclasses.replace(AGENT, policy_averaging=10)
+    config = dataclasses.replace(CONFIG, agent=averaging)
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin(config, demonstrations)
+    agent = NppacAgent.for_task(task, UniformPrior(3, 1), config.agent, seed=7)
+    agent.actor_network.variables[0].assign_add(tf.ones_like(agent.actor_network.variables[0]))
+    directory.keep_prior(UniformPrior(3, 1))
+    save(directory, agent)
+    expected = rollouts.as_policy_function(agent.policy)(OBSERVATIONS)
+    policy, _ = directory.load_policy(task)
+    np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
+    loaded, _ = directory.load_agent()
+    np.testing.assert_array_equal(
+        rollouts.as_policy_function(loaded.policy)(OBSERVATIONS), expected
+    )
+
+
+def test_the_agent_of_the_latest_checkpoint(directory, task):
+    with pytest.raises(UserError, match=r"has no prior yet: .* go on with --resume"):
+        directory.load_agent()
+    directory.keep_prior(UniformPrior(3, 1))
+    with pytest.raises(UserError, match="no whole checkpoint yet"):
+        directory.load_agent()
+    agent = NppacAgent.for_task(task, UniformPrior(3, 1), AGENT, seed=7)
+    agent.train_step_counter.assign(5)
+    save(directory, agent)
+    loaded, home = directory.load_agent()
+    assert home.name == task.name
+    assert int(loaded.train_step_counter) == 5
+    np.testing.assert_array_equal(
+        rollouts.as_policy_function(loaded.policy)(OBSERVATIONS),
+        rollouts.as_policy_function(agent.policy)(OBSERVATIONS),
+    )
+
+
+def test_a_checkpoint_of_another_network_is_a_users_error(directory, task):
+    directory.keep_prior(UniformPrior(3, 1))
+    other = dataclasses.replace(AGENT, actor_layers=(9,))
+    save(directory, NppacAgent.for_task(task, UniformPrior(3, 1), other))
+    with pytest.raises(UserError, match="does not fit the run's configuration"):
+        directory.load_agent()
+
+
+def test_other_demonstrations_than_the_runs_are_refused(directory, demonstrations):
+    assert directory.resume(CONFIG, demonstrations) == []
+    with pytest.raises(UserError, match=r"demonstrations must be those that .* began with"):
+        directory.resume(CONFIG, demonstrations.select([1]))
+
+
+def test_a_resumed_run_is_told_of_other_versions_and_keeps_its_own(directory, demonstrations):
+    path = directory.path / "config.json"
+    content = json.loads(path.read_text())
+    content["versions"]["tensorflow"] = "1.0"
+    path.write_text(json.dumps(content))
+    for _ in range(2):
+        (notice,) = directory.resume(CONFIG, demonstrations)
+        assert notice.startswith(f"tensorflow is {tf.__version__} and was 1.0")
+
+
+def test_a_run_made_longer_is_noted(directory, demonstrations):
+    training = dataclasses.replace(CONFIG.training, num_env_steps=99_000)
+    directory.resume(dataclasses.replace(CONFIG, training=training), demonstrations)
+    assert directory.config().training.num_env_steps == 99_000
+
+
+@pytest.mark.parametrize("name", ["demonstrations", "versions"])
+def test_a_run_whose_description_is_cut_is_a_users_error(directory, demonstrations, name):
+    path = directory.path / "config.json"
+    content = json.loads(path.read_text())
+    content[name] = None
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is not the configuration of a run"):
+        directory.resume(CONFIG, demonstrations)
+
+
+def test_one_process_writes_to_a_run(tmp_path):
+    program = (
+        "import sys\n"
+        "from nppac_tf.rundir import RunDirectory\n"
+        f"with RunDirectory({str(tmp_path)!r}).locked():\n"
+        "    print('locked', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    directory = RunDirectory(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=pathlib.Path(__file__).parents[2],
+    ) as other:
+        try:
+            assert other.stdout.readline() == b"locked\n"
+            with pytest.raises(UserError, match=f"another process .*process {other.pid} on"):
+                directory.locked().__enter__()
+        finally:
+            other.kill()  # However a process ends, its lock ends with it.
+    with directory.locked():
+        pass
+    directory.require_new()
+
+
+def test_a_folder_that_cannot_be_written_is_a_users_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="must be one that can be written to"):
+        RunDirectory(tmp_path / "file").locked().__enter__()
