@@ -1,1 +1,34 @@
+from .agents.nppac import NppacAgent as NppacAgent
+from .config import AgentConfig as AgentConfig
+from .config import PriorConfig as PriorConfig
+from .config import TrainingConfig as TrainingConfig
+from .demonstrations import Demonstrations as Demonstrations
+from .demonstrations import load_demonstrations as load_demonstrations
+from .demonstrations import save_demonstrations as save_demonstrations
+from .environments import Task as Task
+from .environments import make_task as make_task
+from .errors import UserError as UserError
+from .evaluation.rollouts import Episodes as Episodes
+from .evaluation.rollouts import evaluate as evaluate
+from .export import export_policy as export_policy
+from .export import load_policy as load_policy
+from .priors import BayesianNetworkPrior as BayesianNetworkPrior
+from .priors import BehavioralPrior as BehavioralPrior
+from .priors import DropoutPrior as DropoutPrior
+from .priors import EnsemblePrior as EnsemblePrior
+from .priors import ExactGPPrior as ExactGPPrior
+from .priors import FixedScalePrior as FixedScalePrior
+from .priors import GaussianNetworkPrior as GaussianNetworkPrior
+from .priors import Novelty as Novelty
+from .priors import PriorStatistics as PriorStatistics
+from .priors import RescaledPrior as RescaledPrior
+from .priors import SparseGPPrior as SparseGPPrior
+from .priors import UniformPrior as UniformPrior
+from .priors import fit_prior as fit_prior
+from .priors import load_prior as load_prior
+from .priors import save_prior as save_prior
+from .runs.display import ProgressDisplay as ProgressDisplay
+from .training.loop import Observer as Observer
+from .training.loop import train as train
+
 __version__: str
