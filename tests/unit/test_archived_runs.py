@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from sources import ROOT
+
 
 from launch import config_flags
 from nppac_tf.comparison import archive
 from nppac_tf.config import RunConfig
 
+ROOT = pathlib.Path(__file__).parents[2]
 ARCHIVE = ROOT / "results" / "runs"
 DEMONSTRATIONS = {"pen": "pen2_sparse.npy", "door": "door-v0_demos.pickle"}
 AFTER_THE_BASE = {  # In the README: each method with its flagfile, after that of the comparison.
