@@ -1,13 +1,13 @@
-"""Measures one of the paper's claims: numbers (JSON), tables (CSV) and figures (PNG) in a folder.
+"""Measures one of the paper's claims and writes numbers (JSON), tables (CSV) and figures (PNG).
 
 python launch/diagnose.py --claim=C2 --demonstrations=pen.npy --task=pen-binary --output_dir=claims
 python launch/diagnose.py --claim=C3 --runs='runs/c3/*' --output_dir=claims
 python launch/diagnose.py --claim=C8 --runs=runs/a,runs/b --output_dir=claims
 
-C1: KL(q || p) as p degenerates. C2 and C5, in one go: the priors' deviation on and off the
-demonstrations, heat maps, calibration. C3: runs with --fixed_scale, put together. C4: the actor's
-gradient as the prior's deviation falls. C8: runs that differ in --prior, --scale_floor and seeds
-alone, put together. The task, where given, is where C2 visits states.
+C1: KL(q || p) as p degenerates. C2 and C5 (measured together): the priors' scale on and off the
+demonstrations, heat maps, calibration. C3: compares runs with different --fixed_scale. C4: the
+actor's gradient as the prior's scale decreases. C8: compares runs with different --prior and
+--scale_floor. With --task, C2 also measures states that the priors and random actions visit.
 """
 
 import dataclasses
@@ -30,27 +30,28 @@ _FITTED = sorted(
 
 config_flags.define(RunConfig, only=("demonstrations",))
 config_flags.define(PriorConfig)
-flags.DEFINE_string("task", None, "Where states are visited, and whose bounds clip actions.")
-flags.DEFINE_enum("reward", None, REWARDS, "Of a hand task.")
-_CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5", "C8"), "Which to measure.")
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for what is written.")
-_PRIORS = flags.DEFINE_list("priors", _FITTED, "C2, C5: classes to compare, with commas between.")
+flags.DEFINE_string("task", None, "Task whose states are visited and whose action bounds apply.")
+flags.DEFINE_enum("reward", None, REWARDS, "Reward of a hand task.")
+_CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5", "C8"), "Claim to measure.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Output folder.")
+_PRIORS = flags.DEFINE_list("priors", _FITTED, "C2, C5: comma-separated prior classes.")
 _RUNS = flags.DEFINE_list(
     "runs",
     None,
-    "Folders of runs, which may be patterns ('runs/c3/*'). C3: with --fixed_scale; C8: of several "
-    "priors.",
+    "C3, C8: comma-separated run folders or patterns ('runs/c3/*').",
 )
-_HELD_OUT = flags.DEFINE_float("held_out_fraction", 0.2, "C2, C5: share of the episodes held out.")
+_HELD_OUT = flags.DEFINE_float(
+    "held_out_fraction", 0.2, "C2, C5: fraction of episodes to hold out."
+)
 _NUM_STATES = flags.DEFINE_integer(
-    "num_states", 500, "C2, C5: states of each kind; C4: states in the batch.", lower_bound=10
+    "num_states", 500, "C2: number of states of each kind; C4: batch size.", lower_bound=10
 )
 _NUM_EPISODES = flags.DEFINE_integer(
-    "num_episodes", 5, "C2, C5: episodes in which each prior acts.", lower_bound=1
+    "num_episodes", 5, "C2: number of episodes for each prior.", lower_bound=1
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of all choices.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0)
 _PRIOR_CACHE = flags.DEFINE_string(
-    "prior_cache", None, "As of train.py: folder of fitted priors, or 'none'."
+    "prior_cache", None, "Folder of cached priors, or 'none' (default: that of train.py)."
 )
 
 
@@ -62,7 +63,9 @@ def main() -> None:
     folder = path_flags.require_output_folder("output_dir")
     unknown = [name for name in _PRIORS.value if name not in _FITTED]
     if unknown or not _PRIORS.value:
-        raise UserError(f"--priors must be of {', '.join(_FITTED)}; got {','.join(_PRIORS.value)}")
+        raise UserError(
+            f"--priors must be among {', '.join(_FITTED)}; got {','.join(_PRIORS.value)}"
+        )
     if _CLAIM.value == "C3" and not _RUNS.value:
         raise UserError("--runs must name runs made with --fixed_scale for C3; got none")
     if _CLAIM.value == "C8" and not _RUNS.value:
@@ -73,10 +76,10 @@ def main() -> None:
     print(f"{_CLAIM.value}: loading", flush=True)
     measure = {
         "C1": _degeneracy,
-        "C2": _deviations,
+        "C2": _scales_and_calibration,
         "C3": _fixed_scales,
         "C4": _gradients,
-        "C5": _deviations,
+        "C5": _scales_and_calibration,
         "C8": _prior_classes,
     }
     for path in measure[_CLAIM.value](folder, config):
@@ -84,57 +87,49 @@ def main() -> None:
 
 
 def _runs() -> list[str]:
-    """The folders that --runs names, patterns spelled out."""
+    """The folders that --runs names, with patterns expanded."""
     found: list[str] = []
     for name in _RUNS.value or ():
         matches = sorted(glob.glob(name)) if glob.has_magic(name) else [name]
         if not matches:
-            raise UserError(f"--runs must name folders; nothing is at {name}")
+            raise UserError(f"--runs must name run folders; found none at {name}")
         found += matches
     return found
 
 
 def _degeneracy(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
     from nppac_tf import claims
-    from nppac_tf.claims import figures as claim_figures
 
     result = claims.measure_degeneracy()
-    figures = {"c1": claim_figures.degeneracy(result)}
-    return claims.write_claim(folder, "c1", result.numbers(), {"c1": result.table()}, figures)
+    figures = {"c1": result.figure()}
+    return claims.write_claim(folder, "c1", result.numbers(), result.table(), figures)
 
 
 def _fixed_scales(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
     from nppac_tf import claims
-    from nppac_tf.claims import figures as claim_figures
 
     result = claims.read_fixed_scale_runs(_runs())
-    figures = {"c3": claim_figures.fixed_scale_runs(result)}
-    return claims.write_claim(folder, "c3", result.numbers(), {"c3": result.table()}, figures)
+    figures = {"c3": result.figure()}
+    return claims.write_claim(folder, "c3", result.numbers(), result.table(), figures)
 
 
 def _prior_classes(folder: pathlib.Path, _: PriorConfig) -> list[pathlib.Path]:
     from nppac_tf import claims
-    from nppac_tf.claims import figures as claim_figures
 
     result = claims.read_prior_class_runs(_runs())
-    for notice in result.notices():
-        print(notice)
-    finding = claim_figures.prior_class_finding(result)
-    print(finding)
-    numbers = {"finding": finding, **result.numbers()}
-    figures = {"c8": claim_figures.prior_class_runs(result, finding)}
-    return claims.write_claim(folder, "c8", numbers, {"c8": result.table()}, figures)
+    for line in (*result.notices(), result.finding()):
+        print(line)
+    figures = {"c8": result.figure()}
+    return claims.write_claim(folder, "c8", result.numbers(), result.table(), figures)
 
 
-def _deviations(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
+def _scales_and_calibration(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
     task, data = _load()
     fitted, held_out = data.split(_HELD_OUT.value, _SEED.value)
-    config = dataclasses.replace(config, observation_noise=True)
     from nppac_tf import claims
-    from nppac_tf.claims import figures as claim_figures
 
     priors = {name: _fit(fitted, dataclasses.replace(config, prior=name)) for name in _PRIORS.value}
-    result = claims.measure_deviations(
+    scales = claims.measure_predictive_scales(
         priors,
         fitted,
         held_out,
@@ -144,10 +139,8 @@ def _deviations(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]
         seed=_SEED.value,
         on_progress=lambda name: print(f"measuring {name}", flush=True),
     )
-    recalibration = None
-    if "exact_gp" in priors and fitted.num_episodes > 1:
-        print("recalibrating exact_gp", flush=True)
-        recalibration = claims.recalibrate(priors["exact_gp"], fitted, held_out, seed=_SEED.value)
+    print("measuring calibration", flush=True)
+    calibration = claims.measure_calibration(priors, fitted, held_out, seed=_SEED.value)
     about = {
         "demonstrations": {
             "name": data.name,
@@ -155,25 +148,20 @@ def _deviations(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]
             "fitted_steps": fitted.num_steps,
             "held_out_episodes": held_out.num_episodes,
             "held_out_steps": held_out.num_steps,
-        },
-        "deviation": "geometric mean over action components, units of the action; a Gaussian "
-        "process's without observation noise unless said",
-        **result.numbers(),
+        }
     }
-    finding = claim_figures.deviation_finding(result)
-    figures = {
-        "c2": claim_figures.deviations(result, f"{data.name}: {finding}"),
-        "c2_maps": claim_figures.deviation_maps(result, f"{data.name}: {finding}"),
-    }
-    paths = claims.write_claim(folder, "c2", about, {"c2": result.table()}, figures)
-    extra = {} if recalibration is None else {"recalibration": recalibration.numbers()}
-    return paths + claims.write_claim(
-        folder,
-        "c5",
-        {**about, **extra},
-        {"c5": result.accuracy_table()},
-        {"c5": claim_figures.calibration(result, recalibration, data.name)},
-    )
+    title = f"{data.name}: {scales.finding()}"
+    figures = {"c2": scales.figure(title), "c2_maps": scales.maps(title)}
+    return [
+        *claims.write_claim(folder, "c2", about | scales.numbers(), scales.table(), figures),
+        *claims.write_claim(
+            folder,
+            "c5",
+            about | calibration.numbers(),
+            calibration.table(),
+            {"c5": calibration.figure(data.name)},
+        ),
+    ]
 
 
 def _gradients(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
@@ -181,7 +169,6 @@ def _gradients(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
     import numpy as np
 
     from nppac_tf import claims
-    from nppac_tf.claims import figures as claim_figures
 
     chosen = np.random.default_rng(_SEED.value).permutation(data.num_steps)[: _NUM_STATES.value]
     prior = _fit(data, config)
@@ -189,14 +176,13 @@ def _gradients(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
     result = claims.measure_gradient_growth(
         prior, data.observations[chosen], task or _Bounds.of(data), seed=_SEED.value
     )
-    numbers = result.numbers()
-    figures = {"c4": claim_figures.gradient_growth(result, numbers["slope"])}
-    return claims.write_claim(folder, "c4", numbers, {"c4": result.table()}, figures)
+    figures = {"c4": result.figure()}
+    return claims.write_claim(folder, "c4", result.numbers(), result.table(), figures)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Bounds:
-    """What an agent needs of a task, taken from demonstrations."""
+    """Sizes and bounds that an agent needs, taken from demonstrations."""
 
     observation_size: int
     action_low: Any
@@ -210,7 +196,7 @@ class _Bounds:
 
 
 def _load() -> tuple[Any, Any]:
-    """The task, or None, and the demonstrations as the priors see them."""
+    """The task (or None) and the demonstrations, shifted by --action_lookahead."""
     from nppac_tf import demonstrations
 
     task = policy_flags.make_task() if flags.FLAGS.task else None
@@ -225,8 +211,8 @@ def _fit(data: Any, config: PriorConfig) -> Any:
     from nppac_tf import priors
     from nppac_tf.runs import run
 
-    print(f"fitting {config.prior}, unless the cache has it", flush=True)
-    config = dataclasses.replace(config, action_lookahead=0)  # The data already looks ahead.
+    print(f"fitting {config.prior} (or loading it from the cache)", flush=True)
+    config = dataclasses.replace(config, action_lookahead=0)  # The data is already shifted.
     return priors.fit_prior(data, config, run.prior_cache(_PRIOR_CACHE.value))
 
 

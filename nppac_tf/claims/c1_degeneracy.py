@@ -1,42 +1,48 @@
-"""C1: KL(q || p) is finite only where q is absolutely continuous with respect to p.
+"""C1: KL(q || p) is finite only if q is absolutely continuous with respect to p.
 
-q = N(0, 1) is compared with two families of p that begin at q itself and degenerate:
+q = N(0, 1) is compared with two families of p that start at q and degenerate:
 
-- narrowing: p = N(0, s^2), s -> 0. KL = log s + 1 / (2 s^2) - 1/2 grows as s^-2, and is infinite
-  in the limit, a point mass.
-- vanishing: p = e q + (1 - e) q(. | |a| <= 1), e -> 0, which takes mass from where q has it. With
+- narrowing: p = N(0, s^2), s -> 0. KL = log s + 1 / (2 s^2) - 1/2 grows as s^-2 and is infinite in
+  the limit, a point mass.
+- vanishing: p = e q + (1 - e) q(. | |a| <= 1), e -> 0, which removes mass where q has it. With
   Z = P(|a| <= 1), p / q is e + (1 - e) / Z inside and e outside, so that
-  KL = -Z log(e + (1 - e) / Z) - (1 - Z) log e grows as log(1 / e), and is infinite at e = 0.
+  KL = -Z log(e + (1 - e) / Z) - (1 - Z) log e grows as log(1 / e) and is infinite at e = 0.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import integrate, stats
 
-from nppac_tf.claims.writing import Table
+from nppac_tf.claims import drawing
+from nppac_tf.claims.common import Table
 from nppac_tf.divergences import gaussian_kl
 
 EDGE = 1.0
 _REACH = 12.0
+_DRAWN = (0, 1, 2, 4, 6)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Degeneracy:
-    """Densities and divergences, in nats, of both families.
+    """Densities and KL divergences (nats) of both families.
 
     Attributes:
-        actions: [X], where densities are given.
-        density: [X] of q.
-        scales: [K] deviations s of the narrowing family, falling from 1.
-        narrowing: [K, X] its densities.
-        narrowing_kl: [K] in closed form.
-        narrowing_integrated: [K] by numerical integration.
-        leaks: [L] weights e of the vanishing family, falling from 1 to 0.
-        vanishing: [L, X] its densities.
-        vanishing_kl: [L] in closed form, the last infinite.
-        vanishing_integrated: [L] by numerical integration.
+        actions: [X] points of the densities.
+        density: [X] density of q.
+        scales: [K] standard deviations s of the narrowing family, decreasing from 1.
+        narrowing: [K, X] densities of the narrowing family.
+        narrowing_kl: [K] KL divergences in closed form.
+        narrowing_integrated: [K] the same by numerical integration.
+        leaks: [L] weights e of the vanishing family, decreasing from 1 to 0.
+        vanishing: [L, X] densities of the vanishing family.
+        vanishing_kl: [L] KL divergences in closed form; the last is infinite.
+        vanishing_integrated: [L] the same by numerical integration.
     """
 
     actions: np.ndarray
@@ -51,7 +57,7 @@ class Degeneracy:
     vanishing_integrated: np.ndarray
 
     def numbers(self) -> dict[str, Any]:
-        """For c1.json."""
+        """Content of c1.json."""
         exact = np.concatenate([self.narrowing_kl, self.vanishing_kl])
         integrated = np.concatenate([self.narrowing_integrated, self.vanishing_integrated])
         finite = np.isfinite(exact)
@@ -66,7 +72,7 @@ class Degeneracy:
         }
 
     def table(self) -> Table:
-        """For c1.csv: a row per p."""
+        """Content of c1.csv: one row per p."""
         rows = [
             (family, *row)
             for family, columns in (
@@ -77,14 +83,74 @@ class Degeneracy:
         ]
         return ("family", "scale_or_leak", "kl_nats", "kl_integrated_nats"), rows
 
+    def figure(self) -> Figure:
+        """Densities of q and of each family of p, and their KL divergences."""
+        result = drawing.new_figure((9.6, 3.4), "KL(q‖p) runs from 0 to ∞ as p loses mass q has")
+        left, middle, right = result.subplots(1, 3)
+        self._draw_densities(
+            left, self.narrowing, self.narrowing_kl, self.scales, "s", "Blues", _DRAWN
+        )
+        left.set(ylim=(0, 2.6), ylabel="density")
+        left.set_title("narrowing p = N(0, s²)", fontsize="small")
+        shown = (*_DRAWN, len(self.leaks) - 1)
+        self._draw_densities(
+            middle, self.vanishing, self.vanishing_kl, self.leaks, "e", "Oranges", shown
+        )
+        middle.set(ylim=(0, 0.85))
+        middle.set_title(f"p keeps a share e beyond |a| = {EDGE:g}", fontsize="small")
+        for parameters, exact, integrated, color, label in (
+            (
+                self.scales,
+                self.narrowing_kl,
+                self.narrowing_integrated,
+                "#0072B2",
+                "narrowing: ∝ 1/s²",
+            ),
+            (
+                self.leaks,
+                self.vanishing_kl,
+                self.vanishing_integrated,
+                "#D55E00",
+                "vanishing: ∝ log 1/e,\n∞ at e = 0",
+            ),
+        ):
+            drawn = (parameters > 0) & (parameters < 1)
+            right.loglog(parameters[drawn], exact[drawn], color=color, label=label)
+            right.loglog(parameters[drawn], integrated[drawn], "o", color=color, markersize=4)
+        right.invert_xaxis()
+        right.set(xlabel="s or e (→ 0)", ylabel="KL(q‖p) (nats)")
+        right.set_title("lines: closed form; dots: integrated", fontsize="small")
+        right.legend(fontsize="x-small", frameon=False)
+        return drawing.finish(result)
+
+    def _draw_densities(
+        self,
+        axis: Any,
+        densities: np.ndarray,
+        divergences: np.ndarray,
+        parameters: np.ndarray,
+        symbol: str,
+        palette: str,
+        shown: tuple[int, ...],
+    ) -> None:
+        colors = matplotlib.colormaps[palette](np.linspace(0.4, 1.0, len(_DRAWN) + 1))
+        for index, color in zip(shown, colors, strict=False):
+            kl = "∞" if np.isinf(divergences[index]) else f"{divergences[index]:.2f}"
+            label = f"{symbol} = {parameters[index]:.2g}: KL {kl}"
+            axis.plot(self.actions, densities[index], color=color, linewidth=1.6, label=label)
+        axis.plot(self.actions, self.density, color="black", linestyle="--", linewidth=1.5)
+        axis.annotate("q", (1.55, 0.13), fontsize="medium")
+        axis.set_xlim(-3.2, 6.5)  # Room for the legend.
+        axis.set_xlabel("action a (standard deviations of q)")
+        axis.legend(fontsize="x-small", frameon=False, loc="upper right", handlelength=1.0)
+
 
 def measure_degeneracy(num_scales: int = 13, smallest_scale: float = 1e-3) -> Degeneracy:
-    """KL(q || p) as p degenerates, in closed form and by numerical integration.
+    """Computes KL(q || p) as p degenerates, in closed form and by numerical integration.
 
     Args:
-        num_scales: K, and L - 1.
-        smallest_scale: Of the narrowing family, in units of q's deviation, and the least leak that
-            is not 0.
+        num_scales: Number K of narrowing p, and of vanishing p with mass outside; at least 7.
+        smallest_scale: Smallest s, in standard deviations of q, and smallest e above 0.
     """
     actions = np.linspace(-3.5, 3.5, 701)
     scales = np.geomspace(1.0, smallest_scale, num_scales)
@@ -102,13 +168,13 @@ def measure_degeneracy(num_scales: int = 13, smallest_scale: float = 1e-3) -> De
         narrowing=stats.norm.pdf(actions, 0.0, scales[:, np.newaxis]),
         narrowing_kl=gaussian_kl(zeros, ones, zeros, scales[:, np.newaxis]).numpy(),
         narrowing_integrated=np.array(
-            [integrated_kl(lambda a, s=s: stats.norm.logpdf(a, 0.0, s)) for s in scales]
+            [integrated_kl(functools.partial(stats.norm.logpdf, scale=s)) for s in scales]
         ),
         leaks=leaks,
         vanishing=np.exp([_log_vanishing(actions, leak) for leak in leaks]),
-        vanishing_kl=vanishing_kl + 0.0,  # Without the sign of -0.
+        vanishing_kl=vanishing_kl + 0.0,  # Turns -0 into 0.
         vanishing_integrated=np.array(
-            [integrated_kl(lambda a, e=e: _log_vanishing(a, e)) for e in leaks]
+            [integrated_kl(functools.partial(_log_vanishing, leak=e)) for e in leaks]
         ),
     )
 
@@ -120,14 +186,14 @@ def _log_vanishing(actions: np.ndarray, leak: float) -> np.ndarray:
     return stats.norm.logpdf(actions) + ratio
 
 
-def integrated_kl(log_p: Any) -> float:
-    """KL(N(0, 1) || p) in nats by Simpson's rule on 12 deviations either side.
+def integrated_kl(log_p: Callable[[np.ndarray], np.ndarray]) -> float:
+    """Integrates KL(N(0, 1) || p) (nats) by Simpson's rule over [-12, 12].
 
     Args:
-        log_p: Log density of p, a function of actions [X]; it may jump at +-EDGE alone.
+        log_p: Log density of p at actions [X]; may be discontinuous only at +-EDGE.
 
     Returns:
-        At least 0; infinite where p has no mass and q has.
+        A value of at least 0; infinite if q has mass where p has none.
     """
     total = 0.0
     inner = np.nextafter(EDGE, 0.0), np.nextafter(EDGE, np.inf)

@@ -6,10 +6,11 @@ For a Gaussian policy N(mu, sigma^2) and prior N(mu0, sigma0^2), per action comp
     d KL / d mu        = (mu - mu0) / sigma0^2
     d KL / d log sigma = sigma^2 / sigma0^2 - 1
 
-and by the chain rule every weight of the actor gets a sum of these. The squashed actor has no
-closed form; of the sample a = tanh(u), d(-log pi0) / da = (a - mu0) / sigma0^2 has the same order.
-The policy is held fixed while sigma0 falls: where the policy follows it, (mu - mu0) / sigma0 and
-sigma / sigma0 bounded, the gradient does not grow so.
+and by the chain rule the gradient of every weight of the actor is a sum of these. The squashed
+actor has no closed form; for a sample a = tanh(u), d(-log pi0) / da = (a - mu0) / sigma0^2 is of
+the same order.
+The policy stays fixed while sigma0 decreases. If it follows the prior, with (mu - mu0) / sigma0 and
+sigma / sigma0 bounded, the gradient does not grow like this.
 """
 
 import dataclasses
@@ -18,10 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from nppac_tf import divergences
 from nppac_tf.agents.nppac import NppacAgent
-from nppac_tf.claims.writing import Table
+from nppac_tf.claims import drawing
+from nppac_tf.claims.common import Table
 from nppac_tf.config import AgentConfig
 from nppac_tf.priors.base import BehavioralPrior, FixedScalePrior
 
@@ -40,10 +43,15 @@ _ACTORS: Mapping[str, AgentConfig] = {
     "gaussian_sampled": _PAPER,
     "squashed_sampled": dataclasses.replace(_PAPER, squash=True),
 }
+_MARKERS = {
+    "gaussian_closed_form": ("Gaussian, KL in closed form", "#0072B2", "o"),
+    "gaussian_sampled": ("Gaussian, sampled KL", "#E69F00", "s"),
+    "squashed_sampled": ("squashed, sampled KL", "#009E73", "^"),
+}
 
 
 class GradientNorms(NamedTuple):
-    """Norms [K] of the actor's gradient: of the KL term, of the Q term, and of both together."""
+    """Norms [K] of the actor's gradient: of the KL term, the Q term, and their sum."""
 
     prior: np.ndarray
     q: np.ndarray
@@ -52,14 +60,14 @@ class GradientNorms(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class GradientGrowth:
-    """How the actor's gradient grows as the prior's deviation falls.
+    """Growth of the actor's gradient as the prior's scale decreases.
 
     Attributes:
-        scales: [K] deviations sigma0, rising, in units of the action.
+        scales: [K] scales sigma0, increasing, in units of the action.
         closed_form: [K] root mean square over states of the norm of dKL / d(mu, log sigma).
         differentiated: [K] the same by automatic differentiation of `divergences.gaussian_kl`.
-        actors: By kind of actor, gradients of `NppacAgent` for its weights.
-        temperature: Alpha, which multiplies the KL term.
+        actors: Gradients for the weights of `NppacAgent`'s actor, by kind of actor.
+        temperature: Factor alpha of the KL term.
     """
 
     scales: np.ndarray
@@ -69,7 +77,7 @@ class GradientGrowth:
     temperature: float
 
     def numbers(self) -> dict[str, Any]:
-        """For c4.json; `slope` is that of the whole gradient farthest from -2."""
+        """Content of c4.json; `slope` is the total gradient's slope that is farthest from -2."""
         fits = {
             "closed_form": self._fit(self.closed_form),
             **{
@@ -108,7 +116,7 @@ class GradientGrowth:
         }
 
     def table(self) -> Table:
-        """For c4.csv: a row per sigma0."""
+        """Content of c4.csv: one row per sigma0."""
         columns = {
             "sigma0": self.scales,
             "output_closed_form": self.closed_form,
@@ -121,14 +129,66 @@ class GradientGrowth:
         }
         return tuple(columns), list(zip(*columns.values(), strict=True))
 
+    def figure(self) -> Figure:
+        """Gradient norms over the prior's scale, on logarithmic axes."""
+        slope = drawing.signed(f"{self.numbers()['slope']:.2f}")
+        title = f"The actor's gradient grows as σ₀⁻² (slope {slope} on logarithmic axes)"
+        result = drawing.new_figure((8.6, 4.0), title)
+        left, right = result.subplots(1, 2)
+        scales = self.scales
+        left.loglog(scales, self.closed_form, color="#34495E", label="closed form")
+        left.loglog(
+            scales, self.differentiated, "o", color="#D55E00", markersize=4, label="differentiated"
+        )
+        left.set_title("KL's gradient for the policy's mean and log scale", fontsize="small")
+        left.set_ylabel("gradient norm (RMS over states)")
+        for actor, norms in self.actors.items():
+            label, color, marker = _MARKERS[actor]
+            size, fill = (8, "none") if marker == "o" else (4, "full")
+            right.loglog(
+                scales,
+                norms.total,
+                marker,
+                color=color,
+                markersize=size,
+                fillstyle=fill,
+                label=label,
+            )
+            right.loglog(scales, norms.prior, color=color, linewidth=1.2)
+            right.loglog(scales, norms.q, color=color, linewidth=1.0, linestyle=":")
+        right.set_title(
+            "for all weights of NppacAgent's actor\n"
+            f"(dots: whole objective, α = {self.temperature:g}; line: KL term; dotted: Q term)",
+            fontsize="small",
+        )
+        right.set_ylabel("gradient norm")
+        fitted = scales <= scales[0] * 10**DECADES * (1 + 1e-6)
+        for axis, reference in (
+            (left, self.closed_form),
+            (right, self.actors["gaussian_sampled"].prior),
+        ):
+            guide = 8.0 * reference[0] * (scales / scales[0]) ** -2.0
+            axis.loglog(scales[fitted], guide[fitted], color="black", linestyle="--", linewidth=1)
+            middle = fitted.sum() // 2
+            axis.annotate(
+                "slope −2",
+                (scales[middle], guide[middle]),
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize="small",
+            )
+            axis.set_xlabel("prior's scale σ₀ (units of the action)")
+            axis.legend(fontsize="small", frameon=False)
+        return drawing.finish(result)
+
 
 def power_law(x: np.ndarray, y: np.ndarray) -> float:
-    """Slope of log y over log x by least squares; both [K] and positive."""
+    """Fits the slope of log y over log x by least squares; x and y are [K] and positive."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
 def largest_while(x: np.ndarray, condition: np.ndarray) -> float:
-    """The largest of rising x [K] up to which the condition [K] holds throughout; nan for none."""
+    """The largest of increasing x [K] up to which the condition [K] always holds; nan if none."""
     holds = np.logical_and.accumulate(condition)
     return float(x[holds][-1]) if holds.any() else float("nan")
 
@@ -136,7 +196,7 @@ def largest_while(x: np.ndarray, condition: np.ndarray) -> float:
 def kl_output_gradient(
     location: np.ndarray, scale: np.ndarray, prior_location: np.ndarray, prior_scale: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients [B, A] of the KL of one state for mu and log sigma; all arguments [B, A]."""
+    """Gradients [B, A] of the KL with respect to mu and log sigma; all arguments are [B, A]."""
     variance = np.square(prior_scale)
     return (location - prior_location) / variance, np.square(scale) / variance - 1.0
 
@@ -149,15 +209,15 @@ def measure_gradient_growth(
     temperature: float = 0.1,
     seed: int = 0,
 ) -> GradientGrowth:
-    """Gradients of a fresh agent's actor, with the prior's deviation set to one constant.
+    """Measures gradients of a new agent's actor, with the prior's scale set to constants.
 
     Args:
-        prior: Gives mu0.
-        observations: [B, D], the batch.
-        task: Gives `observation_size`, `action_low` and `action_high`, as for an agent.
-        scales: [K] deviations, rising over more than three decades; 1e-4 to 10 where None.
-        temperature: Alpha.
-        seed: Of the agent's weights and of the samples.
+        prior: Prior that gives mu0.
+        observations: [B, D] batch of states.
+        task: Object with `observation_size`, `action_low` and `action_high`.
+        scales: [K] scales, increasing over more than three decades; 1e-4 to 10 if None.
+        temperature: Factor alpha of the KL term.
+        seed: Seed of the agent's weights and of the samples.
     """
     if scales is None:
         scales = np.geomspace(1e-4, 10.0, 26)
@@ -198,5 +258,5 @@ def measure_gradient_growth(
 
 
 def _rms_norm(gradient: Any) -> float:
-    """Root mean square over states of the norm of gradients, each [B, A]."""
+    """Root mean square over states of the norm of gradients [B, A]."""
     return float(np.sqrt(sum(np.square(np.asarray(g)).sum(axis=1) for g in gradient).mean()))

@@ -1,39 +1,66 @@
-"""C5: one factor on a Gaussian process's deviation, so that its intervals cover what they say.
+"""C5: whether a prior's intervals cover held-out actions as often as they claim.
 
-Whole episodes are left out in turn, and the exact posterior is conditioned on the rest with the
-hyper-parameters kept, which costs one factorization a fold. The factor at level p is the p-quantile
-of the errors in units of the deviation, over the normal's: with it the central p interval covers a
-share p of the left-out action components.
+A Gaussian process can be recalibrated by one factor on its scale. Whole episodes are left out in
+turn, and the exact posterior is conditioned on the rest with the same hyper-parameters, which costs
+one factorization per fold. The factor at level p is the p-quantile of the absolute errors in units
+of the scale, divided by that of the normal: with it the central p interval covers a share p of the
+left-out action components.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy import stats
 
-from nppac_tf.claims.c2_deviations import LEVELS, predictor
+from nppac_tf.claims import drawing
+from nppac_tf.claims.common import Table
+from nppac_tf.claims.drawing import CLASSES
+from nppac_tf.claims.predictions import predictor
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
 from nppac_tf.priors import scores
+from nppac_tf.priors.base import BehavioralPrior
 from nppac_tf.priors.gaussian_process import ExactGPPrior
 
+LEVELS = (0.5, 0.9, 0.99)
 LEVEL = 0.9
+
+
+class Accuracy(NamedTuple):
+    """How well a prior predicts held-out actions.
+
+    Attributes:
+        coverage: [L] shares of action components within the central intervals of `LEVELS`.
+        mean_coverage: [L] the same without a Gaussian process's noise.
+        log_likelihood: Nats per action, noise included.
+        mean_log_likelihood: Nats per action, without noise.
+        error: Root mean squared error, in units of the action.
+    """
+
+    coverage: np.ndarray
+    mean_coverage: np.ndarray
+    log_likelihood: float
+    mean_log_likelihood: float
+    error: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recalibration:
-    """A factor found on left-out folds, and what it does on episodes that no fit has seen.
+    """A factor fitted on left-out folds, and its effect on episodes that no fit has seen.
 
     Attributes:
-        factor: Of the deviation, noise included.
-        num_folds: On which it was found.
+        factor: Factor on the scale, noise included.
+        num_folds: Number of folds it was fitted on.
         folds_before: [L] coverage of `LEVELS` on the folds, without the factor.
-        episodes: [E] coverage of the 90 % interval in each left-out episode of the folds.
-        held_out_episodes: The same of the held-out episodes; without the factor, as above.
-        before: [L] on held-out episodes, without the factor.
-        after: [L] with it.
+        episodes: [E] coverage of the 90 % interval in each left-out episode, without the factor.
+        held_out_episodes: The same for each held-out episode.
+        before: [L] coverage on held-out episodes, without the factor.
+        after: [L] coverage on held-out episodes, with it.
         log_likelihoods: Nats per held-out action, without and with the factor.
     """
 
@@ -46,9 +73,141 @@ class Recalibration:
     after: np.ndarray
     log_likelihoods: tuple[float, float]
 
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibration:
+    """Calibration of several prior classes on held-out episodes.
+
+    Attributes:
+        accuracy: Accuracy by class.
+        recalibration: Of the exact Gaussian process; None if it was not measured.
+    """
+
+    accuracy: dict[str, Accuracy]
+    recalibration: Recalibration | None
+
     def numbers(self) -> dict[str, Any]:
-        """For c5.json."""
-        return {"levels": LEVELS, "fitted_at_level": LEVEL, **dataclasses.asdict(self)}
+        """Content of c5.json."""
+        aims = {
+            f"{name}_90_percent_interval_covers_85_to_95": bool(0.85 <= a.coverage[1] <= 0.95)
+            for name, a in self.accuracy.items()
+            if name.endswith("_gp")
+        }
+        classes = {
+            name: {
+                "levels": LEVELS,
+                "coverage": a.coverage,
+                "coverage_without_noise": a.mean_coverage,
+                "log_likelihood_nats": a.log_likelihood,
+                "log_likelihood_without_noise_nats": a.mean_log_likelihood,
+                "root_mean_squared_error": a.error,
+            }
+            for name, a in self.accuracy.items()
+        }
+        result = {"aims": aims, "classes": classes}
+        if self.recalibration is not None:
+            about = {"levels": LEVELS, "fitted_at_level": LEVEL}
+            result["recalibration"] = about | dataclasses.asdict(self.recalibration)
+        return result
+
+    def table(self) -> Table:
+        """Content of c5.csv: one row per class."""
+        columns = ("prior", *(f"coverage_{level:g}" for level in LEVELS))
+        without = (f"without_noise_coverage_{level:g}" for level in LEVELS)
+        rows = [
+            (name, *a.coverage, *a.mean_coverage, a.log_likelihood, a.mean_log_likelihood, a.error)
+            for name, a in self.accuracy.items()
+        ]
+        ends = ("log_likelihood", "without_noise_log_likelihood", "root_mean_squared_error")
+        return (*columns, *without, *ends), rows
+
+    def figure(self, title: str) -> Figure:
+        """Coverage of held-out actions and their log likelihood, by class."""
+        covered = [
+            f"{CLASSES[name][0]} {self.accuracy[name].coverage[1]:.0%}"
+            for name in ("exact_gp", "gaussian_network")
+            if name in self.accuracy
+        ]
+        result = drawing.new_figure(
+            (8.6, 3.8), f"{title}: a 90% interval covers {', '.join(covered)}"
+        )
+        left, right = result.subplots(1, 2, width_ratios=(1.6, 1.0))
+        self._draw_coverage(left)
+        self._draw_likelihoods(right)
+        return drawing.finish(result, left, columns=4)
+
+    def _draw_coverage(self, axis: Axes) -> None:
+        bars: list[tuple[np.ndarray, dict[str, Any]]] = [
+            (a.coverage, {"label": CLASSES[name][0], "color": CLASSES[name][1]})
+            for name, a in self.accuracy.items()
+        ]
+        if self.recalibration is not None:
+            label = f"exact GP, scale × {self.recalibration.factor:.2f}"
+            hatched = {"color": "white", "edgecolor": CLASSES["exact_gp"][1], "hatch": "////"}
+            bars.append((self.recalibration.after, {"label": label, **hatched}))
+        positions = np.arange(len(LEVELS), dtype=np.float64)
+        width = 0.8 / len(bars)
+        for index, (coverage, style) in enumerate(bars):
+            at = positions + (index - (len(bars) - 1) / 2) * width
+            axis.bar(at, coverage, 0.9 * width, **style)
+        for position, level in zip(positions, LEVELS, strict=True):
+            axis.plot([position - 0.45, position + 0.45], [level] * 2, color="black", linewidth=1.5)
+        axis.set_xticks(positions, [f"{level:.0%} interval" for level in LEVELS])
+        axis.set_ylim(0, 1.02)
+        axis.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+        axis.set_ylabel("held-out action components\nwithin the interval")
+        axis.set_title("Coverage; black: nominal", fontsize="small")
+
+    def _draw_likelihoods(self, axis: Axes) -> None:
+        labels, colors = zip(*(CLASSES[name] for name in self.accuracy), strict=True)
+        values = [a.log_likelihood for a in self.accuracy.values()]
+        axis.barh(range(len(values)), values, color=colors, height=0.7)
+        for index, value in enumerate(values):
+            text = drawing.signed(f" {value:,.1f} ")
+            axis.annotate(text, (max(value, 0.0), index), va="center", ha="left", fontsize="small")
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(labels)), labels, fontsize="small")
+        axis.invert_yaxis()
+        axis.margins(x=0.2)
+        if min(values) < -200:
+            axis.set_xscale("symlog", linthresh=100)
+            axis.set_xticks([-10_000, -1000, -100, 0, 100])
+            axis.set_xlim(3 * min(values), 1000)
+            axis.minorticks_off()
+        axis.set_xlabel("log likelihood (nats)")
+        axis.set_title("Log likelihood of a held-out action", fontsize="small")
+
+
+def measure_calibration(
+    priors: Mapping[str, BehavioralPrior],
+    fitted: Demonstrations,
+    held_out: Demonstrations,
+    seed: int = 0,
+) -> Calibration:
+    """Measures calibration on held-out episodes, and recalibrates an exact Gaussian process.
+
+    Args:
+        priors: Unscaled priors by class, fitted to `fitted`.
+        fitted: Demonstrations that the priors were fitted to.
+        held_out: Other demonstrations of the same task.
+        seed: Seed of the folds. There is no recalibration for a single fitted episode.
+    """
+    accuracy = {}
+    for name, prior in priors.items():
+        location, mean_scale, action_scale = predictor(prior)(held_out.observations)
+        actions = held_out.actions
+        accuracy[name] = Accuracy(
+            scores.coverage(actions, location, action_scale, LEVELS),
+            scores.coverage(actions, location, mean_scale, LEVELS),
+            float(scores.log_likelihood(actions, location, action_scale).mean()),
+            float(scores.log_likelihood(actions, location, mean_scale).mean()),
+            scores.root_mean_squared_error(actions, location),
+        )
+    exact = priors.get("exact_gp")
+    recalibration = None
+    if isinstance(exact, ExactGPPrior) and fitted.num_episodes > 1:
+        recalibration = recalibrate(exact, fitted, held_out, seed=seed)
+    return Calibration(accuracy, recalibration)
 
 
 def recalibrate(
@@ -58,14 +217,14 @@ def recalibrate(
     num_folds: int = 5,
     seed: int = 0,
 ) -> Recalibration:
-    """Finds the factor and tries it.
+    """Fits the factor on left-out episodes and evaluates it on held-out ones.
 
     Args:
-        prior: Fitted to `fitted`, with noise.
-        fitted: Of E episodes; no more folds than E.
-        held_out: Other episodes.
-        num_folds: At least 2.
-        seed: Of the folds.
+        prior: Prior fitted to `fitted`.
+        fitted: Demonstrations with E >= 2 episodes.
+        held_out: Other demonstrations of the same task.
+        num_folds: Number of folds, at least 2; reduced to E if larger.
+        seed: Seed of the folds.
 
     Raises:
         UserError: for fewer than two episodes, or demonstrations that are not the prior's.
@@ -96,21 +255,21 @@ def recalibrate(
 
 
 def scale_factor(errors: np.ndarray, level: float) -> float:
-    """By what the deviation is to be multiplied for the central interval to cover its level.
+    """Factor on the scale with which the central interval covers its level.
 
     Args:
-        errors: [N, A] in units of the deviation.
-        level: In (0, 1).
+        errors: [N, A] errors in units of the scale.
+        level: Level in (0, 1).
     """
     return float(np.quantile(np.abs(errors), level) / stats.norm.ppf(0.5 + 0.5 * level))
 
 
 def fold_errors(prior: ExactGPPrior, fitted: Demonstrations, folds: np.ndarray) -> np.ndarray:
-    """Errors of left-out actions in units of the deviation, [N, A].
+    """Computes the errors of left-out actions in units of the scale, [N, A].
 
     Args:
-        prior: Fitted to `fitted`, with noise.
-        fitted: N steps.
+        prior: Prior fitted to `fitted`.
+        fitted: Demonstrations of N steps.
         folds: [N] int, the fold of each step.
 
     Raises:
@@ -133,7 +292,7 @@ def fold_errors(prior: ExactGPPrior, fitted: Demonstrations, folds: np.ndarray) 
 
 
 def _coverage(errors: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """Of errors in units of the deviation, [L]."""
+    """Coverage [L], given errors in units of the scale."""
     return scores.coverage(errors, np.zeros(1), np.ones(1), levels)
 
 

@@ -1,20 +1,24 @@
-"""C8: what the class of the prior does to online learning, read from runs that differ in it alone.
+"""C8: the effect of the prior's class on online learning.
 
-Runs may differ in `--prior`, in the lower bound on its deviation (`--scale_floor`), and in seeds
-(`--seed`, `--prior_seed`), in nothing else. A class with a lower bound is a class of its own.
+Reads runs that differ only in `--prior`, the lower bound on its scale (`--scale_floor`) and seeds
+(`--seed`, `--prior_seed`). A class with a lower bound counts as a class of its own.
 """
 
 import dataclasses
 import os
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure
 from scipy import stats
 
-from nppac_tf.claims.comparable import require_alike
-from nppac_tf.claims.writing import Table
+from nppac_tf.claims import drawing
+from nppac_tf.claims.common import Table, read_configs
+from nppac_tf.claims.drawing import CLASSES
 from nppac_tf.config import PRIORS
 from nppac_tf.errors import UserError
 from nppac_tf.runs import metrics
@@ -32,11 +36,11 @@ class ClassRuns:
     """The runs of one class, at the steps that the runs of all classes have evaluated.
 
     Attributes:
-        prior: The class, as `--prior` has it.
-        scale_floor: Lower bound on its deviation; 0 for none.
-        seeds: Of each run: `training.seed` and `prior.prior_seed`.
+        prior: Value of `--prior`.
+        scale_floor: Lower bound on the prior's scale; 0 for none.
+        seeds: `training.seed` and `prior.prior_seed` of each run.
         values: Metric -> [runs, K], in [0, 1].
-        monitored: Mean over runs of each figure's last known value; without those that no run has.
+        monitored: Mean over runs of the last known value of each monitored metric.
     """
 
     prior: str
@@ -45,19 +49,24 @@ class ClassRuns:
     values: Mapping[str, np.ndarray]
     monitored: Mapping[str, float]
 
+    @property
+    def label(self) -> str:
+        """Name for a person."""
+        floor = f", floor {self.scale_floor:g}" if self.scale_floor else ""
+        return f"{CLASSES[self.prior][0]}{floor}"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PriorClassRuns:
     """Learning curves by the prior's class.
 
     Attributes:
-        env_steps: [K], rising: the evaluations that all runs have in common.
-        classes: Name, which tells of a lower bound -> runs.
-        warmup_steps: Environment steps at the start in which the policy is held.
+        env_steps: [K] increasing, the evaluations that all runs have in common.
+        classes: Name (with the lower bound, if any) -> runs.
+        warmup_steps: Environment steps at the start in which the policy is held fixed.
         eval_episodes: Episodes per evaluation.
-        unfinished: Of each run that is not as long as it was to be: its folder, its steps, and
-            how many it was to have.
-        left_out: Folders of runs that have no evaluation yet.
+        unfinished: Folder, steps and planned steps of each unfinished run.
+        left_out: Folders of runs without an evaluation.
     """
 
     env_steps: np.ndarray
@@ -68,15 +77,15 @@ class PriorClassRuns:
     left_out: tuple[str, ...]
 
     def notices(self) -> list[str]:
-        """A line for each unfinished run."""
-        return [f"{run} has no evaluation yet: it is left out" for run in self.left_out] + [
-            f"{run} is unfinished ({steps:,} of {planned:,} steps): "
-            f"runs are compared up to step {int(self.env_steps[-1]):,}; leave it out to go on"
+        """One line for each run that is left out or unfinished."""
+        return [f"{run} is left out: it has no evaluation yet" for run in self.left_out] + [
+            f"{run} is unfinished ({steps:,} of {planned:,} steps): runs are compared up to step "
+            f"{int(self.env_steps[-1]):,}; leave it out to compare longer"
             for run, steps, planned in self.unfinished
         ]
 
     def numbers(self) -> dict[str, Any]:
-        """For c8.json: by class, both metrics with intervals, and what the monitor said last."""
+        """Content of c8.json: finding, both metrics with intervals, and last monitored values."""
         by_prior: dict[str, Any] = {}
         for name, runs in self.classes.items():
             entry: dict[str, Any] = {
@@ -98,6 +107,7 @@ class PriorClassRuns:
                 }
             by_prior[name] = entry | dict(runs.monitored)
         return {
+            "finding": self.finding(),
             "env_steps": self.env_steps.astype(int),
             "eval_episodes": self.eval_episodes,
             "interval": INTERVAL,
@@ -111,7 +121,7 @@ class PriorClassRuns:
         }
 
     def table(self) -> Table:
-        """For c8.csv: a row per class, seed and evaluation."""
+        """Content of c8.csv: one row per class, seed and evaluation."""
         rows = [
             (name, *seeds, int(step), *(runs.values[metric][run, index] for metric in METRICS))
             for name, runs in self.classes.items()
@@ -120,9 +130,58 @@ class PriorClassRuns:
         ]
         return ("prior", "seed", "prior_seed", "env_steps", *METRICS), rows
 
+    def finding(self) -> str:
+        """One sentence: the classes with the highest and lowest B at the last common step."""
+        values = {name: runs.values["eval/time_at_goal"] for name, runs in self.classes.items()}
+        best = max(values, key=lambda name: values[name][:, -1].mean())
+        worst = min(values, key=lambda name: values[name][:, -1].mean())
+        of_best, of_worst = (interval(values[name][:, -1]) for name in (best, worst))
+        if of_best is None or of_worst is None:
+            certainty = "too few seeds for intervals"
+        else:
+            apart = of_best[0] > of_worst[1]
+            certainty = f"95% intervals {'do not overlap' if apart else 'overlap'}"
+        high, low = (
+            f"{self.classes[name].label}: {values[name][:, -1].mean():.2f}, "
+            f"from {values[name][:, 0].mean():.2f}"
+            for name in (best, worst)
+        )
+        return (
+            f"B at {int(self.env_steps[-1]):,} steps is highest with {high} at the start; "
+            f"lowest with {low}; {certainty}"
+        )
+
+    def figure(self) -> Figure:
+        """Learning curves of A and B, colored by class."""
+        result = drawing.new_figure((9.6, 4.4), textwrap.fill(self.finding(), 90))
+        panels: Sequence[Any] = result.subplots(1, 2, sharey=True)
+        titles = ("A: share of episodes that reach the goal", "B: share of time at the goal")
+        for panel, metric, title in zip(panels, METRICS, titles, strict=True):
+            if self.warmup_steps:
+                panel.axvspan(0, self.warmup_steps, color="#EEEEEE", zorder=0)
+            for runs in self.classes.values():
+                values, color = runs.values[metric], CLASSES[runs.prior][1]
+                line = {"color": color, "linestyle": "--" if runs.scale_floor else "-"}
+                for run in values:
+                    panel.plot(self.env_steps, run, alpha=0.4, linewidth=0.7, **line)
+                label = f"{runs.label} ({len(values)} seed{'' if len(values) == 1 else 's'})"
+                panel.plot(self.env_steps, values.mean(axis=0), linewidth=2.2, label=label, **line)
+            panel.set_title(title, fontsize="small")
+            panel.set(xlabel="environment steps", ylim=(0, 1.03))
+            panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
+        if self.warmup_steps:
+            at = (0.01 * self.warmup_steps, 0.02)
+            panels[1].annotate("policy held", at, fontsize="x-small")
+        panels[0].set_ylabel(
+            "mean over seeds (thick), each seed (thin);\n"
+            f"{self.eval_episodes} episodes per evaluation",
+            fontsize="small",
+        )
+        return drawing.finish(result, panels[0])
+
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:
-    """A 95 % interval of the mean of shares [runs], as `INTERVAL` says; None for a single one."""
+    """95 % interval of the mean of shares [runs] (see `INTERVAL`); None for a single run."""
     if len(values) < 2:
         return None
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
@@ -130,20 +189,18 @@ def interval(values: np.ndarray) -> tuple[float, float] | None:
 
 
 def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassRuns:
-    """Reads runs of several classes of prior, and groups them by it.
+    """Reads runs of several prior classes and groups them by class.
 
     Raises:
-        UserError: if one is no run of a fitted prior on a task with a goal, if two have the same
-            class and seeds, if there is a single class, or if anything but class and seeds differs.
+        UserError: if a folder is no run of a fitted prior on a task with a goal, if two runs have
+            the same class and seeds, if there is a single class, or if any other setting differs.
     """
-    configs = [RunDirectory(run).config(archived=True) for run in runs]
-    require_alike(runs, configs, _MAY_DIFFER, "prior, scale_floor and seeds")
+    configs = read_configs(runs, _MAY_DIFFER, "prior, scale_floor and seeds")
     found: dict[_Key, str | os.PathLike[str]] = {}
     for run, config in zip(runs, configs, strict=True):
-        prior = config.prior
-        kind = _Kind(prior.prior, prior.scale_floor)
-        key = _Key(kind, config.training.seed, prior.prior_seed)
-        if prior.prior == "uniform":
+        kind = _Kind(config["prior.prior"], config["prior.scale_floor"])
+        key = _Key(kind, config["training.seed"], config["prior.prior_seed"])
+        if kind[0] == "uniform" or kind[0] not in PRIORS:
             raise UserError(f"--runs must be made with a fitted prior; {run} was not: leave it out")
         if key in found:
             raise UserError(
@@ -160,7 +217,7 @@ def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassR
             f"{f'{kinds[0].name} alone' if kinds else 'none with an evaluation'}: add runs"
         )
     tables = [metrics.read_metrics(run) for run in found.values()]
-    planned = configs[0].training.num_env_steps
+    planned = configs[0]["training.num_env_steps"]
     lengths = [int(table["env_steps"][-1]) for table in tables]
     unfinished = tuple(
         (str(run), length, planned)
@@ -180,15 +237,15 @@ def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassR
             kind.name: _class_runs(kind, {k[1:]: rows[k] for k in sorted(rows) if k.kind == kind})
             for kind in kinds
         },
-        configs[0].training.critic_warmup_steps,
-        configs[0].training.eval_episodes,
+        configs[0]["training.critic_warmup_steps"],
+        configs[0]["training.eval_episodes"],
         unfinished,
         left_out,
     )
 
 
 class _Kind(NamedTuple):
-    """A class of prior, with the lower bound on its deviation."""
+    """A prior class and the lower bound on its scale."""
 
     prior: str
     scale_floor: float
