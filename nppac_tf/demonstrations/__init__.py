@@ -1,4 +1,4 @@
-"""Expert demonstrations: the data set, reading and writing it, and what is wrong with it."""
+"""Expert demonstrations: the data set, its recordings, and the readers of its file formats."""
 
 from nppac_tf.demonstrations.dataset import Demonstrations
 from nppac_tf.demonstrations.formats.loading import (

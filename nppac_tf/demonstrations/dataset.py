@@ -1,4 +1,7 @@
-"""The data set of expert demonstrations: state-action pairs in whole episodes."""
+"""The data set of expert demonstrations: state-action pairs in whole episodes.
+
+Glossary: N steps, E episodes, T steps of an episode, D observation size, A action size.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +18,27 @@ from nppac_tf.errors import UserError
 
 
 class TaskSpaces(Protocol):
-    """What `Demonstrations.conform` asks of a task."""
+    """The properties of a task that `Demonstrations.conform` needs."""
 
     @property
     def name(self) -> str:
-        """The task's name, for messages."""
+        """Name of the task, for messages."""
 
     @property
     def observation_size(self) -> int:
-        """D."""
+        """D, the number of observation components."""
 
     @property
     def action_size(self) -> int:
-        """A."""
+        """A, the number of action components."""
 
     @property
     def action_low(self) -> np.ndarray:
-        """[A], the least action."""
+        """Lower action bounds [A]."""
 
     @property
     def action_high(self) -> np.ndarray:
-        """[A], the greatest action."""
+        """Upper action bounds [A]."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -46,13 +49,13 @@ class Demonstrations:
         observations: [N, D] float32.
         actions: [N, A] float32, in the environment's units.
         episode_ends: [E] int64, the exclusive end index of each episode; the last is N.
-        name: A short name for messages and figures.
-        metadata: Provenance, a mapping that JSON can hold.
-        notices: What loading changed or found, one line each.
+        name: Short name for messages and figures.
+        metadata: Provenance, a JSON-serializable mapping.
+        notices: Changes made in loading, one line each.
 
     Raises:
         UserError: The shapes do not match, a value is not finite, there is no episode or an empty
-            one, or `metadata` does not fit into JSON.
+            one, or `metadata` is not JSON-serializable.
     """
 
     observations: np.ndarray
@@ -94,14 +97,14 @@ class Demonstrations:
         metadata: Mapping[str, Any] | None = None,
         notices: Sequence[str] = (),
     ) -> Demonstrations:
-        """Joins episodes of their own lengths.
+        """Joins episodes, which may differ in length.
 
         Args:
             episodes: Pairs of observations [T, D] and actions [T, A]. Observations may also be
-                [T + 1, D]; the last one, which no action follows, is dropped and a notice says so.
+                [T + 1, D]; the last one, which no action follows, is dropped, with a notice.
             name: See the class.
             metadata: See the class.
-            notices: Notices to keep; those of joining are added to them.
+            notices: Earlier notices, kept before those of joining.
 
         Raises:
             UserError: There is no episode, an episode is empty, its observations and actions do
@@ -159,33 +162,33 @@ class Demonstrations:
 
     @property
     def num_steps(self) -> int:
-        """N, the state-action pairs of all episodes together."""
+        """N, the number of state-action pairs in all episodes."""
         return len(self.observations)
 
     @property
     def num_episodes(self) -> int:
-        """E."""
+        """E, the number of episodes."""
         return len(self.episode_ends)
 
     @property
     def observation_size(self) -> int:
-        """D."""
+        """D, the number of observation components."""
         return self.observations.shape[1]
 
     @property
     def action_size(self) -> int:
-        """A."""
+        """A, the number of action components."""
         return self.actions.shape[1]
 
     def episodes(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields observations [T, D] and actions [T, A] of each episode, as read-only views."""
+        """Yields the observations [T, D] and actions [T, A] of each episode as read-only views."""
         start = 0
         for end in self.episode_ends:
             yield self.observations[start:end], self.actions[start:end]
             start = end
 
     def select(self, episode_indices: Sequence[int] | np.ndarray) -> Demonstrations:
-        """Returns the named episodes, in the order given; an index given twice counts twice.
+        """Returns the given episodes in the given order; an index may occur more than once.
 
         Args:
             episode_indices: At least one index, each in [0, E).
@@ -212,11 +215,12 @@ class Demonstrations:
     def look_ahead(self, steps: int) -> Demonstrations:
         """Pairs each observation with the action taken `steps` later in its episode.
 
-        An episode's last action stands for those after its end. Where actions are targets of
-        position controllers, as the Adroit hand's, who follows the result goes the same way faster.
+        The last action of an episode is repeated past its end. If actions are targets of position
+        controllers, as in the Adroit hand tasks, a policy that imitates the result takes the same
+        path faster.
 
         Args:
-            steps: At least 0; 0 changes nothing.
+            steps: Number of steps to look ahead, at least 0.
 
         Raises:
             UserError: steps is negative.
@@ -229,17 +233,17 @@ class Demonstrations:
         return dataclasses.replace(self, actions=self.actions[ahead])
 
     def split(self, held_out_fraction: float, seed: int) -> tuple[Demonstrations, Demonstrations]:
-        """Holds out a random share of the whole episodes, at least one and not all.
+        """Holds out a random fraction of the episodes: at least one, and not all.
 
         Args:
-            held_out_fraction: Share of the episodes to hold out, in (0, 1), rounded to episodes.
-            seed: The same seed gives the same split.
+            held_out_fraction: Fraction of the episodes to hold out, in (0, 1).
+            seed: Seed of the random choice.
 
         Returns:
-            Training and held-out demonstrations, each in the original order of the episodes.
+            Training and held-out demonstrations, both in the original order of episodes.
 
         Raises:
-            UserError: The fraction is out of range or there are fewer than two episodes.
+            UserError: The fraction is out of range, or there are fewer than two episodes.
         """
         if not 0 < held_out_fraction < 1:
             raise UserError(f"held_out_fraction must be in (0, 1); got {held_out_fraction}")
@@ -251,16 +255,16 @@ class Demonstrations:
         return self.select(np.sort(order[count:])), self.select(np.sort(order[:count]))
 
     def conform(self, task: TaskSpaces) -> Demonstrations:
-        """Fits the demonstrations to a task: checks the sizes and clips actions into its bounds.
+        """Checks the sizes against a task and clips actions into its bounds.
 
         Args:
-            task: Its sizes and action bounds are read.
+            task: Task with the sizes and action bounds to conform to.
 
         Returns:
-            These demonstrations if nothing had to be clipped, else clipped ones with a notice.
+            These demonstrations if no action was clipped; otherwise clipped ones with a notice.
 
         Raises:
-            UserError: The sizes are not the task's.
+            UserError: The sizes differ from those of the task.
         """
         sizes = (self.observation_size, self.action_size)
         if sizes != (task.observation_size, task.action_size):
@@ -283,7 +287,7 @@ class Demonstrations:
         return dataclasses.replace(self, actions=clipped, notices=(*self.notices, notice))
 
     def fingerprint(self) -> str:
-        """Returns a SHA-256 (hex) of the three arrays, their shapes included."""
+        """Returns the SHA-256 (hex) of the three arrays and their shapes."""
         digest = hashlib.sha256()
         for array, dtype in (
             (self.observations, "<f4"),
@@ -314,7 +318,7 @@ def as_matrix(values: npt.ArrayLike, label: str, requirement: str) -> np.ndarray
 
 
 def as_episode_ends(values: npt.ArrayLike, steps: int) -> np.ndarray:
-    """Checks and copies exclusive end indices [E] of episodes that fill `steps`."""
+    """Checks and copies the exclusive end indices [E] of episodes with `steps` steps in all."""
     ends = np.asarray(values)
     if ends.ndim != 1 or (ends.size and ends.dtype.kind not in "iu"):
         raise UserError(
@@ -327,7 +331,7 @@ def as_episode_ends(values: npt.ArrayLike, steps: int) -> np.ndarray:
     if (lengths <= 0).any():
         first = int(np.argmax(lengths <= 0))
         raise UserError(
-            "episode_ends must increase from above 0, so that no episode is empty; "
+            "episode_ends must start above 0 and increase, so that no episode is empty; "
             f"got {ends[first]} for episode {first}"
         )
     if ends[-1] != steps:
@@ -347,8 +351,8 @@ def _check_finite(array: np.ndarray, label: str, ends: np.ndarray) -> None:
 
 
 def _as_json_object(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Copies `metadata` by way of JSON, so that it is what a saved file would give back."""
+    """Copies `metadata` through JSON, so that saving and loading does not change it."""
     try:
         return json.loads(json.dumps(dict(metadata), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"metadata must be a mapping that JSON can hold; got {error}") from error
+        raise UserError(f"metadata must be JSON-serializable; got {error}") from error

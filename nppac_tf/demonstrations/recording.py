@@ -1,6 +1,6 @@
-"""What a file of demonstrations holds, as it was recorded: more than training needs, and unchecked.
+"""Recordings: the unchecked content of a demonstration file, with more than training needs.
 
-Glossary: E episodes, T steps of an episode, D observation components, A action components.
+Glossary: E episodes, T steps of an episode, D observation size, A action size.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from nppac_tf.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordedEpisode:
-    """One episode of a file; lengths need not agree, and values need not be finite.
+    """One episode of a file. Lengths may disagree, and values may not be finite.
 
     Attributes:
-        observations: [T, D], those acted upon; [T + 1, D] where the file holds one more.
+        observations: [T, D], before each action; [T + 1, D] if the file holds one more.
         actions: [T, A], before any clipping.
-        final_observation: [D], the one after the last action, where the format keeps it apart.
-        rewards: [T], or as many as the file holds; None where it holds none, as for the following.
+        final_observation: [D], after the last action, if the format stores it separately.
+        rewards: [T], or as many as the file holds. None if absent, as for the following.
         terminals: [T], whether the step ended in a terminal state.
-        truncations: [T], whether the step was cut off by a time limit.
-        successes: [T], the goal flag that the environment gave.
-        next_observations: [T, D], the successors.
-        initial_state: Arrays that put the simulator where the episode began; often empty.
+        truncations: [T], whether a time limit cut the episode off at the step.
+        successes: [T], goal flags of the environment.
+        next_observations: [T, D], after each action.
+        initial_state: Arrays that set the simulator to the start of the episode; often empty.
     """
 
     observations: np.ndarray
@@ -46,8 +46,15 @@ class RecordedEpisode:
         """T, the number of actions."""
         return len(self.actions)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the arrays take, in bytes."""
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
+        values += self.initial_state.values()
+        return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
+
     def states(self) -> np.ndarray:
-        """The first observation and the successors: [T + 1, D], or [T, D] without the last."""
+        """Returns the first observation and all successors: [T + 1, D], or [T, D] without the last."""
         observations, steps = self.observations, self.length
         if len(observations) != steps:
             return observations
@@ -65,17 +72,17 @@ class RecordedEpisode:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recording:
-    """A file of demonstrations as it was read.
+    """The content of a demonstration file.
 
     Attributes:
-        name: A short name.
-        format: What was read, such as "AWAC npy".
-        episodes: Those that could be read.
-        indices: [E], the place of each in the file: those that could not be read are left out.
-        problems: Why the file, or episodes of it, cannot be used; one line each.
-        metadata: Provenance, a mapping that JSON can hold.
-        environment_id: The Gymnasium id or task name that the file gives; None where it has none.
-        is_pickle: Whether reading the file the usual way would have executed what is in it.
+        name: Short name.
+        format: Format of the file, such as "AWAC npy".
+        episodes: Readable episodes.
+        indices: [E], position of each episode in the file, where unreadable ones count too.
+        problems: Reasons why the file, or some of its episodes, cannot be used; one line each.
+        metadata: Provenance, a JSON-serializable mapping.
+        environment_id: Gymnasium id or task name stored in the file; None if there is none.
+        is_pickle: Whether the file is a pickle, which runs code if loaded the usual way.
     """
 
     name: str
@@ -88,11 +95,10 @@ class Recording:
     is_pickle: bool = False
 
     def demonstrations(self) -> Demonstrations:
-        """Returns what training uses.
+        """Returns the part that training uses.
 
         Raises:
-            UserError: There is a problem, or the episodes do not make up demonstrations; see
-                `Demonstrations.from_episodes`.
+            UserError: The recording has problems, or see `Demonstrations.from_episodes`.
         """
         if self.problems:
             raise UserError(self.problems[0])

@@ -1,1 +1,1 @@
-"""Readers of demonstration files, one module a format."""
+"""File formats of demonstrations: one reader per module, and the dispatcher `loading`."""

@@ -1,10 +1,8 @@
-"""Reading and writing Minari data sets; the one door to Minari and to HDF5.
+"""Minari data sets: reading, downloading and writing, all by Minari's own functions.
 
-Minari finds, downloads and writes data sets. It is not used to read one, since what a data set says
-of itself may come from anywhere: where it leaves out its spaces, Minari makes the environment that
-it names, which calls whatever its entry point is; and Minari's reader follows links out of the file
-and takes announced sizes as they come. So the metadata are checked first, and then the five arrays
-of each episode are read from the file directly.
+If a data set lacks its spaces, Minari makes the environment that it names, which can call any
+function; `_read_metadata` requires the spaces before Minari opens the data set. Minari also
+follows links to other files and allocates arrays of any declared size; `_check_data` refuses both.
 """
 
 from __future__ import annotations
@@ -32,19 +30,22 @@ PREFIX = "minari:"
 
 _DATA_FILE = "main_data.hdf5"
 _METADATA_FILE = "metadata.json"
+_SPACES = ("observation_space", "action_space")
 _ID_PATTERN = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 _MAX_BYTES = 2**32
-# Bytes on disk say how many there can be: deflate packs no better than 1:1032.
-_MAX_COMPRESSION = 1100
-_STATE_PREFIX = "options/initial_state_dict/"
+_MAX_COMPRESSION = 1100  # Deflate compresses to 1:1032 at best.
+_TOO_LARGE = (
+    "the arrays of a data set must take at most 4 GiB, and no more than its file can hold; got more"
+)
 
 
 def read(name: str) -> Recording:
-    """Reads a data set by its id, downloading it if it is not on this machine, or by its folder.
+    """Reads a data set by its id or its folder.
 
     Args:
-        name: An id such as `D4RL/pen/human-v2`, looked for in the folder that the environment
-            variable MINARI_DATASETS_PATH names, by default ~/.minari/datasets; or a folder.
+        name: An id such as `D4RL/pen/human-v2`, downloaded if it is not in the folder that the
+            environment variable MINARI_DATASETS_PATH names (default: ~/.minari/datasets); or the
+            folder of a data set.
 
     Raises:
         UserError: There is no such data set, it cannot be downloaded, or see `read_folder`.
@@ -53,8 +54,10 @@ def read(name: str) -> Recording:
     if folder.is_absolute() or name.startswith((".", "~")) or (folder / "data").is_dir():
         return read_folder(folder)
     if not _ID_PATTERN.fullmatch(name):
-        raise UserError(f"a Minari data set must be named as in D4RL/pen/human-v2; got {name!r}")
-    folder = _local_folder(name)
+        raise UserError(
+            f"a Minari data set must have an id such as D4RL/pen/human-v2; got {name!r}"
+        )
+    folder = _root() / name
     if not (folder / "data").is_dir():
         _download(name)
     return read_folder(folder)
@@ -64,8 +67,8 @@ def read_folder(folder: pathlib.Path) -> Recording:
     """Reads the data set in a folder that holds `data/main_data.hdf5` and `data/metadata.json`.
 
     Raises:
-        UserError: The folder holds none, it is damaged, of a version of Minari that is not
-            supported, or its observations or actions are not one-dimensional boxes.
+        UserError: The folder holds no data set, or one that is damaged, of an unsupported version
+            of Minari, or without one-dimensional Box observations and actions.
     """
     data = folder / "data"
     for name in (_METADATA_FILE, _DATA_FILE):
@@ -77,56 +80,40 @@ def read_folder(folder: pathlib.Path) -> Recording:
                 f"data/{name}{hint}"
             )
     metadata = _read_metadata(data / _METADATA_FILE)
-    sizes = tuple(_box_size(metadata, key) for key in ("observation_space", "action_space"))
-    name = str(metadata.get("dataset_id", folder.name))
-    problems: list[str] = []
+    dataset = _open(data, metadata["total_episodes"])
+    for key in _SPACES:
+        space = getattr(dataset, key)
+        if type(space).__name__ != "Box" or len(space.shape) != 1:
+            got = " ".join(str(space).split())[:120]
+            raise UserError(
+                f"{key} must be a one-dimensional Box; got {got}: pass the parts that the policy "
+                "needs to Demonstrations.from_episodes"
+            )
     episodes: list[RecordedEpisode] = []
     indices: list[int] = []
-    import h5py
-
-    try:
-        with h5py.File(data / _DATA_FILE, "r") as file:
-            count = len(file)
-            if count != metadata["total_episodes"]:
-                problems.append(
-                    f"{_DATA_FILE} must hold the {metadata['total_episodes']} episodes that the "
-                    f"metadata announce; got {count}: download or write the data set anew"
-                )
-            left = min(_MAX_BYTES, _MAX_COMPRESSION * (data / _DATA_FILE).stat().st_size)
-            for index in range(count):
-                try:
-                    episode = _read_episode(file, index, sizes)
-                except UserError as error:
-                    problems.append(str(error))
-                    continue
-                left -= episode.observations.nbytes + episode.actions.nbytes
-                if left < 0:
-                    raise MemoryError
-                episodes.append(episode)
-                indices.append(index)
-    except OSError as error:
-        raise UserError(_damaged(folder)) from error
-    except MemoryError as error:
-        raise UserError("the data set must fit into memory; got more") from error
-    except Exception as error:
-        # The HDF5 library has its own ways to fail on a damaged file.
-        raise UserError(_damaged(folder)) from error
+    problems: list[str] = []
+    left = _max_bytes(data)
+    for index in range(metadata["total_episodes"]):
+        try:
+            episode = _read_episode(dataset, index)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        left -= episode.nbytes
+        if left < 0:
+            raise UserError(_TOO_LARGE)
+        episodes.append(episode)
+        indices.append(index)
+    kept = ("minari_version", "algorithm_name", "author", "description")
     return Recording(
-        name,
+        dataset.id,
         "Minari",
         tuple(episodes),
         tuple(indices),
         tuple(problems),
-        {
-            "format": "Minari",
-            "source": name,
-            **{
-                key: metadata[key]
-                for key in ("minari_version", "algorithm_name", "author", "description")
-                if key in metadata
-            },
-        },
-        _environment_id(metadata),
+        {"format": "Minari", "source": dataset.id}
+        | {key: metadata[key] for key in kept if key in metadata},
+        dataset.env_spec.id if dataset.env_spec is not None else None,
     )
 
 
@@ -138,33 +125,33 @@ def write(
     description: str,
     provenance: Mapping[str, Any],
 ) -> pathlib.Path:
-    """Writes a data set that `minari.load_dataset` reads back; whole, or not at all.
+    """Writes a data set for `minari.load_dataset`; the write is atomic.
 
     Args:
-        dataset_id: Such as `pen/mine-v0`. It goes into the folder that MINARI_DATASETS_PATH names,
-            by default ~/.minari/datasets.
-        episodes: Each with observations [T, D], final observation [D], actions [T, A], rewards,
-            terminals and truncations [T].
-        environment: The Gymnasium environment that they come from; its spaces and its spec are
-            written, so that Minari can make it again.
-        algorithm_name: What acted.
-        description: A sentence for people.
-        provenance: A mapping that JSON can hold, kept under "provenance".
+        dataset_id: Id such as `pen/mine-v0`. The data set goes into the folder that the environment
+            variable MINARI_DATASETS_PATH names (default: ~/.minari/datasets).
+        episodes: Episodes, each with observations [T, D], final observation [D], actions [T, A],
+            rewards, terminals and truncations [T].
+        environment: Gymnasium environment of the episodes. Its spaces and its spec are stored, so
+            that Minari can recover it.
+        algorithm_name: Name of the policy.
+        description: One sentence that describes the data set.
+        provenance: JSON-serializable mapping, stored under "provenance".
 
     Returns:
         The data set's folder.
 
     Raises:
-        UserError: The id is malformed, there is a data set of that id, or it cannot be written.
+        UserError: The id is malformed or taken, an episode lacks its final observation, or the data
+            set cannot be written.
     """
     check_new_id(dataset_id)
     from minari import namespace
     from minari.data_collector import EpisodeBuffer
     from minari.utils import create_dataset_from_buffers
 
-    folder = _local_folder(dataset_id)
-    root = _root()
-    temporary = root / f".{secrets.token_hex(8)}.tmp"
+    folder = _root() / dataset_id
+    temporary = _root() / f".{secrets.token_hex(8)}.tmp"
     buffers = [
         EpisodeBuffer(
             observations=np.concatenate(
@@ -179,7 +166,7 @@ def write(
         if episode.final_observation is not None
     ]
     if len(buffers) != len(episodes) or not buffers:
-        raise UserError("episodes must each hold a final observation, and be at least one")
+        raise UserError("episodes must be at least one, each with a final observation")
     try:
         temporary.mkdir()
         with _quiet(), _datasets_in(temporary):
@@ -210,14 +197,14 @@ def check_new_id(dataset_id: str) -> None:
     """Raises UserError unless a data set of this id can be written."""
     if not _ID_PATTERN.fullmatch(dataset_id):
         raise UserError(
-            "a Minari data set must be named as in pen/mine-v0, with a version at its end; "
+            "a Minari data set must have an id such as pen/mine-v0, with a version at its end; "
             f"got {dataset_id!r}"
         )
-    folder = _local_folder(dataset_id)
+    folder = _root() / dataset_id
     if folder.exists():
         raise UserError(
-            f"a new Minari data set must not exist yet; got {dataset_id!r}, which is at {folder}: "
-            "choose the next version"
+            f"a new Minari data set must not exist yet; got {dataset_id!r}, which is in {folder}: "
+            "choose another version"
         )
 
 
@@ -233,50 +220,32 @@ def _root() -> pathlib.Path:
         ) from error
 
 
-def _local_folder(dataset_id: str) -> pathlib.Path:
-    return _root() / dataset_id
-
-
-def _local_ids() -> list[str]:
-    root = _root()
-    return sorted(
-        path.parent.parent.relative_to(root).as_posix()
-        for path in root.rglob(_METADATA_FILE)
-        if path.parent.name == "data"
-    )
-
-
 def _download(dataset_id: str) -> None:
-    local = _local_ids()
-    close = difflib.get_close_matches(dataset_id, local, n=3)
-    hint = f"; close to it here: {', '.join(close)}" if close else ""
     try:
         with _quiet():
             import minari
 
             minari.download_dataset(dataset_id)
-    except Exception as error:
+    except Exception as error:  # Any kind of network failure.
         if isinstance(error, ValueError):
-            reason = " ".join(str(error).split())
+            reason = _one_line(error)
         elif isinstance(error, ImportError):
             reason = "downloading needs the package huggingface_hub"
         else:
             reason = f"no connection to the server, {type(error).__name__}"
+        local: list[str] = []
+        with contextlib.suppress(Exception), _quiet():
+            local = list(minari.list_local_datasets())
+        close = difflib.get_close_matches(dataset_id, local, n=3)
+        hint = f"; similar ones there: {', '.join(close)}" if close else ""
         raise UserError(
-            f"there is no such data set in {_root()} (MINARI_DATASETS_PATH names another folder), "
-            f"and it could not be downloaded ({reason}){hint}"
+            f"there is no such data set in {_root()} (set MINARI_DATASETS_PATH to use another "
+            f"folder), and the download failed ({reason}){hint}"
         ) from error
 
 
-def _damaged(folder: pathlib.Path) -> str:
-    return (
-        f"{_DATA_FILE} must be a whole HDF5 file of Minari's; got a damaged or cut-off one: "
-        f"delete {folder} and download or write it anew"
-    )
-
-
 def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
-    """Reads and checks metadata."""
+    """Reads metadata.json and checks what Minari takes for granted."""
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -292,68 +261,107 @@ def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(version, str) or version not in minari.supported_dataset_versions:
         supported = sorted(minari.supported_dataset_versions)
         raise UserError(
-            f"the data set must be written by Minari {supported[0]} to {supported[-1]}, which the "
-            f"installed {minari.__version__} reads; got {_short(version)}: take another version of "
-            "the data set (-v0, -v1, ...), or save its observations and actions as npz where that "
+            f"the data set must be written by Minari {supported[0]} to {supported[-1]}, the "
+            f"versions that the installed {minari.__version__} reads; got {version!r:.60}: use "
+            "another version of the data set (-v0, -v1, ...), or convert it to npz where that "
             "Minari is installed"
         )
     if metadata.get("data_format") != "hdf5":
-        got = _short(metadata.get("data_format"))
-        raise UserError(f"the data set must be in Minari's hdf5 format; got {got}")
+        got = metadata.get("data_format")
+        raise UserError(f"the data set must be in Minari's hdf5 format; got {got!r:.60}")
     total = metadata.get("total_episodes")
     if not isinstance(total, int) or total < 1:
-        raise UserError(f"total_episodes must be at least 1; got {_short(total)}")
+        raise UserError(f"total_episodes must be at least 1; got {total!r:.60}")
+    for key in ("dataset_id", *_SPACES):
+        if not isinstance(metadata.get(key), str):
+            raise UserError(
+                f"{_METADATA_FILE} must hold {key} as text; got {metadata.get(key)!r:.60}"
+            )
     return metadata
 
 
-def _box_size(metadata: Mapping[str, Any], key: str) -> int:
-    """Returns the size of a one-dimensional box."""
-    text = metadata.get(key)
+def _open(data: pathlib.Path, num_episodes: int) -> Any:
+    """Opens a data set whose metadata were checked; no environment is made."""
     try:
-        space = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        space = None
-    if not isinstance(space, dict):
+        count = _check_data(data)
+    except UserError:
+        raise
+    except Exception as error:  # HDF5 raises many kinds.
         raise UserError(
-            f"{_METADATA_FILE} must describe the {key} as Minari does; got another text"
-        )
-    if space.get("type") == "Dict":
-        subspaces = space.get("subspaces")
-        names = ", ".join(map(str, subspaces)) if isinstance(subspaces, dict) else "nothing"
+            f"{_DATA_FILE} must be a whole HDF5 file written by Minari; got a damaged or truncated "
+            f"one: delete {data.parent} and download or write it again"
+        ) from error
+    if count != num_episodes:
         raise UserError(
-            f"{key} must be a one-dimensional Box; got a Dict of {names[:120]}: join the parts "
-            "that the policy is to see, and give them to Demonstrations.from_episodes"
+            f"{_DATA_FILE} must hold {num_episodes} episodes, as {_METADATA_FILE} says; got "
+            f"{count}: download or write the data set again"
         )
-    shape = space.get("shape")
-    if space.get("type") == "Box" and isinstance(shape, list) and len(shape) == 1:
-        size = shape[0]
-        if isinstance(size, int) and size > 0:
-            return size
-    got = f"{_short(space.get('type'))}, shape {_short(shape)}"
-    raise UserError(f"{key} must be a one-dimensional Box; got {got}")
-
-
-def _environment_id(metadata: Mapping[str, Any]) -> str | None:
     try:
-        environment_id = json.loads(metadata.get("env_spec", ""))["id"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return environment_id if isinstance(environment_id, str) else None
+        with _quiet():
+            import minari
+
+            return minari.MinariDataset(data)
+    except Exception as error:
+        raise UserError(
+            f"{_METADATA_FILE} must be as Minari writes it; got other content ({_one_line(error)})"
+        ) from error
 
 
-def _read_episode(file: Any, index: int, sizes: tuple[int, ...]) -> RecordedEpisode:
-    group = _child(file, f"episode_{index}", f"episode {index}")
+def _check_data(data: pathlib.Path) -> int:
+    """Counts the episodes; refuses links to other files, and more data than the file can hold."""
+    import h5py
+
+    outside = UserError(f"{_DATA_FILE} must hold all data itself; got a link to another file")
+    taken = 0
+
+    def leads_outside(_: str, link: Any) -> bool | None:
+        return None if isinstance(link, h5py.HardLink) else True
+
+    def check_item(_: str, item: Any) -> None:
+        nonlocal taken
+        if isinstance(item, h5py.Dataset):
+            if item.is_virtual or item.external:
+                raise outside
+            taken += item.nbytes
+            if taken > _max_bytes(data):
+                raise UserError(_TOO_LARGE)
+
+    with h5py.File(data / _DATA_FILE, "r") as file:
+        if file.visititems_links(leads_outside):
+            raise outside
+        file.visititems(check_item)
+        return len(file)
+
+
+def _max_bytes(data: pathlib.Path) -> int:
+    return min(_MAX_BYTES, _MAX_COMPRESSION * (data / _DATA_FILE).stat().st_size)
+
+
+def _read_episode(dataset: Any, index: int) -> RecordedEpisode:
+    try:
+        (episode,) = dataset.iterate_episodes([index])
+        (attributes,) = dataset.storage.get_episode_metadata([index])
+    except Exception as error:  # Minari and HDF5 raise many kinds.
+        raise UserError(
+            f"episode {index} must be whole; got a damaged one ({_one_line(error)})"
+        ) from error
     arrays = {
-        key: _read_array(group, key, f"{key} of episode {index}")
+        key: np.asarray(getattr(episode, key))
         for key in ("observations", "actions", "rewards", "terminations", "truncations")
     }
-    for key, size in zip(("observations", "actions"), sizes, strict=True):
-        if arrays[key].ndim != 2 or arrays[key].shape[1] != size:
-            raise UserError(
-                f"{key} of episode {index} must be [T, {size}], as the metadata say; "
-                f"got {list(arrays[key].shape)}"
-            )
+    for key, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"{key} of episode {index} must be numbers; got {array.dtype}")
     observations, actions = arrays["observations"], arrays["actions"]
+    for key, space in (
+        ("observations", dataset.observation_space),
+        ("actions", dataset.action_space),
+    ):
+        if arrays[key].ndim != 2 or arrays[key].shape[1:] != space.shape:
+            raise UserError(
+                f"{key} of episode {index} must be [T, {space.shape[0]}], as {_METADATA_FILE} "
+                f"says; got {list(arrays[key].shape)}"
+            )
     has_final = len(observations) == len(actions) + 1
     return RecordedEpisode(
         observations[:-1] if has_final else observations,
@@ -362,52 +370,28 @@ def _read_episode(file: Any, index: int, sizes: tuple[int, ...]) -> RecordedEpis
         rewards=arrays["rewards"].reshape(-1),
         terminals=arrays["terminations"].reshape(-1),
         truncations=arrays["truncations"].reshape(-1),
-        initial_state={
-            key.removeprefix(_STATE_PREFIX): np.asarray(group.attrs[key], np.float64)
-            for key in group.attrs
-            if key.startswith(_STATE_PREFIX) and group.attrs.get_id(key).dtype.kind in "iuf"
-        },
+        initial_state=_initial_state(attributes),
     )
 
 
-def _child(parent: Any, key: str, label: str) -> Any:
-    """Looks up an object in the file itself: a link could lead into any other file."""
-    import h5py
-
-    link = parent.get(key, getlink=True) if key in parent else None
-    if not isinstance(link, h5py.HardLink):
-        raise UserError(f"the data set must hold {label}; got none")
-    return parent[key]
-
-
-def _read_array(group: Any, key: str, label: str) -> np.ndarray:
-    import h5py
-
-    if not isinstance(group, h5py.Group):
-        raise UserError(f"the data set must hold {label}; got none")
-    dataset = _child(group, key, label)
-    if not isinstance(dataset, h5py.Dataset) or dataset.is_virtual or dataset.external:
-        raise UserError(f"{label} must be an array in the file; got something else")
-    if dataset.dtype.kind not in "biuf" or not dataset.ndim:
-        raise UserError(f"{label} must be arrays of numbers; got {dataset.dtype}")
-    stored = dataset.id.get_storage_size()
-    if dataset.nbytes > min(_MAX_BYTES, _MAX_COMPRESSION * stored):
-        raise UserError(f"{label} must be stored whole; got {list(dataset.shape)} announced")
-    return np.asarray(dataset[()])
+def _initial_state(attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    options = attributes.get("options")
+    state = options.get("initial_state_dict") if isinstance(options, dict) else None
+    if not isinstance(state, dict):
+        return {}
+    arrays = {key: np.asarray(value) for key, value in state.items()}
+    return {
+        key: array.astype(np.float64) for key, array in arrays.items() if array.dtype.kind in "iuf"
+    }
 
 
-def _short(value: Any) -> str:
-    """Shows a value of the metadata, which may be anything."""
-    if value is None or isinstance(value, str | int | float):
-        return repr(value)[:60]
-    if isinstance(value, list) and len(value) < 9 and all(isinstance(item, int) for item in value):
-        return str(value)
-    return type(value).__name__
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Minari's remarks, which are for those who publish data sets, from the terminal."""
+    """Silences Minari's warnings and progress messages, which are for publishers of data sets."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -420,7 +404,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _datasets_in(folder: pathlib.Path) -> Iterator[None]:
-    """Has Minari write into a folder; it knows no other way to be told."""
+    """Makes Minari write into a folder, by its environment variable."""
     before = os.environ.get("MINARI_DATASETS_PATH")
     os.environ["MINARI_DATASETS_PATH"] = str(folder)
     try:

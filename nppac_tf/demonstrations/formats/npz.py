@@ -1,0 +1,107 @@
+"""The npz format of `save_demonstrations`, also that of the embedded demonstrations."""
+
+from __future__ import annotations
+
+import importlib.resources
+import io
+import json
+import pathlib
+from typing import BinaryIO
+
+import numpy as np
+
+from nppac_tf.demonstrations.dataset import Demonstrations, as_episode_ends, as_matrix
+from nppac_tf.demonstrations.formats.messages import HEAD_SIZE, describe, list_keys
+from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
+from nppac_tf.errors import UserError
+from nppac_tf.files import read_arrays
+
+_KEYS = ("observations", "actions", "episode_ends")
+
+
+def read(file: BinaryIO, file_name: str) -> Recording:
+    """Reads an npz archive that holds observations, actions and episode_ends.
+
+    Its metadata and name may be absent.
+
+    Raises:
+        UserError: The archive is damaged, holds Python objects, or lacks one of the arrays.
+    """
+    arrays = _read_archive(file)
+    if set(_KEYS) - arrays.keys():
+        raise UserError(
+            f"the file must hold {', '.join(_KEYS)}; got {list_keys(arrays)}: join episodes with "
+            "Demonstrations.from_episodes and write them with save_demonstrations"
+        )
+    try:
+        metadata = json.loads(str(arrays["metadata"])) if "metadata" in arrays else {}
+    except (ValueError, RecursionError) as error:
+        raise UserError("metadata must be JSON; got other text") from error
+    if not isinstance(metadata, dict):
+        raise UserError(f"metadata must be a JSON object; got {type(metadata).__name__}")
+    observations = as_matrix(arrays["observations"], "observations", "[N, D]")
+    actions = as_matrix(arrays["actions"], "actions", "[N, A]")
+    if len(observations) != len(actions):
+        raise UserError(
+            f"actions must be [N, A] to match observations {list(observations.shape)}; "
+            f"got {list(actions.shape)}"
+        )
+    ends = as_episode_ends(arrays["episode_ends"], len(observations))
+    environment_id = metadata.get("task")
+    return Recording(
+        str(arrays["name"]) if "name" in arrays else pathlib.PurePath(file_name).stem,
+        "npz",
+        tuple(
+            RecordedEpisode(observations[start:end], actions[start:end])
+            for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ),
+        tuple(range(len(ends))),
+        metadata=metadata,
+        environment_id=environment_id if isinstance(environment_id, str) else None,
+    )
+
+
+def read_embedded(name: str) -> Recording:
+    """Reads demonstrations that ship with the package.
+
+    Raises:
+        UserError: There are none of this name.
+    """
+    folder = importlib.resources.files("nppac_tf.demonstrations").joinpath("data")
+    files = {
+        pathlib.PurePath(file.name).stem: file
+        for file in folder.iterdir()
+        if file.name.endswith(".npz")
+    }
+    if name not in files:
+        known = ", ".join(sorted(files))
+        raise UserError(f"embedded demonstrations must be one of: {known}; got {name!r}")
+    return read(io.BytesIO(files[name].read_bytes()), files[name].name)
+
+
+def write(demonstrations: Demonstrations, file: BinaryIO) -> None:
+    """Writes what `read` reads."""
+    np.savez_compressed(
+        file,
+        observations=demonstrations.observations,
+        actions=demonstrations.actions,
+        episode_ends=demonstrations.episode_ends,
+        metadata=np.array(json.dumps(demonstrations.metadata, sort_keys=True)),
+        name=np.array(demonstrations.name),
+    )
+
+
+def _read_archive(file: BinaryIO) -> dict[str, np.ndarray]:
+    requirement = "the file must be a whole npz archive of plain arrays"
+    head = file.read(HEAD_SIZE)
+    file.seek(0)
+    if not head.startswith(b"PK"):
+        raise UserError(f"{requirement}; got {describe(head)}")
+    try:
+        return read_arrays(file)
+    except UserError:
+        raise
+    except Exception as error:  # zipfile and NumPy raise many kinds.
+        holds_objects = str(error).startswith("Object arrays cannot be loaded")
+        got = "an array of Python objects" if holds_objects else "a damaged or truncated file"
+        raise UserError(f"{requirement}; got {got}") from error
