@@ -35,17 +35,8 @@ REWARDS = ("binary", "negative")
 _MAY_GROW = "training.num_env_steps"
 
 
-_SAME = object()
-
-
-def _option(
-    default: Any, text: str, choices: tuple[str, ...] | None = None, before: Any = _SAME
-) -> Any:
-    """A field; `before` is what a run did that was written down before there was this field."""
-    before = default if before is _SAME else before
-    return dataclasses.field(
-        default=default, metadata={"help": text, "choices": choices, "before": before}
-    )
+def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
 
 
 def _require(condition: bool, name: str, requirement: str, received: Any) -> None:
@@ -188,12 +179,11 @@ class AgentConfig:
         False, "Actor: tanh-squashed Gaussian (true), or Gaussian with a tanh mean (false)."
     )
     critic_layer_norm: bool = _option(True, "Layer normalization in the critics.")
-    num_critics: int = _option(6, "Critics, each with its own weights and target.", before=2)
+    num_critics: int = _option(6, "Critics, each with its own weights and target.")
     num_target_critics: int | None = _option(
         None,
         "Critics, drawn anew for each update, of whose values a target takes the least; none for "
         "all of them.",
-        before=2,
     )
     actor_value: str = _option(
         "min", "What the actor maximizes: the least or the mean of all critics.", ACTOR_VALUES
@@ -216,7 +206,6 @@ class AgentConfig:
         0.0015,
         "Alpha of N-PPAC goes to this value, geometrically, over --annealing_updates, once the "
         "policy learns, unless a --target_kl tunes it; none to stay.",
-        before=None,
     )
     annealing_updates: int = _option(
         45_000,
@@ -226,7 +215,6 @@ class AgentConfig:
         4_000,
         "Updates of the actor over which the policy that is evaluated and exported averages its "
         "weights, exponentially; 0 for none.",
-        before=0,
     )
     precision: str = _option(
         "float32",
@@ -301,13 +289,11 @@ class TrainingConfig:
         None,
         "Of these, those in which the mean of the newest policy acts, without exploring; "
         "none for half of them.",
-        before=0,
     )
     exploration_spread: float = _option(
         3.0,
         "Of the others, where they are two or more, the first explores with the policy's deviation "
         "and the last with so many times as much, those between evenly between.",
-        before=1.0,
     )
     steps_per_epoch: int = _option(
         1000, "Environment steps collected between two rounds of updates."
@@ -318,7 +304,6 @@ class TrainingConfig:
         5,
         "Environment steps whose rewards a critic's target sums; the KL term is that of the last, "
         "and sums end with an epoch.",
-        before=1,
     )
     batch_size: int = _option(256, "Transitions per update.")
     demonstration_share: float = _option(
@@ -342,18 +327,15 @@ class TrainingConfig:
         0.05,
         "Noise on pre-training states, as a share of each dimension's deviation in the "
         "demonstrations; it makes the actor forgive states beside them.",
-        before=0.0,
     )
     critic_warmup_steps: int = _option(
         4_000,
         "Environment steps at the start in which the critics learn and the actor does not: "
         "untrained critics would make it forget what it was pre-trained to do.",
-        before=0,
     )
     warmup_imitation: bool = _option(
         True,
         "In those steps fit the actor to the prior where it is now, on the states of the replay.",
-        before=False,
     )
     eval_interval: int = _option(2000, "Environment steps between evaluations.")
     eval_episodes: int = _option(50, "Episodes per evaluation.")
@@ -520,16 +502,8 @@ class RunConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], archived: bool = False) -> "RunConfig":
-        """The inverse of `to_dict`; an unknown or missing field is a UserError.
-
-        Args:
-            values: Nested plain values.
-            archived: Whether an earlier version may have written them: then `before` stands in for
-                missing fields.
-        """
-        if archived:
-            values = _over(before(cls), values)
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
+        """The inverse of `to_dict`; an unknown or missing field is a UserError."""
         try:
             parts: tuple[tuple[Any, dict[str, Any]], ...] = (
                 (cls, values),
@@ -552,32 +526,9 @@ class RunConfig:
             raise UserError(f"not the configuration of a run of this version: {error}") from None
 
 
-def before(kind: type) -> dict[str, Any]:
-    """What a run did in each field, nested, that was written down before there was the field."""
-    return {
-        field.name: before(field.type)
-        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
-        else field.metadata["before"]
-        for field in dataclasses.fields(kind)
-    }
-
-
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def _over(defaults: dict[str, Any], values: Any) -> dict[str, Any]:
-    """Values, and defaults where there are none."""
-    if not isinstance(values, dict):
-        raise UserError("not the configuration of a run: it must hold fields and their values")
-    merged = dict(values)
-    for name, default in defaults.items():
-        if isinstance(default, dict):
-            merged[name] = _over(default, values.get(name, {}))
-        else:
-            merged.setdefault(name, default)
-    return merged
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Runs as they lie in folders: found, read whatever version wrote them, and archived."""
+"""Finds, reads and archives runs."""
 
 import dataclasses
 import json
@@ -10,31 +10,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nppac_tf.config import RunConfig, before
+from nppac_tf.config import flatten
 from nppac_tf.errors import UserError
 from nppac_tf.files import folder_name, replace_file, write_text
 from nppac_tf.runs import metrics
+from nppac_tf.runs.config_file import read_config_file
 
-SEED, PRIOR_SEED = "training.seed", "prior.prior_seed"
+_SEEDS = ("training.seed", "prior.prior_seed")
 _LENGTH = "training.num_env_steps"
-_OF_NO_EFFECT = "training.checkpoint_interval"
+_NO_EFFECT = "training.checkpoint_interval"
 _MINARI_ID = re.compile(r"minari:[\w-]+(/[\w-]+)*-v\d+", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """One run, as its config.json and metrics.csv tell of it.
+    """One run, read from its config.json and metrics.csv.
 
     Attributes:
-        path: Its folder.
-        name: The folder, relative to what all runs read together have in common.
-        task: What it was of.
-        settings: Its configuration but for task, seeds and length, by dotted name, as text.
-        seeds: Training seed and the prior's seed, as text.
-        planned_steps: Environment steps it was to make; None where unknown.
-        table: Its evaluations, at rising `env_steps`; what is not finite is nan.
-        versions: Of the packages it was made with.
-        assumed: Settings that config.json lacks: what runs did before there were these is assumed.
+        path: Folder of the run.
+        name: The folder relative to the common parent of all runs that were read together.
+        task: Name of the task.
+        settings: Configuration as text, by dotted name, without task, seeds and length.
+        seeds: Seed of the training and seed of the prior, as text; empty where unknown.
+        planned_steps: Environment steps that were asked for; None where unknown.
+        table: Evaluations at increasing `env_steps`. Infinite values are nan.
+        versions: Versions of the packages that made the run.
     """
 
     path: pathlib.Path
@@ -45,25 +45,24 @@ class Run:
     planned_steps: int | None
     table: metrics.Table
     versions: dict[str, str]
-    assumed: tuple[str, ...]
 
     @property
     def env_steps(self) -> int:
-        """Length of the run."""
+        """Environment steps at the last evaluation."""
         return int(self.table["env_steps"][-1])
 
     @property
     def constant(self) -> bool:
-        """Whether it was to learn nothing online, such as behavioral cloning."""
+        """Whether the run learns nothing online, such as behavioral cloning."""
         return self.planned_steps == 0
 
 
 class Found(NamedTuple):
-    """What folders hold.
+    """Runs that were found in folders.
 
     Attributes:
-        runs: With an evaluation, at least one, in the order of the folders.
-        not_evaluated: Names of those that have none yet.
+        runs: Runs with an evaluation, at least one, in the order of the folders.
+        not_evaluated: Names of the runs without an evaluation.
     """
 
     runs: tuple[Run, ...]
@@ -71,7 +70,7 @@ class Found(NamedTuple):
 
 
 def read_runs(folders: Sequence[str | os.PathLike[str]]) -> Found:
-    """Reads the runs in folders and below them; a run that is found twice is read once.
+    """Reads the runs in folders and their subfolders, each run once.
 
     Raises:
         UserError: if a folder holds no run, a file cannot be read or is damaged, no run has an
@@ -99,62 +98,45 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> Found:
 
 
 def archive(run: Run, folder: pathlib.Path, method: str, seed: str) -> pathlib.Path:
-    """Copies a run's tables to FOLDER/TASK/METHOD/SEED, without the names of other folders.
+    """Copies config.json and metrics.csv of a run to FOLDER/TASK/METHOD/SEED.
 
-    An earlier copy of the same run is replaced.
+    Paths of the machine are reduced to their last part. An earlier copy of the same run is
+    replaced.
 
     Args:
-        run: What to copy.
-        folder: Of the archive.
-        method: Name of a folder.
-        seed: Likewise.
+        run: Run to copy.
+        folder: Folder of the archive.
+        method: Name of the method's folder.
+        seed: Name of the run's folder.
 
     Returns:
-        Where the copy lies.
+        The folder of the copy.
 
     Raises:
-        UserError: if another run lies there, or a longer copy of this one, or the names are not
-            those of folders.
+        UserError: if the folder holds another run or a longer copy of this one, or a name is not
+            a valid folder name.
     """
     for name in (method, seed):
         if folder_name(name) != name:
             raise UserError(
-                f"a method's name must be of letters, digits and any of _.+=,- and begin with a "
+                "a method's name must consist of letters, digits and _.+=,- and begin with a "
                 f"letter, a digit or _; got {name!r}"
             )
     target = folder / folder_name(run.task) / method / seed
     if (target / "config.json").exists():
-        had = _describe(target / "config.json")
-        if (had.task, had.settings, had.seeds) != (run.task, run.settings, run.seeds):
-            raise UserError(
-                f"{target} must be free, or hold an earlier copy of {run.path}; it holds another "
-                "run: give the method another name"
-            )
-        _refuse_a_shorter(run, target)
-    content = _without_folders(_read_json(run.path / "config.json"))
+        _require_earlier_copy(run, target)
+    content = _without_folders(read_config_file(run.path / "config.json"))
     source = content["config"].get("demonstrations")
-    if isinstance(source, str) and not _MINARI_ID.fullmatch(source):
-        content["config"]["demonstrations"] = _last_part(source)
+    if isinstance(source, str):
+        content["config"]["demonstrations"] = _without_folder(source)
     write_text(target / "config.json", json.dumps(content, indent=2) + "\n")
     table = (run.path / "metrics.csv").read_bytes()
     replace_file(target / "metrics.csv", lambda file: file.write(table))
     return target
 
 
-def _refuse_a_shorter(run: Run, target: pathlib.Path) -> None:
-    try:
-        had = float(metrics.read_metrics(target)["env_steps"][-1])
-    except UserError:
-        return
-    if had > run.table["env_steps"][-1]:
-        raise UserError(
-            f"{target} must be free, or hold no more than {run.path}; it has {had:,.0f} steps, "
-            f"not {run.table['env_steps'][-1]:,.0f}: delete it first if the shorter run is to stay"
-        )
-
-
 def printable(text: str) -> str:
-    """Text from a file in one line of at most 120 characters, without control characters."""
+    """Returns text on one line of at most 120 characters, without control characters."""
     shown = "".join(sign if sign.isprintable() else "?" for sign in text)
     return shown if len(shown) <= 120 else f"{shown[:117]}..."
 
@@ -164,10 +146,10 @@ def _find(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
     if not path.is_dir():
         if path.exists():
             raise UserError(f"{path} must be a folder of runs; it is a file")
-        metrics.read_metrics(path)  # Says that there is none, and what is near.
+        metrics.read_metrics(path)  # Raises an error that suggests similar names.
     found = []
     for place, folders, files in os.walk(path, onerror=_refuse):
-        if "config.json" in files and ("metrics.csv" in files or _has_begun(place)):
+        if "config.json" in files and ("metrics.csv" in files or _is_run(pathlib.Path(place))):
             found.append(pathlib.Path(place))
             folders.clear()
         folders.sort()
@@ -183,10 +165,9 @@ def _refuse(error: OSError) -> None:
     raise UserError(f"{error.filename} cannot be read: {error.strerror}")
 
 
-def _has_begun(place: str) -> bool:
-    """Whether a config.json without a table beside it is that of a run."""
+def _is_run(folder: pathlib.Path) -> bool:
     try:
-        _describe(pathlib.Path(place) / "config.json")
+        read_config_file(folder / "config.json")
     except UserError:
         return False
     return True
@@ -202,7 +183,7 @@ def _read(path: pathlib.Path, name: str) -> Run | None:
         for column, values in metrics.read_metrics(file).items()
     }
     if not (np.diff(table["env_steps"], prepend=-1.0) > 0).all():
-        raise UserError(f"{file} is not a run's table of metrics: env_steps must rise from 0 on")
+        raise UserError(f"{file} is not a run's table of metrics: env_steps must increase from 0")
     return Run(path=path, name=name, table=table, **described._asdict())
 
 
@@ -212,74 +193,68 @@ class _Description(NamedTuple):
     seeds: tuple[str, str]
     planned_steps: int | None
     versions: dict[str, str]
-    assumed: tuple[str, ...]
 
 
 def _describe(file: pathlib.Path) -> _Description:
-    content = _read_json(file)
-    try:
-        settings = _flatten(content["config"])
-        fingerprint = _flatten(content).get("demonstrations.fingerprint")
-    except RecursionError:
-        raise UserError(f"{file} is not the configuration of a run: nested too deep") from None
-    task = settings.pop("task")
-    source = settings.get("demonstrations", "")
-    settings["demonstrations"] = source if _MINARI_ID.fullmatch(source) else _last_part(source)
+    content = read_config_file(file)
+    settings = _as_text(content["config"])
+    settings["demonstrations"] = _without_folder(settings.get("demonstrations", ""))
+    fingerprint = _as_text(content).get("demonstrations.fingerprint")
     if fingerprint:
         settings["demonstrations.fingerprint"] = fingerprint[:12]
-    earlier = _flatten(before(RunConfig))
-    assumed = tuple(name for name in earlier if "." in name and name not in settings)
-    settings |= {name: earlier[name] for name in assumed}
-    planned = settings.pop(_LENGTH)
-    settings.pop(_OF_NO_EFFECT, None)
+    seed, prior_seed = (settings.pop(name, "") for name in _SEEDS)
+    planned = settings.pop(_LENGTH, "")
+    settings.pop(_NO_EFFECT, None)
     _resolve(settings)
     versions = content.get("versions")
     return _Description(
-        task,
+        settings.pop("task"),
         settings,
-        (settings.pop(SEED), settings.pop(PRIOR_SEED)),
-        int(planned) if re.fullmatch(r"[0-9]{1,15}", planned) and _LENGTH not in assumed else None,
-        _flatten(versions) if isinstance(versions, dict) else {},
-        assumed,
+        (seed, seed if prior_seed == "null" else prior_seed),
+        int(planned) if re.fullmatch(r"[0-9]{1,15}", planned) else None,
+        _as_text(versions) if isinstance(versions, dict) else {},
     )
 
 
 def _resolve(settings: dict[str, str]) -> None:
-    """Writes what a setting meant in place of one that stands for it, so that like equals like."""
-    greedy, environments = "training.num_greedy_environments", settings["training.num_environments"]
-    if settings[greedy] == "null" and re.fullmatch(r"[0-9]{1,9}", environments):
-        settings[greedy] = str(int(environments) // 2)
-    if settings["agent.num_target_critics"] == "null":
-        settings["agent.num_target_critics"] = settings["agent.num_critics"]
-    if settings["agent.final_temperature"] == "null":
+    """Replaces settings that stand for another value, so that equal runs have equal settings."""
+    environments = settings.get("training.num_environments", "")
+    if re.fullmatch(r"[0-9]{1,9}", environments):
+        _replace_null(settings, "training.num_greedy_environments", str(int(environments) // 2))
+    _replace_null(settings, "agent.num_target_critics", settings.get("agent.num_critics", "null"))
+    if settings.get("agent.final_temperature") == "null":  # Then there is nothing to anneal.
         settings["agent.annealing_updates"] = "null"
 
 
-def _read_json(file: pathlib.Path) -> dict[str, Any]:
+def _replace_null(settings: dict[str, str], name: str, value: str) -> None:
+    if settings.get(name) == "null":
+        settings[name] = value
+
+
+def _require_earlier_copy(run: Run, target: pathlib.Path) -> None:
+    had = _describe(target / "config.json")
+    if (had.task, had.settings, had.seeds) != (run.task, run.settings, run.seeds):
+        raise UserError(
+            f"{target} must be free or hold an earlier copy of {run.path}; it holds another run: "
+            "pass another --method"
+        )
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not the configuration of a run: {error}") from None
-    settings = content.get("config") if isinstance(content, dict) else None
-    if not isinstance(settings, dict) or not isinstance(settings.get("task"), str):
-        raise UserError(f"{file} is not the configuration of a run: config.task must be in it")
-    return content
+        steps = float(metrics.read_metrics(target)["env_steps"][-1])
+    except UserError:
+        return
+    if steps > run.env_steps:
+        raise UserError(
+            f"{target} must be free or hold no more steps than {run.path}; it has {steps:,.0f}, "
+            f"not {run.env_steps:,}: delete it first to keep the shorter run"
+        )
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = _text(value)
-    return flat
+def _as_text(values: dict[str, Any]) -> dict[str, str]:
+    return {name: _text(value) for name, value in flatten(values).items()}
 
 
 def _text(value: Any) -> str:
-    """A setting as a flag would have it; alike for 1 and 1.0, which JSON tells apart."""
+    """Formats a setting as its flag would be written; 1 and 1.0 are the same."""
     if isinstance(value, list | tuple):
         return ",".join(map(_text, value))
     if isinstance(value, float) and value.is_integer():
@@ -288,7 +263,7 @@ def _text(value: Any) -> str:
 
 
 def _without_folders(value: Any) -> Any:
-    """JSON in which each text that is an absolute path is its last part."""
+    """Replaces each absolute path in JSON by its last part."""
     if isinstance(value, dict):
         return {name: _without_folders(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -296,6 +271,11 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, str) and re.match(r"/|~|\\|[A-Za-z]:\\", value):
         return _last_part(value)
     return value
+
+
+def _without_folder(source: str) -> str:
+    """Returns the name of demonstrations: a file without its folder, or a Minari id."""
+    return source if _MINARI_ID.fullmatch(source) else _last_part(source)
 
 
 def _last_part(path: str) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from matplotlib import figure, lines, ticker
 
-from nppac_tf.comparison.scores import FINAL, LABELS, RETURN, Comparison, Curve, Score
+from nppac_tf.comparison.scores import FINAL, RETURN, Comparison, Curve, Score
+from nppac_tf.runs.metrics import LABELS
 
-# Okabe and Ito's, told apart by the color-blind, and three more; then the same, dashed and dotted.
+# Okabe and Ito's palette, which is safe for color-blind readers, and three more colors. With more
+# methods the colors repeat with dashed and dotted lines.
 COLORS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666"),
     *("#6A3D9A", "#000000", "#8C510A"),
@@ -20,10 +22,10 @@ _GRAY = "#8A8F98"
 
 
 def curve(comparison: Comparison, metric: str) -> figure.Figure:
-    """A metric of all methods over environment steps: interquartile means, and intervals as bands.
+    """Draws interquartile means of a metric over environment steps, with intervals as bands.
 
-    Each run is a thin line where a method has fewer than five. The line is faint where not all runs
-    of a method are there. A dotted line is the threshold.
+    Runs are thin lines if a method has fewer than five. The line of a method is faint where not all
+    of its runs were evaluated. A dotted line marks the threshold.
     """
     result = figure.Figure(figsize=(5.4, 3.7), layout="constrained")
     _draw_curves(result.subplots(), comparison, metric)
@@ -32,11 +34,11 @@ def curve(comparison: Comparison, metric: str) -> figure.Figure:
 
 
 def curves(comparison: Comparison, title: str = "") -> figure.Figure:
-    """`curve` of every metric, side by side.
+    """Draws `curve` of every metric, side by side.
 
     Args:
-        comparison: What is drawn.
-        title: Above the figure.
+        comparison: Comparison to draw.
+        title: Title of the figure.
     """
     count = len(comparison.metrics)
     result = figure.Figure(figsize=(max(4.0 * count, 5.0), 3.8), layout="constrained")
@@ -51,12 +53,12 @@ def curves(comparison: Comparison, title: str = "") -> figure.Figure:
 
 
 def scores(comparison: Comparison) -> figure.Figure:
-    """Interquartile mean and interval of each score and method, and each run as a dash."""
+    """Draws interquartile mean and interval of each score and method, and each run as a dash."""
     return _draw_scores(comparison, [each for each in comparison.scores if each.name != "first"])
 
 
 def area(comparison: Comparison) -> figure.Figure:
-    """`scores` of the main metric's mean over the steps alone, a share from 0 to the greatest."""
+    """Draws `scores` of the area under the curve of the main metric only."""
     (shown,) = (each for each in comparison.scores if each.name == "area")
     result = _draw_scores(comparison, [shown])
     if shown.unit == "share":
@@ -122,7 +124,7 @@ def _draw_curve(axis: Any, each: Curve, color: str, style: str) -> None:
 
 
 def _broken(name: str) -> str:
-    """A name in lines, broken after underscores where it can be."""
+    """Wraps a name, after underscores if possible."""
     return textwrap.fill(name.replace("_", "_ "), 24).replace("_ ", "_")
 
 
@@ -137,7 +139,7 @@ def _add_legend(result: figure.Figure, comparison: Comparison) -> None:
         )
         for index in range(len(comparison.methods))
     ]
-    # A label that begins with an underscore would be left out.
+    # Matplotlib omits labels that begin with an underscore.
     names = [
         method.name.replace("_", " _", 1) if method.name[0] == "_" else method.name
         for method in comparison.methods

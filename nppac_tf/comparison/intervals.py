@@ -1,4 +1,4 @@
-"""Interquartile means over runs, with bootstrap intervals: the only door to rliable.
+"""Interquartile means over runs, with bootstrap intervals.
 
 Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS
 2021.
@@ -7,20 +7,18 @@ Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Prec
 from typing import NamedTuple
 
 import numpy as np
-from rliable import library
-from scipy import stats
 
 CONFIDENCE = 0.95
 REPETITIONS = 2000
 
 
 class Estimate(NamedTuple):
-    """Interquartile means of several quantities over runs.
+    """Interquartile means of K quantities over runs.
 
     Attributes:
         value: [K].
-        low: [K], lower end of the interval; nan for a single run, which has none.
-        high: [K], its upper end.
+        low: [K], lower end of the interval; nan for a single run.
+        high: [K], upper end of the interval; nan for a single run.
     """
 
     value: np.ndarray
@@ -29,33 +27,30 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """Interquartile means with 95 % percentile intervals of the stratified bootstrap over runs.
+    """Computes interquartile means with 95 % percentile bootstrap intervals.
 
-    With a single task there is a single stratum. The same values give the same intervals.
+    Runs are resampled as a whole, so the K quantities of a run stay together. The random generator
+    has a fixed seed: equal values give equal intervals.
 
     Args:
-        values: [runs, K]; a column with a nan has none.
+        values: [runs, K]. A column with a nan has neither a value nor an interval.
     """
     values = np.asarray(values, np.float64)
-    if len(values) == 1 or not values.shape[1]:
-        none = np.full(values.shape[1], np.nan)
-        return Estimate(_interquartile_means(values[:, None]), none, none)
-    # rliable 1.2 draws from NumPy's global generator, whatever random_state it is given.
-    state = np.random.get_state()
-    try:
-        np.random.seed(0)
-        points, intervals = library.get_interval_estimates(
-            {"": values[:, None]},
-            _interquartile_means,
-            reps=REPETITIONS,
-            confidence_interval_size=CONFIDENCE,
-        )
-    finally:
-        np.random.set_state(state)
-    low, high = intervals[""]
-    return Estimate(points[""], low, high)
+    mean = _interquartile_mean(values)
+    if len(values) == 1 or not len(mean):
+        none = np.full_like(mean, np.nan)
+        return Estimate(mean, none, none)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(values), size=(len(values), REPETITIONS))
+    # One column at a time: [runs, REPETITIONS] numbers in memory.
+    means = np.stack([_interquartile_mean(column[rows]) for column in values.T])
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(means, [tail, 100 - tail], axis=1)
+    return Estimate(mean, low, high)
 
 
-def _interquartile_means(scores: np.ndarray) -> np.ndarray:
-    """`rliable.metrics.aggregate_iqm` of each column: [runs, tasks, K] -> [K]."""
-    return stats.trim_mean(scores.reshape(-1, scores.shape[-1]), 0.25, axis=0)
+def _interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """[runs, K] -> [K]; nan for a column with a nan."""
+    cut = len(values) // 4
+    middle = np.sort(values, axis=0)[cut : len(values) - cut]
+    return np.where(np.isnan(values).any(axis=0), np.nan, middle.mean(axis=0))

@@ -1,4 +1,4 @@
-"""Runs that differ in seeds alone are one method; what tells methods apart names them."""
+"""Groups runs into methods: runs that differ only in seeds or length are one method."""
 
 import re
 from collections.abc import Sequence
@@ -8,17 +8,29 @@ from nppac_tf.comparison.archive import Run, printable
 from nppac_tf.errors import UserError
 from nppac_tf.files import folder_name
 
+# Display names of methods by the name of their folder.
+DISPLAY_NAMES = {
+    "nppac": "N-PPAC",
+    "nppac_paper": "N-PPAC (paper)",
+    "cloning_gp": "BC (GP mean)",
+    "cloning_network": "BC (network)",
+    "awac": "AWAC",
+    "brac": "BRAC",
+    "rlpd": "RLPD",
+    "rlpd_own": "RLPD (20 updates)",
+    "sacfd": "SACfD",
+    "sac": "SAC",
+}
 _SEED_FOLDER = re.compile(r"seed\d+(_prior\d+)?")
-# First among what names a method.
-_FOREMOST = "prior.prior"
+_FIRST_SETTING = "prior.prior"  # Comes first in names made of settings.
 
 
 class Method(NamedTuple):
     """Runs of one configuration.
 
     Attributes:
-        name: Tells it from the other methods; one printable line.
-        runs: At least one, of different seeds.
+        name: Unique printable name.
+        runs: One or more runs with different seeds.
     """
 
     name: str
@@ -29,8 +41,8 @@ class Difference(NamedTuple):
     """A setting in which methods differ.
 
     Attributes:
-        setting: Its dotted name.
-        values: One per method, as text; empty where the method has no such setting.
+        setting: Dotted name.
+        values: Value for each method, as text.
     """
 
     setting: str
@@ -38,42 +50,56 @@ class Difference(NamedTuple):
 
 
 def group(runs: Sequence[Run]) -> tuple[Method, ...]:
-    """Puts runs together that differ in seeds, or in length, alone.
+    """Groups runs that differ only in seeds or length.
 
-    A run in a folder .../TASK/METHOD/seedN has its method's name from there, and is apart from runs
-    of other names. Other methods are named by the folders that hold their seedN folders, if each of
-    several has its own; else by the settings that tell them apart, or by the one prior that there
-    is.
+    Only the settings that every run records are compared, so runs of different versions can be one
+    method; `unshared_settings` gives the others. Runs in folders .../TASK/METHOD/seedN are named
+    after their folder and are separate from runs of other names. Other methods are named after the
+    folders that hold their seedN folders, if these are unique, and otherwise after the settings
+    that distinguish them.
 
     Raises:
         UserError: if two runs of a method have the same seeds.
     """
-    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[Run]] = {}
+    names = _shared(runs)
+    groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        groups.setdefault((_layout_name(run), tuple(sorted(run.settings.items()))), []).append(run)
-    for alike in groups.values():
-        _require_different_seeds(alike)
-    members = [tuple(alike) for alike in groups.values()]
-    layouts = [layout for layout, _ in groups]
-    labels = _folders(members) or _labels([alike[0].settings for alike in members])
-    names = [
-        _told_apart(layout, label, layouts.count(layout) > 1)
-        for layout, label in zip(layouts, labels, strict=True)
-    ]
-    return tuple(Method(printable(name), alike) for name, alike in zip(names, members, strict=True))
+        key = (_layout_name(run), *(run.settings[name] for name in names))
+        groups.setdefault(key, []).append(run)
+    for members in groups.values():
+        _require_different_seeds(members)
+    layouts = [layout for layout, *_ in groups]
+    labels = _folder_labels(list(groups.values())) or _setting_labels(
+        [{name: members[0].settings[name] for name in names} for members in groups.values()]
+    )
+    methods = []
+    for layout, label, members in zip(layouts, labels, groups.values(), strict=True):
+        name = DISPLAY_NAMES.get(layout or label, layout or label)
+        if layout and layouts.count(layout) > 1:
+            name = f"{name} ({label})"
+        methods.append(Method(printable(name), tuple(members)))
+    return tuple(methods)
 
 
 def differences(methods: Sequence[Method]) -> tuple[Difference, ...]:
-    """The settings in which methods differ, in the order of the configuration."""
+    """Returns the settings in which methods differ, in the order of the configuration."""
     settings = [method.runs[0].settings for method in methods]
+    names = _shared([run for method in methods for run in method.runs])
     return tuple(
-        Difference(printable(name), tuple(printable(each.get(name, "")) for each in settings))
-        for name in _differing(settings)
+        Difference(printable(name), tuple(printable(each[name]) for each in settings))
+        for name in names
+        if len({each[name] for each in settings}) > 1
     )
 
 
+def unshared_settings(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Returns the settings that only some of the runs record, which are not compared."""
+    shared = set(_shared(runs))
+    return tuple(dict.fromkeys(name for run in runs for name in run.settings if name not in shared))
+
+
 def seed_folders(method: Method) -> tuple[str, ...]:
-    """A folder's name for each run of a method: seedN, or seedN_priorM where N alone is not one."""
+    """Returns a folder name for each run: seedN, or seedN_priorM where seeds N repeat."""
     repeated = len({run.seeds[0] for run in method.runs}) < len(method.runs)
     return tuple(
         folder_name(f"seed{run.seeds[0]}" + (f"_prior{run.seeds[1]}" if repeated else ""))
@@ -82,29 +108,48 @@ def seed_folders(method: Method) -> tuple[str, ...]:
 
 
 def folder_of(method: Method) -> str | None:
-    """The name of the folder that holds a method's seedN folders; None where there is none."""
+    """Returns the name of the folder that holds a method's seedN folders; None without one."""
     return _folder(method.runs)
 
 
+def _shared(runs: Sequence[Run]) -> list[str]:
+    return [name for name in runs[0].settings if all(name in run.settings for run in runs)]
+
+
 def _folder(runs: Sequence[Run]) -> str | None:
-    names = {
-        path.parent.name if _SEED_FOLDER.fullmatch(path.name) else ""
-        for path in (run.path.resolve() for run in runs)
-    }
+    paths = [run.path.resolve() for run in runs]
+    names = {path.parent.name if _SEED_FOLDER.fullmatch(path.name) else "" for path in paths}
     return names.pop() or None if len(names) == 1 else None
 
 
-def _folders(members: Sequence[Sequence[Run]]) -> list[str]:
-    """The folder of each of several methods, if all are different; else none."""
-    names = [_folder(runs) for runs in members]
-    found = [name for name in names if name is not None]
-    return found if 1 < len(set(found)) == len(names) else []
-
-
 def _layout_name(run: Run) -> str:
+    """Returns METHOD of a run in .../TASK/METHOD/seedN, otherwise an empty string."""
     path = run.path.resolve()
     fits = _SEED_FOLDER.fullmatch(path.name) and path.parents[1].name == folder_name(run.task)
     return path.parent.name if fits else ""
+
+
+def _folder_labels(members: Sequence[Sequence[Run]]) -> list[str]:
+    """Returns the folder of each method if there are several and all differ."""
+    names = [name for name in map(_folder, members) if name is not None]
+    return names if 1 < len(set(names)) == len(members) else []
+
+
+def _setting_labels(settings: Sequence[dict[str, str]]) -> list[str]:
+    """Labels methods by the first settings that distinguish all of them."""
+    chosen: list[str] = []
+
+    def parts(names: list[str]) -> int:
+        return len({tuple(each.get(name) for name in names) for each in settings})
+
+    for name in sorted(settings[0], key=lambda name: name != _FIRST_SETTING):
+        if parts([*chosen, name]) > parts(chosen):
+            chosen.append(name)
+    shown = chosen or [_FIRST_SETTING]
+    return [
+        ", ".join(f"{name.rpartition('.')[2]}={each.get(name, 'none')}" for name in shown)
+        for each in settings
+    ]
 
 
 def _require_different_seeds(runs: Sequence[Run]) -> None:
@@ -117,31 +162,3 @@ def _require_different_seeds(runs: Sequence[Run]) -> None:
                 f"{run.path}, both with seed {seed} and prior_seed {prior_seed}: leave one out"
             )
         found[run.seeds] = run
-
-
-def _differing(settings: Sequence[dict[str, str]]) -> list[str]:
-    names = dict.fromkeys(name for each in settings for name in each)
-    return [name for name in names if len({each.get(name) for each in settings}) > 1]
-
-
-def _labels(settings: Sequence[dict[str, str]]) -> list[str]:
-    """The fewest settings, taken in order, that tell all apart."""
-    chosen: list[str] = []
-
-    def parts(names: list[str]) -> int:
-        return len({tuple(each.get(name) for name in names) for each in settings})
-
-    for name in sorted(_differing(settings), key=lambda name: name != _FOREMOST):
-        if parts([*chosen, name]) > parts(chosen):
-            chosen.append(name)
-    shown = chosen or [_FOREMOST]
-    return [
-        ", ".join(f"{name.rpartition('.')[2]}={each.get(name, 'none')}" for name in shown)
-        for each in settings
-    ]
-
-
-def _told_apart(layout: str, label: str, ambiguous: bool) -> str:
-    if not layout:
-        return label
-    return f"{layout} ({label})" if ambiguous else layout

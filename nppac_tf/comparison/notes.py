@@ -1,93 +1,91 @@
-"""What is unequal or missing between the runs of a comparison, in sentences."""
+"""Sentences on what differs between the runs of a comparison, or is missing."""
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from nppac_tf.comparison.archive import Run, printable
-from nppac_tf.comparison.methods import Method, differences
-from nppac_tf.comparison.scores import LABELS, Comparison
+from nppac_tf.comparison.methods import Method, differences, unshared_settings
+from nppac_tf.comparison.scores import Comparison
+from nppac_tf.runs.metrics import LABELS
 
 _FEW_SEEDS = 10
-# Settings that are of the measurement and not of the method.
+# Settings of the measurement, not of the method.
 _MEASUREMENT = ("reward", "training.eval_interval", "training.eval_episodes")
 
 
 def notes(comparison: Comparison, not_evaluated: Sequence[str]) -> list[str]:
-    """Sentences, the weightiest first.
+    """Returns sentences, the most important first.
 
     Args:
-        comparison: What is told of.
-        not_evaluated: Names of runs that have no evaluation yet.
+        comparison: Comparison to check.
+        not_evaluated: Names of runs without an evaluation.
     """
     methods = comparison.methods
     runs = [run for method in methods for run in method.runs]
+    found = _lengths(comparison, runs)
+    if not_evaluated:
+        found.append(f"Left out because not evaluated yet: {_listed(not_evaluated)}.")
     return [
-        *_lengths(comparison, runs),
-        *(
-            [f"Without an evaluation yet, and left out: {_listed(not_evaluated)}."]
-            if not_evaluated
-            else []
-        ),
+        *found,
         *_seeds(methods),
         *_grids(comparison, runs),
         *_metrics(comparison, runs),
         *_measurements(methods),
         *_versions(runs),
-        *_older(runs),
+        *_unshared(runs),
     ]
 
 
 def _lengths(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
     end = int(comparison.env_steps[-1])
-    told = [
+    found = [
         f"{run.name} is unfinished: {run.env_steps:,} of {run.planned_steps:,} steps."
         for run in runs
         if run.planned_steps is not None and run.env_steps < run.planned_steps
     ]
     constant = [run.name for run in runs if run.constant]
     if constant and end > 0:
-        told.append(
-            f"{_listed(constant)} learned nothing online: what was evaluated at 0 steps stands for "
-            "all."
+        found.append(
+            f"{_listed(constant)} learned nothing online: the evaluation at 0 steps is shown at "
+            "all steps."
         )
     runs = [run for run in runs if not run.constant]
     longer = [run.name for run in runs if run.env_steps > end]
     if longer:
         shortest = [run.name for run in runs if run.env_steps == end]
         reason = f", where {_listed(shortest)} ends" if shortest else ""
-        told.append(
+        found.append(
             f"Scores are compared at {end:,} steps, the last that all runs have evaluated{reason}; "
-            f"what {_listed(longer)} did after that is in the curves alone."
+            f"only the curves show later evaluations of {_listed(longer)}."
         )
-    return told
+    return found
 
 
 def _seeds(methods: Sequence[Method]) -> list[str]:
-    told = []
-    seeds = {seeds for method in methods for seeds in {run.seeds for run in method.runs}}
+    found = []
+    seeds = {run.seeds for method in methods for run in method.runs}
+    several = len({prior for _, prior in seeds}) > 1
     for method in methods:
-        missing = seeds - {run.seeds for run in method.runs}
+        missing = sorted(seeds - {run.seeds for run in method.runs})
         if missing:
-            several = len({prior for _, prior in seeds}) > 1
-            names = [f"{seed}/{prior}" if several else seed for seed, prior in sorted(missing)]
-            kind = "seed/prior_seed" if several else "seed"
-            told.append(
-                f"{method.name} has {_count(len(method.runs))} and lacks {kind} "
-                f"{_listed(map(printable, names))}, which others have."
+            names = [f"{seed}/{prior}" if several else seed for seed, prior in missing]
+            found.append(
+                f"{method.name} has {_count(len(method.runs))} and lacks "
+                f"{'seed/prior_seed' if several else 'seed'} {_listed(map(printable, names))}, "
+                "which other methods have."
             )
-    counts = sorted({len(method.runs) for method in methods})
-    if counts[0] == 1:
-        told.append(
-            "A method of a single run has no interval: nothing tells how far another seed would be."
-        )
+    counts = {len(method.runs) for method in methods}
+    if 1 in counts:
+        found.append("A method with a single run has no interval.")
     if any(1 < count < _FEW_SEEDS for count in counts):
-        told.append(
-            "Bootstrap intervals of few seeds are too narrow. Of two or three runs they go from "
-            "the least to the greatest, which covers the middle of a symmetric distribution with "
-            "50 and 75 %, not 95 %; an interquartile mean of three runs is their mean."
+        found.append(
+            "Bootstrap intervals of few seeds are too narrow. With two or three runs they extend "
+            "from the smallest to the largest value, which covers the center of a symmetric "
+            "distribution with a probability of 50 % or 75 %, not 95 %. The interquartile mean of "
+            "up to three runs is their mean."
         )
-    return told
+    return found
 
 
 def _grids(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
@@ -100,63 +98,45 @@ def _grids(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
     if len(grids) < 2:
         return []
     return [
-        f"Runs were evaluated at different steps; scores use the {len(comparison.env_steps)} that "
-        "all have."
+        "Runs were evaluated at different steps; scores use the "
+        f"{len(comparison.env_steps)} steps that all runs share."
     ]
 
 
 def _metrics(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
-    told = []
+    found = []
     for metric in comparison.metrics:
         lacking = [run.name for run in runs if np.isnan(run.table[metric]).any()]
         if lacking:
-            told.append(
-                f"{LABELS[metric]} is missing in evaluations of {_listed(lacking)}: scores of it "
+            found.append(
+                f"{LABELS[metric]} is missing in evaluations of {_listed(lacking)}: its scores "
                 "are left out."
             )
-    return told
+    return found
 
 
 def _measurements(methods: Sequence[Method]) -> list[str]:
-    unequal = {difference.setting: difference.values for difference in differences(methods)}
     return [
-        f"Methods differ in {name}, which is how they are measured: {_listed(unequal[name], '; ')}."
-        for name in _MEASUREMENT
-        if name in unequal
+        f"Methods differ in {name}, a setting of the measurement: {_listed(values, '; ')}."
+        for name, values in differences(methods)
+        if name in _MEASUREMENT
     ]
 
 
 def _versions(runs: Sequence[Run]) -> list[str]:
-    names = dict.fromkeys(name for run in runs for name in run.versions)
-    told = []
-    for name in names:
+    found = []
+    for name in dict.fromkeys(name for run in runs for name in run.versions):
         values = {run.versions[name] for run in runs if name in run.versions}
         if len(values) > 1:
-            told.append(f"{name} {' and '.join(sorted(values))}")
-    return [f"Runs were made with different versions: {printable('; '.join(told))}."] * bool(told)
+            found.append(f"{name} {' and '.join(sorted(values))}")
+    return [f"Runs were made with different versions: {printable('; '.join(found))}."] * bool(found)
 
 
-def _older(runs: Sequence[Run]) -> list[str]:
-    told = []
-    assumed = dict.fromkeys(name for run in runs for name in run.assumed)
-    if assumed:
-        without = [run.name for run in runs if run.assumed]
-        told.append(
-            f"config.json of {_listed(without)} is of an older version and lacks "
-            f"{_listed(name.rpartition('.')[2] for name in assumed)}: what runs did before there "
-            "were these settings is assumed."
-        )
-    columns = [
-        run.name
-        for run in runs
-        if "wall_seconds" in run.table or not any(c.startswith("monitor/") for c in run.table)
-    ]
-    if columns:
-        told.append(
-            f"metrics.csv of {_listed(columns)} has the columns of an older version; those that "
-            "the report needs are there."
-        )
-    return told
+def _unshared(runs: Sequence[Run]) -> list[str]:
+    names = unshared_settings(runs)
+    if not names:
+        return []
+    return [f"Settings that only some runs record are not compared: {_listed(names)}."]
 
 
 def _count(runs: int) -> str:
@@ -164,6 +144,6 @@ def _count(runs: int) -> str:
 
 
 def _listed(names: Iterable[str], separator: str = ", ") -> str:
-    names = list(names)
+    names = list(map(printable, names))
     shown = separator.join(names[:8])
     return shown if len(names) <= 8 else f"{shown}{separator}and {len(names) - 8} more"

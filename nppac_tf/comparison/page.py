@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs nothing beside it: no script, no other file."""
+"""A comparison as one self-contained HTML page without scripts."""
 
 import base64
 import html
@@ -9,8 +9,9 @@ from nppac_tf.comparison.archive import printable
 from nppac_tf.comparison.figures import COLORS
 from nppac_tf.comparison.intervals import REPETITIONS
 from nppac_tf.comparison.methods import Difference, Method
-from nppac_tf.comparison.scores import LABELS, TIME, Comparison, letter_of
+from nppac_tf.comparison.scores import TIME, Comparison, letter_of
 from nppac_tf.comparison.tables import cells
+from nppac_tf.runs.metrics import LABELS
 
 _PAGE = string.Template(
     """<!DOCTYPE html>
@@ -95,14 +96,14 @@ def page(
     differing: Sequence[Difference],
     notes: Sequence[str],
 ) -> str:
-    """The page. All text that comes from files or the command line is escaped.
+    """Returns the page. All text from files and the command line is escaped.
 
     Args:
-        comparison: What is told.
-        title: At its head.
+        comparison: Comparison to show.
+        title: Title of the page.
         figures: PNG files: the curve of each metric by its name, and "scores".
         differing: Settings in which methods differ.
-        notes: Sentences on what is unequal or missing.
+        notes: Sentences on what differs between runs or is missing.
     """
     methods = comparison.methods
     count = sum(len(method.runs) for method in methods)
@@ -123,16 +124,16 @@ def page(
             _figure(
                 figures["scores"],
                 "Scores of each method with intervals",
-                "Dots are interquartile means, bars their intervals, strokes single runs.",
+                "Dots are interquartile means, bars their intervals, dashes single runs.",
                 "wide",
             ),
         ),
     ]
     if notes:
         items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-        sections.append(_section("What is unequal or missing", f'<ul class="notes">{items}</ul>'))
+        sections.append(_section("Notes", f'<ul class="notes">{items}</ul>'))
     if differing:
-        rows = [(each.setting, [(value or "–", "") for value in each.values]) for each in differing]
+        rows = [(each.setting, [(value, "") for value in each.values]) for each in differing]
         sections.append(_section("Settings that differ", _table(comparison, rows)))
     sections += [
         _section("Runs", _runs(comparison)),
@@ -184,8 +185,8 @@ def _curves(comparison: Comparison, figures: Mapping[str, bytes]) -> str:
     return (
         f'<div class="figures">{drawn}</div>'
         "<p><small>Lines are interquartile means over runs, bands their 95&nbsp;% intervals at "
-        "each step. Each run is a thin line where a method has two to four. A line is faint where "
-        "not all runs of its method have an evaluation.</small></p>"
+        "each step. Thin lines are single runs, for methods with two to four. A line is faint "
+        "where not all runs of its method were evaluated.</small></p>"
     )
 
 
@@ -216,56 +217,38 @@ def _runs(comparison: Comparison) -> str:
 
 
 def _definitions(comparison: Comparison) -> str:
-    terms = [
-        (
-            "Interquartile mean",
-            "The mean of the middle half of the runs; of up to three runs, their mean.",
-        ),
-        (
-            "Interval",
-            f"95 % percentile interval of the stratified bootstrap over runs ({REPETITIONS:,} "
-            "resamples, one seed), by rliable (Agarwal et al. 2021).",
-        ),
-        ("First, last", "The first evaluation, and that at the step of the comparison."),
-    ]
-    letter = letter_of(comparison.main)
-    if comparison.main == TIME:
-        terms[:0] = [
-            ("A, any-time success", "Share of episodes at the goal at least once."),
-            ("B, time at goal", "Share of the horizon spent at the goal."),
-            ("Final", "Share of episodes at the goal in their last step."),
-        ]
-    terms.append(
-        (
-            "Area",
-            f"Area under the curve of {letter} by the trapezoidal rule, divided by the steps.",
-        )
-    )
+    letter, time = letter_of(comparison.main), comparison.main == TIME
+    terms: dict[str, str] = {}
+    if time:
+        terms |= {
+            "A, any-time success": "Share of episodes at the goal at least once.",
+            "B, time at goal": "Share of the horizon spent at the goal.",
+            "Final": "Share of episodes at the goal in their last step.",
+        }
+    terms |= {
+        "Interquartile mean": "Mean of the middle half of the runs; of up to three runs, their "
+        "mean.",
+        "Interval": "95 % percentile interval of the bootstrap over runs "
+        f"({REPETITIONS:,} resamples, fixed seed), as in Agarwal et al. 2021.",
+        "First, last": "The first evaluation, and the evaluation at the step of the comparison.",
+        "Area": f"Area under the curve of {letter} by the trapezoidal rule, divided by the steps.",
+    }
     if comparison.threshold is not None:
-        terms.append(
-            (
-                "Steps to threshold",
-                f"Environment steps at the first of two successive evaluations with {letter} of "
-                f"{comparison.threshold:g} or more. A run that has none counts with the steps of "
-                "the comparison, so the mean is then a lower bound (≥), or nothing but the length "
-                "(>) where no run has.",
-            )
+        terms["Steps to threshold"] = (
+            f"Environment steps at the first of two successive evaluations with {letter} of at "
+            f"least {comparison.threshold:g}. A run that does not reach it counts with the steps "
+            "of the comparison, so the mean is a lower bound (≥). If no run reaches it, only the "
+            "steps of the comparison are shown (>)."
         )
-    terms.append(
-        (
-            "Dip: depth",
-            f"The first evaluation of {letter} less the lowest. The lowest of many noisy "
-            "evaluations lies below the first even where nothing is unlearned.",
-        )
+    terms["Dip: depth"] = (
+        f"The first evaluation of {letter} minus the lowest. The lowest of many noisy evaluations "
+        "is below the first even if nothing is unlearned."
     )
-    if comparison.main == TIME:
-        terms.append(
-            (
-                "Dip: longest",
-                "Longest stretch of steps in which B stays under 90 % of its first evaluation.",
-            )
+    if time:
+        terms["Dip: longest"] = (
+            "Longest period in steps in which B stays below 90 % of its first evaluation."
         )
-    items = "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in terms)
+    items = "".join(f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in terms.items())
     return f"<dl>{items}</dl>"
 
 

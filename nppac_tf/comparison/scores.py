@@ -1,4 +1,4 @@
-"""What methods come to: learning curves, and scores at the steps that all runs have evaluated."""
+"""Learning curves of methods, and scores at the steps that all runs have evaluated."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,23 +9,22 @@ import numpy as np
 from nppac_tf.comparison.intervals import Estimate, estimate
 from nppac_tf.comparison.methods import Method
 from nppac_tf.errors import UserError
-from nppac_tf.runs import metrics as reports
+from nppac_tf.runs.metrics import LABELS, METRICS, Table, in_common, summarize
 
-ANY, TIME, FINAL, RETURN = reports.METRICS
-LABELS = reports.LABELS
+ANY, TIME, FINAL, RETURN = METRICS
 DEFAULT_THRESHOLD = 0.6
-_HELD = 2
-_ROUNDING = 1e-6  # Of scores, which are of float32: 0.6 may be written as 0.59999999.
+_NUM_HELD = 2
+_ROUNDING = 1e-6  # Metrics are float32: 0.6 may be written as 0.59999999.
 
 
 class Curve(NamedTuple):
     """A metric of a method over environment steps.
 
     Attributes:
-        env_steps: [K], all at which a run of the method was evaluated.
-        estimate: Over the runs that were, K of each.
-        counts: [K], how many these are.
-        runs: [runs, K], each run; nan where it was not evaluated.
+        env_steps: [K], steps at which at least one run of the method was evaluated.
+        estimate: K interquartile means and intervals over the runs evaluated at each step.
+        counts: [K], number of these runs.
+        runs: [runs, K], values of each run; nan where it was not evaluated.
     """
 
     env_steps: np.ndarray
@@ -35,17 +34,18 @@ class Curve(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One number per run, and its interquartile mean.
+    """One number per run, and its interquartile mean over runs.
 
     Attributes:
-        name: Such as "last", of `metric`.
-        metric: Column that it is of.
-        label: For people.
-        unit: "share" for what lies in [0, 1], "steps", or "return".
-        values: Per method [runs]; nan where a run has none.
-        estimates: Per method, 1 of each.
-        reached: Per method, how many runs came to the threshold; None for other scores. Those that
-            did not count with the length of the comparison, so that the mean is a lower bound.
+        name: Kind of score, such as "last".
+        metric: Column of metrics.csv that it is computed from.
+        label: Text for tables and figures.
+        unit: "share" (values in [0, 1]), "steps" or "return".
+        values: For each method [runs]; nan where a run has none.
+        estimates: For each method, estimates of K = 1 quantity.
+        reached: For each method, the number of runs that reached the threshold; None for other
+            scores. Runs that did not reach it count with the last compared step, so the mean is
+            a lower bound.
     """
 
     name: str
@@ -59,17 +59,17 @@ class Score(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """Methods on one task.
+    """Learning curves and scores of methods on one task.
 
     Attributes:
-        methods: At least one.
-        metrics: Those of `reports.METRICS` that some run has.
-        main: The metric of dip, area and threshold: time at goal, or for a task without a goal
-            its return.
-        threshold: Of `main`; None for none.
-        env_steps: [K], at which all runs were evaluated; the scores are of these steps.
-        curves: One per method, by metric.
-        scores: Rows of a table.
+        methods: One or more methods.
+        metrics: The `metrics.METRICS` that at least one run has.
+        main: Metric of dip, area and threshold: time at goal, or the return for a task without a
+            goal.
+        threshold: Threshold of `main`; None for none.
+        env_steps: [K], steps at which all runs were evaluated. Scores use these steps only.
+        curves: One curve per method, by metric.
+        scores: Scores, in the order in which they are shown.
     """
 
     methods: tuple[Method, ...]
@@ -82,7 +82,7 @@ class Comparison:
 
     @property
     def task(self) -> str:
-        """What all runs are of."""
+        """Task of all runs."""
         return self.methods[0].runs[0].task
 
 
@@ -90,26 +90,25 @@ def compare(methods: Sequence[Method], threshold: float | None = None) -> Compar
     """Compares methods.
 
     Args:
-        methods: At least one.
-        threshold: Of time at goal, 0.6 by default, or of return for a task without a goal, for
-            which there is none by default.
+        methods: One or more methods.
+        threshold: Threshold of time at goal in (0, 1] (default: 0.6), or of the return for a task
+            without a goal (default: none).
 
     Raises:
-        UserError: if the runs have no step at which all were evaluated, or no metric.
+        UserError: if there is no step at which all runs were evaluated, the runs have no metric,
+            or the threshold is out of range.
     """
     tables = _tables(methods)
     everything = [table for method in tables for table in method]
-    metrics = tuple(
-        name for name in reports.METRICS if any(np.isfinite(t[name]).any() for t in everything)
-    )
+    metrics = tuple(name for name in METRICS if any(np.isfinite(t[name]).any() for t in everything))
     if not metrics:
-        raise UserError(f"runs must have evaluations of {' or '.join(reports.METRICS)}; got none")
+        raise UserError(f"runs must have evaluations of {' or '.join(METRICS)}; got none")
     main = TIME if TIME in metrics else metrics[0]
     if threshold is None and main == TIME:
         threshold = DEFAULT_THRESHOLD
     if threshold is not None and main != RETURN and not 0 < threshold <= 1:
         raise UserError(f"threshold must be in (0, 1], a share; got {threshold:g}")
-    common = iter(reports.in_common(everything))
+    common = iter(in_common(everything))
     aligned = [[next(common) for _ in method] for method in tables]
     curves = [_curves(method, metrics) for method in tables]
     return Comparison(
@@ -123,8 +122,8 @@ def compare(methods: Sequence[Method], threshold: float | None = None) -> Compar
     )
 
 
-def _tables(methods: Sequence[Method]) -> list[list[reports.Table]]:
-    """Each run's evaluations; what does not learn online is as it is at all steps of the others."""
+def _tables(methods: Sequence[Method]) -> list[list[Table]]:
+    """Returns the evaluations of each run; constant runs are repeated at the others' steps."""
     runs = [run for method in methods for run in method.runs]
     learning = [run.table["env_steps"] for run in runs if not run.constant]
     if not learning:
@@ -136,20 +135,20 @@ def _tables(methods: Sequence[Method]) -> list[list[reports.Table]]:
     ]
 
 
-def _repeated(table: reports.Table, steps: np.ndarray) -> reports.Table:
-    """The first row at other steps."""
+def _repeated(table: Table, steps: np.ndarray) -> Table:
+    """Repeats the first row at other steps."""
     return {name: np.full(len(steps), column[0]) for name, column in table.items()} | {
         "env_steps": steps
     }
 
 
 def letter_of(metric: str) -> str:
-    """A metric in short, such as "B"."""
+    """Returns the short name of a metric, such as "B"."""
     return LABELS[metric].split(",")[0]
 
 
-def _curves(tables: Sequence[reports.Table], metrics: Sequence[str]) -> dict[str, Curve]:
-    """A method's curves over all its evaluations; an interval is of the runs that have the step."""
+def _curves(tables: Sequence[Table], metrics: Sequence[str]) -> dict[str, Curve]:
+    """Returns curves over all evaluations of a method; intervals use the runs with the step."""
     grids = {metric: _on_one_grid(tables, metric) for metric in metrics}
     values = np.concatenate([each for _, each in grids.values()], axis=1)
     there = np.isfinite(values)
@@ -164,8 +163,8 @@ def _curves(tables: Sequence[reports.Table], metrics: Sequence[str]) -> dict[str
     return curves
 
 
-def _on_one_grid(tables: Sequence[reports.Table], metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """The steps [K] at which any run has a metric, and its values [runs, K]."""
+def _on_one_grid(tables: Sequence[Table], metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the steps [K] at which any run has a metric, and its values [runs, K]."""
     known = [np.isfinite(table[metric]) for table in tables]
     steps = np.unique(
         np.concatenate([t["env_steps"][rows] for t, rows in zip(tables, known, strict=True)])
@@ -177,7 +176,7 @@ def _on_one_grid(tables: Sequence[reports.Table], metric: str) -> tuple[np.ndarr
 
 
 def _scores(
-    tables: Sequence[Sequence[reports.Table]],
+    tables: Sequence[Sequence[Table]],
     metrics: Sequence[str],
     main: str,
     threshold: float | None,
@@ -228,20 +227,20 @@ def _scores(
     ]
 
 
-def _dip(table: reports.Table) -> float:
-    dip = reports.summarize(table).longest_dip
+def _dip(table: Table) -> float:
+    dip = summarize(table).longest_dip
     return np.nan if dip is None or np.isnan(table[TIME]).any() else float(dip)
 
 
 def area(env_steps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Area under each run's curve by the trapezoidal rule, divided by the steps that it spans.
+    """Computes the area under each curve by the trapezoidal rule, divided by the steps it spans.
 
     Args:
-        env_steps: [K], rising.
+        env_steps: [K], increasing.
         values: [runs, K].
 
     Returns:
-        [runs], in the unit of the values; nan where K is 1.
+        [runs], in the unit of the values; nan if K is 1.
     """
     if len(env_steps) == 1:
         return np.full(len(values), np.nan)
@@ -249,22 +248,22 @@ def area(env_steps: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def steps_to_threshold(env_steps: np.ndarray, values: np.ndarray, threshold: float) -> np.ndarray:
-    """Steps of the first of two successive evaluations that are both at the threshold or above.
+    """Finds the first of two successive evaluations that are both at or above a threshold.
 
-    One alone does not count: among many noisy evaluations one is above by chance.
+    A single one does not count: among many noisy evaluations one is above by chance.
 
     Args:
-        env_steps: [K], rising.
+        env_steps: [K], increasing.
         values: [runs, K].
         threshold: In the unit of the values.
 
     Returns:
-        [runs]; inf where there are none, nan where a value is.
+        [runs], environment steps; inf if the threshold is not reached, nan if a value is nan.
     """
     result = np.full(len(values), np.inf)
     for row, run in enumerate(values):
-        held = np.convolve(run >= threshold - _ROUNDING, np.ones(_HELD), "valid") == _HELD
-        if len(run) >= _HELD and held.any():
+        held = np.convolve(run >= threshold - _ROUNDING, np.ones(_NUM_HELD), "valid") == _NUM_HELD
+        if len(run) >= _NUM_HELD and held.any():
             result[row] = env_steps[np.argmax(held)]
         if np.isnan(run).any():
             result[row] = np.nan

@@ -1,4 +1,4 @@
-"""The numbers of a comparison: for a terminal, as Markdown and as CSV."""
+"""Tables of a comparison: plain text, Markdown and CSV."""
 
 import csv
 import io
@@ -15,9 +15,9 @@ _COLUMNS = ("method", "metric", "quantity", "env_steps", "value", "low", "high",
 
 
 def cells(score: Score) -> list[tuple[str, str]]:
-    """A score in words, per method: its interquartile mean, and what is to be said beside it.
+    """Formats a score: for each method its interquartile mean, and its interval.
 
-    The latter is the interval, and of a threshold how many runs came there.
+    For a threshold the interval is followed by the number of runs that reached it.
     """
     result = []
     for index, (values, estimate) in enumerate(zip(score.values, score.estimates, strict=True)):
@@ -39,7 +39,7 @@ def cells(score: Score) -> list[tuple[str, str]]:
 
 
 def plain(comparison: Comparison) -> str:
-    """Scores as lines of text, as wide as they need to be; of many methods a few scores alone."""
+    """Formats scores as aligned text; with many methods only the main scores."""
     lines = [("", *(method.name for method in comparison.methods)), *_rows(comparison)]
     if _many(comparison):
         kept = {score.label for score in comparison.scores if _is_main(score, comparison)}
@@ -59,7 +59,7 @@ def plain(comparison: Comparison) -> str:
 
 
 def _many(comparison: Comparison) -> bool:
-    """Whether methods are better told in rows than in columns."""
+    """Returns whether methods are shown as rows, not as columns."""
     return len(comparison.methods) > _MANY
 
 
@@ -70,7 +70,7 @@ def _is_main(score: Score, comparison: Comparison) -> bool:
 
 
 def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """A label and a cell per method."""
+    """Returns rows of a label and a cell for each method."""
     counts = ("runs", *(str(len(method.runs)) for method in comparison.methods))
     return [
         counts,
@@ -84,7 +84,7 @@ def _rows(comparison: Comparison) -> list[tuple[str, ...]]:
 def markdown(
     comparison: Comparison, title: str, differing: Sequence[Difference], notes: Sequence[str]
 ) -> str:
-    """A page of Markdown: scores, differing settings, notes."""
+    """Formats a page of Markdown: scores, differing settings, notes."""
     names = [method.name for method in comparison.methods]
     end = int(comparison.env_steps[-1])
     parts = [
@@ -103,14 +103,14 @@ def markdown(
 def _turned(
     comparison: Comparison, lines: Sequence[Sequence[str]]
 ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """Header and rows, of many methods with a method in each row."""
+    """Returns header and rows, transposed if there are many methods."""
     if _many(comparison):
         lines = list(zip(*lines, strict=True))
     return lines[0], lines[1:]
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """All numbers, a row each: scores, then curves, whose quantity is "curve"."""
+    """Formats all numbers as CSV, one per row: scores, then curves (quantity "curve")."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(_COLUMNS)
@@ -153,5 +153,5 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 
 def _escape(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Escapes text for Markdown."""
     return re.sub(r"([\\|`*<>\[\]#]|(?<!\w)_|_(?!\w))", r"\\\1", text)

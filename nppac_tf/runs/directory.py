@@ -40,6 +40,7 @@ from nppac_tf.priors.fitting import load_prior, rescale, save_prior
 from nppac_tf.priors.novelty import Novelty, load_novelty, save_novelty
 from nppac_tf.runs import figures
 from nppac_tf.runs import metrics as reports
+from nppac_tf.runs.config_file import read_config_file
 from nppac_tf.runs.metrics import MetricsWriter
 from nppac_tf.training import checkpoints
 from nppac_tf.training.checkpoints import RunCheckpoint
@@ -154,16 +155,13 @@ class RunDirectory:
                     "--output_dir"
                 )
 
-    def config(self, archived: bool = False) -> RunConfig:
+    def config(self) -> RunConfig:
         """The run's configuration.
-
-        Args:
-            archived: Whether it may be that of an earlier version, to be read and not gone on with.
 
         Raises:
             UserError: if there is no run here, or one of another version.
         """
-        return RunConfig.from_dict(self._read_config()["config"], archived)
+        return RunConfig.from_dict(self._read_config()["config"])
 
     def provenance(self) -> dict[str, Any]:
         """What config.json and the last evaluation say of the run, without the names of folders.
@@ -319,15 +317,7 @@ class RunDirectory:
         return agent
 
     def _read_config(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self._config.read_text())
-        except OSError:
-            raise UserError(f"no run at {self.path}") from None
-        except ValueError as error:
-            raise UserError(f"{self._config} is not the configuration of a run: {error}") from None
-        if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
-            raise UserError(f"{self._config} is not the configuration of a run")
-        return content
+        return read_config_file(self._config)
 
     def _write_config(self, content: dict[str, Any]) -> None:
         write_text(self._config, json.dumps(content, indent=2) + "\n")

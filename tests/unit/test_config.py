@@ -158,37 +158,6 @@ def test_the_configuration_of_something_else_is_refused(values):
         RunConfig.from_dict(values)
 
 
-def test_an_archived_configuration_may_lack_what_came_later():
-    config = RunConfig(task="door-binary", agent=AgentConfig(temperature=0.3))
-    values = config.to_dict()
-    del values["agent"]["precision"], values["training"]["n_step"], values["reward"]
-    earlier = dataclasses.replace(config, training=TrainingConfig(n_step=1))
-    assert RunConfig.from_dict(values, archived=True) == earlier
-    parts = {"agent": AgentConfig, "training": TrainingConfig}
-    gone = {
-        "agent": {"final_temperature": None, "policy_averaging": 0},
-        "training": {
-            "n_step": 1,
-            "num_greedy_environments": 0,
-            "pretraining_noise": 0.0,
-            "critic_warmup_steps": 0,
-            "warmup_imitation": False,
-        },
-    }
-    for part, fields in gone.items():
-        for name, was in fields.items():
-            values[part].pop(name, None)
-            assert getattr(parts[part](), name) != was
-            assert getattr(getattr(RunConfig.from_dict(values, True), part), name) == was
-    with pytest.raises(UserError, match="of this version"):
-        RunConfig.from_dict(values)
-    values["agent"]["no_such_field"] = 1
-    with pytest.raises(UserError, match="no_such_field"):
-        RunConfig.from_dict(values, archived=True)
-    with pytest.raises(UserError, match="not the configuration"):
-        RunConfig.from_dict({"agent": 3}, archived=True)
-
-
 @pytest.mark.parametrize("config", [PriorConfig, AgentConfig, TrainingConfig, RunConfig])
 def test_every_value_has_a_help_and_cannot_be_changed(config):
     instance = config()

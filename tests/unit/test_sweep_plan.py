@@ -80,7 +80,7 @@ def test_runs_go_below_their_task_by_default(config):
 
 @pytest.mark.parametrize("name", ["../up", "a b", ".hidden", ""])
 def test_a_name_must_be_that_of_a_folder(config, name):
-    with pytest.raises(UserError, match=r"method's name must be of letters.*write NAME=FILE"):
+    with pytest.raises(UserError, match=r"method's name must consist of letters.*write NAME=FILE"):
         plan.grid({name: config}, [0])
 
 
@@ -114,7 +114,7 @@ def test_a_run_of_another_configuration_is_found(run):
 
 def test_a_run_of_other_demonstrations_is_found(run):
     begin(run, fingerprint="another")
-    with pytest.raises(UserError, match=r"demonstrations must be those that .*seed7 began with"):
+    with pytest.raises(UserError, match=r"demonstrations must be those that .*seed7 was started with"):
         plan.check([run])
 
 

@@ -1,24 +1,25 @@
-"""The runs of a sweep: what each is asked, where it lies, and whether it may begin."""
+"""Plans the runs of a sweep and checks that they can start."""
 
 import dataclasses
 import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nppac_tf.config import RunConfig
 from nppac_tf.errors import UserError
 from nppac_tf.files import folder_name
 from nppac_tf.runs import inputs, metrics
+from nppac_tf.runs.config_file import read_config_file
 
 
 class PlannedRun(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-        method: Its name among the sweep's methods.
-        config: What is asked.
-        folder: Where it lies; perhaps not there yet.
+        method: Name of the method in the sweep.
+        config: Configuration of the run.
+        folder: Folder of the run, which may not exist yet.
     """
 
     method: str
@@ -27,7 +28,7 @@ class PlannedRun(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Such as "awac/seed0", the end of its folder."""
+        """Last two parts of the folder, such as "awac/seed0"."""
         return f"{self.method}/{self.folder.name}"
 
 
@@ -37,21 +38,21 @@ def grid(
     output_dir: pathlib.Path | None = None,
     own_priors: Collection[str] = (),
 ) -> list[PlannedRun]:
-    """Every method with every seed; the first seed of all methods comes first.
+    """Combines every method with every seed; the first seed of all methods comes first.
 
     Args:
         methods: Configurations by name.
-        seeds: Each takes the place of a configuration's own, and of its prior's.
-        output_dir: A run lies in METHOD/seedN below it; None for runs/TASK.
-        own_priors: Methods whose prior keeps its seed.
+        seeds: Seeds that replace the seed of each configuration and of its prior.
+        output_dir: Parent of the folders METHOD/seedN; None for runs/TASK.
+        own_priors: Methods whose prior keeps the seed of the configuration.
 
     Raises:
-        UserError: if a name cannot be that of a folder.
+        UserError: if a name is not a valid folder name.
     """
     for name in methods:
         if folder_name(name) != name:
             raise UserError(
-                "a method's name must be of letters, digits and any of _.+=,- and begin with a "
+                "a method's name must consist of letters, digits and _.+=,- and begin with a "
                 f"letter, a digit or _; got {name!r}: write NAME=FILE"
             )
     runs = []
@@ -70,11 +71,11 @@ def grid(
 
 
 def check(runs: Sequence[PlannedRun]) -> None:
-    """Finds what would keep a run from beginning or from going on, before any does.
+    """Checks that every run can be started or resumed.
 
     Raises:
-        UserError: if a method's task or demonstrations are not to be had, or a folder holds a run
-            of another configuration or of other demonstrations.
+        UserError: if a method's task or demonstrations are not available, or a folder holds a run
+            with another configuration or other demonstrations.
     """
     fingerprints: dict[str, str] = {}
     for run in runs:
@@ -88,7 +89,7 @@ def check(runs: Sequence[PlannedRun]) -> None:
 
 
 def is_complete(run: PlannedRun) -> bool:
-    """Whether all that was asked is there already: the last evaluation, and the policy of then.
+    """Returns whether the last evaluation and the policy exported after it exist.
 
     Raises:
         UserError: if the table of metrics is damaged.
@@ -105,26 +106,18 @@ def is_complete(run: PlannedRun) -> bool:
 
 
 def _check_folder(run: PlannedRun, fingerprint: str) -> None:
-    content = _content(run.folder / "config.json")
-    if content is None:
+    file = run.folder / "config.json"
+    if not file.exists():
         return
+    content = read_config_file(file)
     try:
         began = RunConfig.from_dict(content["config"])
-        before = content["demonstrations"]["fingerprint"]
+        had = content["demonstrations"]["fingerprint"]
     except (KeyError, TypeError, UserError) as error:
-        raise UserError(f"{run.folder} must hold a run that can go on: {error}") from None
+        raise UserError(f"{run.folder} must hold a run that can be resumed: {error}") from None
     began.require_resumable(run.config, run.folder)
-    if before != fingerprint:
+    if had != fingerprint:
         raise UserError(
-            f"demonstrations must be those that {run.folder} began with; their content has changed"
+            f"demonstrations must be those that {run.folder} was started with; their content has "
+            "changed"
         )
-
-
-def _content(file: pathlib.Path) -> Any:
-    """What a run's config.json holds; None where there is none."""
-    try:
-        return json.loads(file.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not the configuration of a run: {error}") from None
