@@ -1,4 +1,4 @@
-"""A person's own environment, in a module of theirs, from Python and by the launchers."""
+"""An environment in the user's own module, from Python and from the launchers."""
 
 import sys
 
@@ -36,7 +36,7 @@ TASK = "reach_module:Reach-v0"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the module; what it registers is forgotten afterwards."""
+    """A folder with the module; removes what it registers afterwards."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "reach_module.py").write_text(MODULE)
     sys.path.insert(0, str(folder))
@@ -53,7 +53,7 @@ def task(place):
 
 @pytest.fixture(scope="module")
 def demonstrations(task):
-    """Straight ways to the origin, as arrays of one's own."""
+    """Straight paths to the origin, as plain arrays."""
     rng = np.random.default_rng(0)
     episodes = []
     for _ in range(8):
@@ -69,13 +69,13 @@ def demonstrations(task):
 
 @pytest.fixture(scope="module")
 def prior_file(demonstrations, place):
-    config = nppac.PriorConfig(prior="exact_gp", max_fit_iterations=30, scale_floor=0.05)
+    config = nppac.PriorConfig(prior="exact_gp", scale_floor=0.05)
     prior = nppac.fit_prior(demonstrations, config)
     nppac.save_prior(prior.prior, place / "prior.npz")
     return place / "prior.npz", prior
 
 
-def test_an_agent_learns_in_it(task, demonstrations, prior_file, place):
+def test_an_agent_learns(task, demonstrations, prior_file, place):
     _, prior = prior_file
     agent = nppac.NppacAgent.for_task(
         task, prior, nppac.AgentConfig(actor_layers=(32, 32), critic_layers=(32, 32))
@@ -101,11 +101,11 @@ def test_an_agent_learns_in_it(task, demonstrations, prior_file, place):
     nppac.export_policy(agent, place / "exported", task)
 
 
-def test_the_launchers_take_it_from_the_working_directory(place, demonstrations, prior_file):
+def test_launchers_find_the_module_in_the_working_directory(place, demonstrations, prior_file):
     nppac.save_demonstrations(demonstrations, place / "reach.npz")
     launchers = Launchers(place)
     arguments = ("--task=reach_module:Reach-v0", "--demonstrations=reach.npz", "--prior=exact_gp")
-    outcome = launchers.run("fit_prior", *arguments, "--max_fit_iterations=5", "--num_episodes=5")
+    outcome = launchers.run("fit_prior", *arguments, "--num_episodes=5")
     assert (outcome.code, outcome.errors) == (0, "")
     assert "exact_gp on reach_module:Reach-v0, 6 episodes fitted, 2 held out" in outcome.output
 
@@ -116,7 +116,7 @@ def test_the_launchers_take_it_from_the_working_directory(place, demonstrations,
 
 
 @pytest.mark.usefixtures("prior_file")
-def test_a_video_of_what_draws_nothing_is_refused(place):
+def test_a_video_needs_an_environment_that_draws(place):
     arguments = ("--prior_file=prior.npz", f"--task={TASK}", "--video=a.gif")
     outcome = Launchers(place).run("evaluate", *arguments)
     assert outcome.code == 1

@@ -1,4 +1,4 @@
-"""The agent in a program that knows TF-Agents and nothing of this project's own loop."""
+"""The agent with the drivers and replay buffers of TF-Agents."""
 
 import fakes
 import numpy as np
@@ -89,7 +89,7 @@ def test_collect_and_train(environment, kind):
     np.testing.assert_array_equal(*actions)
 
 
-def test_an_agent_made_for_a_task_is_one_too(environment):
+def test_collect_and_train_an_agent_of_a_task(environment):
     with fakes.point_task(HORIZON + 1) as task:
         agent = NppacAgent.for_task(
             task, fakes.LinearPrior(2, 2), AgentConfig(actor_layers=(8,), critic_layers=(8,))
