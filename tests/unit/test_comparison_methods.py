@@ -9,29 +9,23 @@ def grouped(folder):
     return methods.group(archive.read_runs([folder]).runs)
 
 
-def sizes(found):
-    return {method.name: len(method.runs) for method in found}
+def sizes(folder):
+    return {method.name: len(method.runs) for method in grouped(folder)}
 
 
 def test_runs_that_differ_in_seeds_or_length_alone_are_one_method(tmp_path):
     write_run(tmp_path / "a", [0.5], seed=0)
     write_run(tmp_path / "b", [0.5, 0.6], seed=1)
+    assert methods.seed_folders(grouped(tmp_path)[0]) == ("seed0", "seed1")
     write_run(tmp_path / "c", [0.5], seed=0, changes={"config.prior.prior_seed": 1})
-    found = grouped(tmp_path)
-    assert sizes(found) == {"prior=gp": 3}
-    assert methods.seed_folders(found[0]) == ("seed0_prior0", "seed1_prior0", "seed0_prior1")
-    assert methods.differences(found) == ()
+    (found,) = grouped(tmp_path)
+    assert (found.name, len(found.runs)) == ("prior=gp", 3)
+    assert methods.seed_folders(found)[1:] == ("seed1_prior0", "seed0_prior1")
+    assert methods.folder_of(found) is None
+    assert methods.differences([found]) == ()
 
 
-def test_a_seed_of_the_prior_is_named_where_it_alone_tells_runs_apart(tmp_path):
-    for seed in (2, 3):
-        changes = {"config.prior.prior_seed": seed}
-        write_run(tmp_path / str(seed), [0.5], seed=seed, changes=changes)
-    (method,) = grouped(tmp_path)
-    assert methods.seed_folders(method) == ("seed2", "seed3")
-
-
-def test_settings_that_come_to_the_same_are_the_same(tmp_path):
+def test_settings_with_the_same_meaning_are_the_same(tmp_path):
     greedy, final = "config.training.num_greedy_environments", "config.agent.final_temperature"
     annealing, least = "config.agent.annealing_updates", "config.agent.num_target_critics"
     for seed, changes in enumerate(
@@ -47,10 +41,20 @@ def test_settings_that_come_to_the_same_are_the_same(tmp_path):
         ]
     ):
         write_run(tmp_path / str(seed), [0.5], seed=seed, changes=changes)
-    assert list(sizes(grouped(tmp_path)).values()) == [4, 2, 1, 1]
+    assert list(sizes(tmp_path).values()) == [4, 2, 1, 1]
 
 
-def test_methods_are_named_by_the_fewest_settings_that_tell_them_apart(tmp_path):
+def test_a_setting_that_not_all_runs_record_is_not_compared(tmp_path):
+    write_run(tmp_path / "a", [0.5], seed=0, changes={"config.agent.new": 1})
+    write_run(tmp_path / "b", [0.5], seed=1, changes={"config.agent.new": 2})
+    assert sizes(tmp_path) == {"new=1": 1, "new=2": 1}
+    write_run(tmp_path / "c", [0.5], seed=2)
+    (found,) = grouped(tmp_path)
+    assert len(found.runs) == 3
+    assert methods.unshared_settings(found.runs) == ("agent.new",)
+
+
+def test_methods_are_named_by_the_fewest_settings_that_distinguish_them(tmp_path):
     for number, (prior, epochs, temperature) in enumerate(
         [("exact_gp", 100, 0.1), ("gaussian_network", 50, 0.1), ("gaussian_network", 50, 0.2)]
     ):
@@ -73,52 +77,40 @@ def test_methods_are_named_by_the_fewest_settings_that_tell_them_apart(tmp_path)
     )
 
 
-def test_the_same_demonstrations_elsewhere_are_the_same(tmp_path):
+def test_demonstrations_are_compared_by_content(tmp_path):
     for seed, (source, fingerprint) in enumerate(
         [("x/pen.npy", "a"), ("/y/pen.npy", "a"), ("pen.npy", "b")]
     ):
         changes = {"config.demonstrations": source, "demonstrations.fingerprint": fingerprint}
         write_run(tmp_path / str(seed), [0.5], seed=seed, changes=changes)
-    assert sizes(grouped(tmp_path)) == {"fingerprint=a": 2, "fingerprint=b": 1}
+    assert sizes(tmp_path) == {"fingerprint=a": 2, "fingerprint=b": 1}
 
 
-def test_folders_name_methods(tmp_path):
+def test_folders_of_a_task_name_methods(tmp_path):
     task = tmp_path / "pen-binary"
-    for method in ("mine", "other"):
+    for method in ("mine", "cloning_gp"):
         for seed in (0, 1):
             write_run(task / method / f"seed{seed}", [0.5], seed=seed)
     write_run(tmp_path / "elsewhere" / "seed0", [0.5], seed=5)
     found = grouped(tmp_path)
-    assert sizes(found) == {"elsewhere": 1, "mine": 2, "other": 2}
-    assert [methods.folder_of(method) for method in found] == ["elsewhere", "mine", "other"]
+    assert [method.name for method in found] == ["elsewhere", "BC (GP mean)", "mine"]
+    assert [methods.folder_of(method) for method in found] == ["elsewhere", "cloning_gp", "mine"]
+    write_run(task / "mine/seed2", [0.5], seed=2, changes={"config.prior.prior": "uniform"})
+    assert set(sizes(task)) == {"BC (GP mean)", "mine (prior=gp)", "mine (prior=uniform)"}
 
 
 def test_folders_anywhere_name_methods_if_each_has_its_own(tmp_path):
     uniform = {"config.prior.prior": "uniform"}
     write_run(tmp_path / "mine" / "seed0", [0.5])
-    assert sizes(grouped(tmp_path)) == {"prior=gp": 1}
+    assert sizes(tmp_path) == {"prior=gp": 1}
     write_run(tmp_path / "other" / "seed0", [0.5], changes=uniform)
     write_run(tmp_path / "other" / "seed1", [0.5], seed=1, changes=uniform)
-    assert sizes(grouped(tmp_path)) == {"mine": 1, "other": 2}
+    assert sizes(tmp_path) == {"mine": 1, "other": 2}
     write_run(tmp_path / "mine" / "seed2", [0.5], changes={"config.prior.prior": "dropout"})
-    assert set(sizes(grouped(tmp_path))) == {"prior=gp", "prior=uniform", "prior=dropout"}
+    assert set(sizes(tmp_path)) == {"prior=gp", "prior=uniform", "prior=dropout"}
 
 
-def test_two_configurations_in_one_folder_are_told_apart(tmp_path):
-    for seed, prior in enumerate(("exact_gp", "uniform")):
-        folder = tmp_path / "pen-binary" / "mine" / f"seed{seed}"
-        write_run(folder, [0.5], seed=seed, changes={"config.prior.prior": prior})
-    assert sizes(grouped(tmp_path)) == {"mine (prior=exact_gp)": 1, "mine (prior=uniform)": 1}
-
-
-def test_a_method_without_a_folder_of_its_own_has_none(tmp_path):
-    write_run(tmp_path / "a", [0.5])
-    (method,) = grouped(tmp_path)
-    assert methods.folder_of(method) is None
-    assert methods.seed_folders(method) == ("seed0",)
-
-
-def test_refuses_a_seed_twice(tmp_path):
+def test_a_repeated_seed_is_refused(tmp_path):
     write_run(tmp_path / "a", [0.5], seed=4)
     write_run(tmp_path / "b", [0.5, 0.6], seed=4)
     with pytest.raises(UserError, match=r"got .*a and .*b, both with seed 4 and prior_seed 0"):
