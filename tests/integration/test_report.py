@@ -1,12 +1,13 @@
 """The command that compares methods, on runs that are in the repository."""
 
+import pathlib
 import shutil
 
 import pytest
 from launching import Launchers
 from run_folders import write_run
-from sources import ROOT
 
+ARCHIVE = pathlib.Path(__file__).parents[2] / "results/runs/pen-binary/nppac"
 FILES = [
     "any_success.png",
     "area.png",
@@ -28,27 +29,18 @@ def launchers(tmp_path):
 
 def test_a_report_is_redrawn_from_an_archive_of_its_runs(launchers):
     folder = launchers.folder
-    for seed in range(3):
-        shutil.copytree(ROOT / f"results/pen_human/seed{seed}", folder / f"runs/human/seed{seed}")
-    outcome = launchers.run(
-        "report", "runs", "--output_dir=first", "--title=Pen", "--archive=results", quick=True
-    )
-    assert (outcome.code, outcome.errors) == (0, "")
-    assert "0.660 [0.649, 0.670]" in outcome.output  # B at the end: mean, least and greatest.
+    shutil.copytree(ARCHIVE, folder / "runs/pen-binary/mine")
+    for arguments in (
+        ("runs", "--output_dir=first", "--archive=results"),
+        ("results", "--output_dir=again"),
+    ):
+        outcome = launchers.run("report", *arguments, quick=True)
+        assert (outcome.code, outcome.errors) == (0, "")
+        assert "0.754 [0.737, 0.764]" in outcome.output  # B at the end: mean, minimum and maximum.
+    assert len(list(folder.glob("results/pen-binary/mine/seed[234]/metrics.csv"))) == 3
     assert sorted(path.name for path in (folder / "first").iterdir()) == FILES
-    archived = sorted(str(path.parent) for path in folder.glob("results/**/metrics.csv"))
-    assert archived == [str(folder / f"results/pen-binary/human/seed{seed}") for seed in range(3)]
-    shutil.rmtree(folder / "runs")
-    outcome = launchers.run("report", "results", "--output_dir=again", "--title=Pen", quick=True)
-    assert (outcome.code, outcome.errors) == (0, "")
-    first, again = (
-        (folder / name / "report.csv").read_text().replace("prior=exact_gp", "human")
-        for name in ("first", "again")
-    )
-    assert first == again
-    outcome = launchers.run("report", "results", "--output_dir=third", "--title=Pen", quick=True)
     for name in FILES:
-        assert (folder / "third" / name).read_bytes() == (folder / "again" / name).read_bytes()
+        assert (folder / "first" / name).read_bytes() == (folder / "again" / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +51,7 @@ def test_a_report_is_redrawn_from_an_archive_of_its_runs(launchers):
         (["runs/seed"], "did you mean runs/seed0?"),
         (["runs", "--output_dir=notes.txt"], "notes.txt is not a folder"),
         (["runs", "--method=mine"], "--method has no effect without --archive"),
-        (["runs", "--archive=a", "--method=../b"], "a method's name must be of letters"),
+        (["runs", "--archive=a", "--method=../b"], "a method's name must consist of letters"),
         (["other", "--archive=a"], "--method must name prior=gp"),
         (["runs", "pendulum"], "runs must be of one task"),
         (["runs", "--threshold=60"], "threshold must be in (0, 1]"),

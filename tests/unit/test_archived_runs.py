@@ -8,7 +8,6 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-
 from launch import config_flags
 from nppac_tf.comparison import archive
 from nppac_tf.config import RunConfig

@@ -64,10 +64,10 @@ def test_a_run_is_read(tmp_path):
 
 
 def test_archived_results_are_one_method():
-    found = archive.read_runs([ROOT / "results" / "pen_human"])
-    assert [run.env_steps for run in found.runs] == [50_000] * 3
+    found = archive.read_runs([ROOT / "results/runs/pen-binary/nppac"])
+    assert [run.env_steps for run in found.runs] == [100_000] * 3
     (method,) = methods.group(found.runs)
-    assert [run.seeds for run in method.runs] == [("0", "0"), ("1", "0"), ("2", "0")]
+    assert [run.seeds for run in method.runs] == [(seed, seed) for seed in "234"]
 
 
 def test_folders_without_runs_of_one_task_are_refused(tmp_path):
