@@ -54,7 +54,7 @@ class RecordedEpisode:
         return sum(value.nbytes for value in values if isinstance(value, np.ndarray))
 
     def states(self) -> np.ndarray:
-        """Returns the first observation and all successors: [T + 1, D], or [T, D] without the last."""
+        """Returns the first observation and all successors: [T + 1, D], or [T, D]."""
         observations, steps = self.observations, self.length
         if len(observations) != steps:
             return observations

@@ -1,1 +1,1 @@
-"""The demonstration doctor: what is wrong with a data set, and what to do about it."""
+"""The demonstration doctor: finds defects of a data set and advises what to do about them."""

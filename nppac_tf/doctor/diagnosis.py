@@ -1,7 +1,7 @@
-"""What is wrong with a data set of demonstrations, and what to do about it.
+"""The examination of a recording: all checks, and the tasks that it may belong to.
 
-Every check looks at arrays alone; where a simulator has replayed the data, its results come in as
-data too (`Simulation`). A check that cannot be made of a recording says nothing.
+The checks read arrays only; what a simulator says is passed in as a `Simulation`. A check that does
+not apply to a recording reports nothing.
 """
 
 from __future__ import annotations
@@ -21,15 +21,7 @@ from nppac_tf.doctor.findings import (
 from nppac_tf.environments.known import known_task, tasks_of_sizes
 from nppac_tf.errors import UserError
 
-__all__ = [
-    "SEVERITIES",
-    "Finding",
-    "Simulation",
-    "candidate_tasks",
-    "diagnose",
-    "goal_flags",
-    "not_replayed",
-]
+__all__ = ["SEVERITIES", "Finding", "Simulation", "candidate_tasks", "diagnose", "goal_flags"]
 
 _CHECKS: tuple[Callable[[Examination], Iterator[Finding]], ...] = (
     integrity.check_reading,
@@ -49,17 +41,19 @@ _CHECKS: tuple[Callable[[Examination], Iterator[Finding]], ...] = (
 
 
 def candidate_tasks(recording: Recording) -> list[str]:
-    """The tasks that a recording may be of: as the file says, else the known ones of its sizes.
+    """Names the tasks that a recording may belong to.
 
-    "module:Name-v0" is not followed: it would import the module, and a file may name any.
+    That is the task named in the file, otherwise every known task of the same sizes. A name such as
+    "module:Name-v0" is ignored: making the task would import a module that the file chooses.
     """
     named = recording.environment_id
-    if named is not None:
-        if ":" in named:
-            return []
-        known = known_task(named)
-        return [known.name if known else named]
-    return tasks_of_sizes(_sizes(recording))
+    if named is None:
+        widths = [(e.observations.shape[1], e.actions.shape[1]) for e in recording.episodes]
+        return tasks_of_sizes(max(set(widths), key=widths.count) if widths else None)
+    if ":" in named:
+        return []
+    known = known_task(named)
+    return [known.name if known else named]
 
 
 def diagnose(
@@ -68,12 +62,12 @@ def diagnose(
     """Examines a recording.
 
     Args:
-        recording: Of `load_recording`.
-        task: What the demonstrations are meant for; without it no sizes, bounds or goals are known.
-        simulation: Of that task, where it could be replayed.
+        recording: Recording to examine; see `load_recording`.
+        task: Intended task. Without it, sizes, bounds and goals are not checked.
+        simulation: Result of `simulator_replay.simulate` for that task, if available.
 
     Returns:
-        The findings, the gravest first.
+        The findings, most severe first.
     """
     examination = Examination(recording, task, simulation)
     findings = [finding for check in _CHECKS for finding in check(examination)]
@@ -81,23 +75,5 @@ def diagnose(
         try:
             recording.demonstrations()
         except UserError as error:
-            findings.append(Finding("error", "refused", str(error), "Mend the file."))
+            findings.append(Finding("error", "refused", str(error), "Repair the file."))
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
-
-
-def not_replayed(task_name: str) -> Finding:
-    """What to say of a task whose simulator cannot be set to where a demonstration began."""
-    return Finding(
-        "note",
-        "not replayed",
-        f"the observations of {task_name} do not tell its simulator's state, so the actions were "
-        "not replayed: shifted or shuffled actions would not be noticed, nor data of another task "
-        "of these sizes",
-        "Look at the held-out error that launch/fit_prior.py reports: actions that do not belong "
-        "to their observations cannot be predicted.",
-    )
-
-
-def _sizes(recording: Recording) -> tuple[int, int] | None:
-    widths = [(e.observations.shape[1], e.actions.shape[1]) for e in recording.episodes]
-    return max(set(widths), key=widths.count) if widths else None

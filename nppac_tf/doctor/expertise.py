@@ -1,6 +1,6 @@
-"""Checks of whether a recording shows an expert at its task, as the simulator knows it.
+"""Checks whether a recording shows an expert: lengths, success, rewards, the simulator's replay.
 
-Glossary: E episodes, T steps of an episode, D observation components, A action components.
+Glossary: E episodes, T steps of an episode, D observation size, A action size.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import numpy as np
 from nppac_tf.config import LARGEST_EXACT_GP
 from nppac_tf.demonstrations.recording import RecordedEpisode
 from nppac_tf.doctor.findings import (
-    LENGTH_RATIO,
+    SHORT_RATIO,
     Examination,
     Finding,
-    count,
-    joined,
-    listed,
-    number,
+    SimulatorReplay,
+    concatenate,
+    format_count,
+    format_list,
+    format_number,
 )
 
 _FEW_EPISODES = 5
@@ -27,73 +28,71 @@ _REPLAY_ERROR = 0.05
 
 
 def check_lengths(examination: Examination) -> Iterator[Finding]:
-    """Episodes far shorter or longer than others, failing early, too few, or past the horizon."""
+    """Finds episodes that fail early, are far shorter or longer than the rest, or are few."""
     task, episodes = examination.task, examination.episodes
     lengths = np.array([e.length for e in episodes])
     if not lengths.size:
         return
-    usual = float(np.median(lengths))
-    short = {int(i) for i in np.flatnonzero(lengths < LENGTH_RATIO * usual)}
-    fallen = examination.ends_early()
-    if fallen:
-        shown = listed(lengths[fallen])
+    median = float(np.median(lengths))
+    failures = examination.failures()
+    if failures:
         yield Finding(
             "warning",
             "fails early",
-            f"{count(fallen, episodes)} end in a terminal state, after {shown} steps; the median "
-            f"is {usual:,.0f}",
-            "They show how to fail at the end: leave them out, unless the states are wanted. "
-            "Demonstrations.select keeps the others.",
-            examination.named(fallen),
+            f"{format_count(failures, episodes)} end in a terminal state after "
+            f"{format_list(lengths[failures])} steps (median: {median:,.0f})",
+            "Remove them with Demonstrations.select: they teach how to fail.",
+            examination.file_indices(failures),
         )
-    rest = sorted(short - set(fallen))
-    if rest:
+    short = [int(i) for i in np.flatnonzero(lengths < SHORT_RATIO * median) if i not in failures]
+    if short:
         yield Finding(
             "warning",
             "short episodes",
-            f"{count(rest, episodes)} are far shorter than the median of {usual:,.0f} steps: "
-            f"{listed(lengths[rest])}",
-            "Check that they are whole, and leave failures out.",
-            examination.named(rest),
+            f"{format_count(short, episodes)} are far shorter than the median of {median:,.0f} "
+            f"steps: {format_list(lengths[short])}",
+            "Check that they are complete, and remove failures.",
+            examination.file_indices(short),
         )
-    longer = [int(i) for i in np.flatnonzero(lengths * LENGTH_RATIO > usual)]
-    if longer:
+    long = [int(i) for i in np.flatnonzero(lengths * SHORT_RATIO > median)]
+    if long:
         yield Finding(
             "warning",
             "long episodes",
-            f"{count(longer, episodes)} are far longer than the median of {usual:,.0f} steps: "
-            f"{listed(lengths[longer])}",
-            "Check that they are not several in one.",
-            examination.named(longer),
+            f"{format_count(long, episodes)} are far longer than the median of {median:,.0f} "
+            f"steps: {format_list(lengths[long])}",
+            "Check that each is a single episode.",
+            examination.file_indices(long),
         )
     total = int(lengths.sum())
     if len(episodes) < _FEW_EPISODES:
         yield Finding(
             "warning",
             "few episodes",
-            f"there are {len(episodes)} episodes, {total:,} steps",
-            "A prior from so few says little away from them: record some 20.",
+            f"there are {len(episodes)} episodes with {total:,} steps",
+            "Record about 20 episodes: a prior from so few is uncertain almost everywhere.",
         )
     if total > LARGEST_EXACT_GP:
         yield Finding(
             "note",
             "many steps",
             f"there are {total:,} steps",
-            "Choose the prior: gp, the default, is sparse with so many, and quick; exact_gp takes "
-            "longer and more memory, with the square of their number, and is surer near them.",
+            "Choose a prior: with so many steps the default gp is a fast, sparse Gaussian process; "
+            "exact_gp is more certain near the data, but its time and memory grow with the square "
+            "of the number of steps.",
         )
-    if task is not None and examination.fits and task.horizon is not None and usual > task.horizon:
+    if task is not None and examination.fits and task.horizon is not None and median > task.horizon:
         yield Finding(
             "note",
             "horizon",
-            f"episodes of {usual:,.0f} steps (median) go on after the horizon of {task.name}, "
+            f"the median length of {median:,.0f} steps exceeds the horizon of {task.name}, "
             f"{task.horizon} steps",
-            "Nothing: training uses all steps, and evaluation stops at the horizon.",
+            "Nothing to do: training uses all steps, and evaluation stops at the horizon.",
         )
 
 
 def check_goal(examination: Examination) -> Iterator[Finding]:
-    """Episodes that miss the goal, reach it late, or carry flags that say otherwise."""
+    """Finds episodes that miss the goal, reach it late, or have wrong success flags."""
     task, goals, episodes = examination.task, examination.goals, examination.episodes
     if task is None or goals is None:
         return
@@ -103,12 +102,12 @@ def check_goal(examination: Examination) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "no success",
-            f"{count(failed, episodes)} never reach the goal of {task.name}",
-            "Leave them out where they go wrong (Demonstrations.select keeps the others), and "
-            "keep them where they are good but slow, as --action_lookahead can make up for."
+            f"{format_count(failed, episodes)} never reach the goal of {task.name}",
+            "Remove the wrong ones with Demonstrations.select. Keep those that are right but slow: "
+            "--action_lookahead speeds the prior up."
             if len(failed) < len(episodes)
             else "Check the task, and the units and the order of the observations.",
-            examination.named(failed),
+            examination.file_indices(failed),
         )
     horizon = task.horizon
     if horizon is not None:
@@ -121,31 +120,31 @@ def check_goal(examination: Examination) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "late success",
-                f"{count(late, episodes)} reach the goal only after the horizon of {task.name}, "
-                f"{horizon} steps",
-                "A policy that copies them is too slow to count as successful: prefer faster ones, "
-                "or hurry the prior with --action_lookahead.",
-                examination.named(late),
+                f"{format_count(late, episodes)} reach the goal only after the horizon of "
+                f"{task.name}, {horizon} steps",
+                "Use faster demonstrations, or speed the prior up with --action_lookahead: a "
+                "policy that imitates these is too slow to succeed.",
+                examination.file_indices(late),
             )
-    flags_disagree = [
+    wrong = [
         position
         for position, episode in enumerate(episodes)
         if episode.successes is not None
         and len(episode.successes) == episode.length
         and _disagreement(goals[position], episode.successes) > 0.02
     ]
-    if flags_disagree:
+    if wrong:
         yield Finding(
             "warning",
             "success flags",
-            f"the goal flags of {count(flags_disagree, episodes)} disagree with the observations",
-            "Trust the observations: the flags are of another rule, or of another episode.",
-            examination.named(flags_disagree),
+            f"the success flags of {format_count(wrong, episodes)} disagree with the observations",
+            "Trust the observations: the flags follow another rule or belong to other episodes.",
+            examination.file_indices(wrong),
         )
 
 
 def check_rewards(examination: Examination) -> Iterator[Finding]:
-    """Rewards that disagree with the goal, carry nothing, or tell poor episodes."""
+    """Finds rewards that disagree with the goal, are constant, or reveal poor episodes."""
     episodes = examination.episodes
     if not episodes or any(e.rewards is None or not len(e.rewards) for e in episodes):
         return
@@ -156,15 +155,15 @@ def check_rewards(examination: Examination) -> Iterator[Finding]:
             "warning",
             "rewards",
             "some rewards are nan or infinite",
-            "Do not train another method on them; nppac_tf does not use them.",
+            "Do not train other methods on them; nppac_tf ignores them.",
         )
         return
     if examination.goals is not None:
         agreement = _reward_agreement(examination.goals, rewards)
         if agreement is not None and agreement < 0.99:
             message = (
-                "rewards disagree with the observations: a step at the goal is paid better than "
-                f"one away from it in {agreement:.0%} of the pairs, where 100% would agree"
+                "rewards disagree with the observations: a step at the goal has a higher reward "
+                f"than a step away from it in {agreement:.0%} of the pairs instead of 100%"
             )
             silent: list[int] = []
             if len(np.unique(everything)) <= 2:
@@ -174,118 +173,124 @@ def check_rewards(examination: Examination) -> Iterator[Finding]:
                     if (flags == 1).any() and not (rewards[position] == everything.max()).any()
                 ]
             if silent:
-                message += (
-                    f"; {count(silent, episodes)} carry no reward although they reach the goal"
-                )
+                message += f"; {format_count(silent, episodes)} reach the goal without any reward"
             yield Finding(
                 "warning",
                 "rewards",
                 message,
-                "Do not train another method on these rewards; nppac_tf does not use them, and "
-                "tells success from observations.",
-                examination.named(silent),
+                "Do not train other methods on these rewards; nppac_tf ignores them and computes "
+                "success from the observations.",
+                examination.file_indices(silent),
             )
             return
     if np.ptp(everything) == 0 and len(everything) > 1:
         yield Finding(
             "note",
             "rewards",
-            f"every reward is {number(everything[0])}",
-            "They carry nothing; nppac_tf does not use them.",
+            f"every reward is {format_number(everything[0])}",
+            "Nothing to do: nppac_tf ignores rewards of demonstrations.",
         )
         return
     returns = np.array([values.sum() for values in rewards])
-    center = np.median(returns)
-    spread = 1.4826 * np.median(np.abs(returns - center))
-    poor = [int(i) for i in np.flatnonzero(returns < center - 6 * spread)] if spread > 0 else []
-    fallen = examination.ends_early()
-    low = [p for p in poor if p not in fallen and center - returns[p] > 0.2 * abs(center)]
+    median = np.median(returns)
+    scale = 1.4826 * np.median(np.abs(returns - median))
+    poor = [int(i) for i in np.flatnonzero(returns < median - 6 * scale)] if scale > 0 else []
+    failures = examination.failures()
+    low = [p for p in poor if p not in failures and median - returns[p] > 0.2 * abs(median)]
     if low and len(episodes) >= _FEW_EPISODES:
         yield Finding(
             "warning",
             "low return",
-            f"{count(low, episodes)} earn far less than the median return of "
-            f"{number(center)}: {listed(returns[low])}",
-            "They are not of an expert: leave them out. Demonstrations.select keeps the others.",
-            examination.named(low),
+            f"the returns of {format_count(low, episodes)} are far below the median of "
+            f"{format_number(median)}: {format_list(returns[low])}",
+            "Remove them with Demonstrations.select: they do not show an expert.",
+            examination.file_indices(low),
         )
 
 
 def check_simulation(examination: Examination) -> Iterator[Finding]:
-    """What the replay says: another task, shifted actions, another simulator, or agreement."""
+    """Reports whether the replay shows another task, shifted actions, or another simulator."""
     simulation, task = examination.simulation, examination.task
     if simulation is None or task is None or not examination.episodes:
         return
     replay = simulation.replay
-    examined = examination.episodes[: len(replay.errors)]
-    start = np.array([errors[0] for errors in replay.errors])
-    soon = np.array([_early_error(errors) for errors in replay.errors])
-    spread = float(np.median(np.abs(joined(examined, "observations"))))
+    replayed = examination.episodes[: len(replay.errors)]
+    first = np.array([errors[0] for errors in replay.errors])
+    early = np.array([_early_error(errors) for errors in replay.errors])
+    scale = float(np.median(np.abs(concatenate(replayed, "observations"))))
     aligned = simulation.alignment.get(0, np.nan)
     shift = min(simulation.alignment, key=lambda key: simulation.alignment[key], default=0)
-    rival = min(simulation.rivals, key=lambda key: simulation.rivals[key], default="")
-    if rival and simulation.rivals[rival] < 0.1 * aligned:
+    others = simulation.other_tasks
+    other = min(others, key=lambda key: others[key], default="")
+    if other and others[other] < 0.1 * aligned:
         yield Finding(
             "error",
             "another task",
-            f"the simulator of {rival} reproduces the first steps to "
-            f"{number(simulation.rivals[rival])}, that of {task.name} only to {number(aligned)}",
-            f"Pass --task={rival}.",
+            f"the simulator of {other} reproduces the first steps to an error of "
+            f"{format_number(others[other])}, that of {task.name} only to {format_number(aligned)}",
+            f"Pass --task={other}.",
         )
     elif shift and simulation.alignment[shift] < 0.5 * aligned:
         direction = "before" if shift > 0 else "after"
         yield Finding(
             "error",
             "shifted actions",
-            f"row i seems to hold the action of one step {direction} observation i: replayed so, "
-            f"the first steps are off by {number(simulation.alignment[shift])}, and by "
-            f"{number(aligned)} as they stand",
-            "Pair observation i with the action in row i + 1, and drop the row left over."
+            f"row i seems to hold the action of one step {direction} observation i: the replay "
+            f"error of the first steps is {format_number(simulation.alignment[shift])} with "
+            f"shifted actions and {format_number(aligned)} without",
+            "Pair observation i with the action in row i + 1, and drop the remaining row."
             if shift > 0
-            else "Pair observation i + 1 with the action in row i, and drop the row left over.",
+            else "Pair observation i + 1 with the action in row i, and drop the remaining row.",
         )
-    elif np.nanmedian(soon) > _REPLAY_ERROR * max(1.0, spread):
+    elif np.nanmedian(early) > _REPLAY_ERROR * max(1.0, scale):
         yield Finding(
             "warning",
             "simulator",
-            f"replayed in {task.name}, the first {_REPLAY_STEPS} observations are off by "
-            f"{number(np.nanmedian(soon))} (median over {len(soon)} episodes; the first by "
-            f"{number(np.nanmedian(start))})",
-            "The data are of another version of the simulator, of other units or of another task: "
-            "check before relying on results.",
+            f"replayed in {task.name}, the first {_REPLAY_STEPS} observations differ by "
+            f"{format_number(np.nanmedian(early))} (median of {len(early)} episodes; the very "
+            f"first by {format_number(np.nanmedian(first))})",
+            "Check the version of the simulator, the units and the task before relying on results.",
         )
     else:
-        recorded = np.array([bool((flags == 1).any()) for flags in examination.goals or ()])
-        text = (
-            f"replayed in {task.name}, the first observation is reproduced to "
-            f"{number(np.nanmax(start))} and the next {_REPLAY_STEPS} to "
-            f"{number(np.nanmax(soon))}"
+        yield Finding(
+            "note",
+            "simulator",
+            f"replayed in {task.name}, the first observation differs by at most "
+            f"{format_number(np.nanmax(first))} and the next {_REPLAY_STEPS} by at most "
+            f"{format_number(np.nanmax(early))}{_compare_success(examination, replay)}",
+            "Nothing to do: the data agree with the simulator.",
         )
-        if recorded.size:
-            again = np.array([bool((flags == 1).any()) for flags in replay.successes])
-            text += (
-                f"; {again.sum()} of {len(again)} episodes reach the goal so, "
-                f"{recorded[: len(again)].sum()} by their own observations"
-            )
-        yield Finding("note", "simulator", text, "Nothing: data and simulator agree.")
+    if examination.goals is not None:
+        return
     differing = [
         position
-        for position, episode in enumerate(examined)
+        for position, episode in enumerate(replayed)
         if _rewards_differ(episode, replay.rewards[position], replay.errors[position])
     ]
-    if differing and examination.goals is None:
+    if differing:
         yield Finding(
             "warning",
             "rewards",
-            f"{count(differing, examined)} hold other rewards than {task.name} pays for the same "
-            "steps",
-            "They are of another version of the task, or scaled; nppac_tf does not use them.",
-            examination.named(differing),
+            f"{format_count(differing, replayed)} have other rewards than {task.name} gives for "
+            "the same steps",
+            "Nothing to do for nppac_tf, which ignores them: they are scaled or of another "
+            "version of the task.",
+            examination.file_indices(differing),
         )
 
 
+def _compare_success(examination: Examination, replay: SimulatorReplay) -> str:
+    """Compares success in the replay with success in the recording, for tasks with a goal."""
+    if examination.goals is None:
+        return ""
+    again = sum(bool((flags == 1).any()) for flags in replay.successes)
+    total = len(replay.successes)
+    recorded = sum(bool((flags == 1).any()) for flags in examination.goals[:total])
+    return f"; {again} of {total} episodes reach the goal in the replay, {recorded} in the data"
+
+
 def _disagreement(flags: np.ndarray, recorded: np.ndarray) -> float:
-    """Share of steps in which two goal flags differ, at the better of two alignments."""
+    """Fraction of steps in which two goal flags differ, at the better of two alignments."""
     known = ~np.isnan(flags)
     recorded = recorded > 0.5
     at_step = float((flags[known] != recorded[known]).mean()) if known.any() else 0.0
@@ -294,10 +299,10 @@ def _disagreement(flags: np.ndarray, recorded: np.ndarray) -> float:
 
 
 def _reward_agreement(goals: Sequence[np.ndarray], rewards: Sequence[np.ndarray]) -> float | None:
-    """How often a step at the goal is paid better than one away from it; ties count half.
+    """Fraction of pairs in which a step at the goal has a higher reward than one away from it.
 
-    At the best of the alignments that are in use: a reward belongs to the state after its step, or
-    to the one before it, and some files hold one more.
+    Ties count half. Files differ in whether a reward belongs to the state before or after its step,
+    and some hold one reward more: the better alignment counts.
     """
     shares: list[float] = []
     for offset in (0, 1):
@@ -322,7 +327,7 @@ def _early_error(errors: np.ndarray) -> float:
 
 
 def _rewards_differ(episode: RecordedEpisode, paid: np.ndarray, errors: np.ndarray) -> bool:
-    """Whether rewards differ where the replay still follows the recording."""
+    """Whether rewards differ in the steps before the replay departs from the recording."""
     if episode.rewards is None or len(episode.rewards) != len(paid):
         return False
     followed = errors[1:] < 1e-3

@@ -1,4 +1,4 @@
-"""The doctor's figure of a recording."""
+"""The doctor's overview figure of a recording."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,19 +20,20 @@ def demonstrations_overview(
     horizon: int | None = None,
     title: str = "",
 ) -> figure.Figure:
-    """What a data set of demonstrations holds, on a page.
+    """Draws the content of a data set on one page.
 
     Args:
-        observations: Of each of E episodes, [T, D].
-        actions: Of each, [T, A], before any clipping.
-        goals: Of each, [T], 1 at the goal, 0 elsewhere, nan where unknown; None for a task without.
-        rewards: Of each, [T]; drawn where there are no goals.
-        replay_errors: Of some episodes, [T + 1], how far a replay in the simulator leads astray.
-        action_bounds: Least and greatest action, [A] each.
-        episode_names: [E], by which the episodes are known; their positions where None.
-        suspects: Positions of episodes to be marked.
-        horizon: Of the task, in steps; a line where it is within the episodes.
-        title: Above the figure.
+        observations: Observations [T, D] of each of E episodes.
+        actions: Actions [T, A] of each episode, before any clipping.
+        goals: Goal flags [T] of each episode: 1 at the goal, 0 elsewhere, nan if unknown. None for
+            a task without a goal.
+        rewards: Rewards [T] of each episode; drawn if there are no goals.
+        replay_errors: Replay errors [T + 1] of some episodes; see `SimulatorReplay`.
+        action_bounds: Lower and upper action bounds, [A] each.
+        episode_names: Numbers [E] that label the episodes (default: their positions).
+        suspects: Positions of episodes to mark.
+        horizon: Horizon of the task, in steps; drawn if it is within the episodes.
+        title: Title of the figure.
     """
     result = figure.Figure(figsize=(11.0, 9.0), layout="constrained")
     if title:
@@ -68,7 +69,7 @@ def _draw_timelines(
     suspects: set[int],
     horizon: int | None,
 ) -> None:
-    """A bar per episode, as long as it is; colored where it is at the goal, or by its reward."""
+    """One bar per episode, as long as the episode, colored at the goal or by reward."""
     count, longest = len(lengths), int(lengths.max())
     colors = [_SUSPECT_COLOR if position in suspects else _INK for position in range(count)]
     axis.barh(range(count), lengths, height=1.0, color=_EPISODE_COLOR, zorder=0)
@@ -117,7 +118,7 @@ def _draw_timelines(
     shown = "at the goal in green" if goals is not None else "colored by reward"
     heading = "Episodes" + (f", {shown}" if values is not None else "")
     axis.set_title(
-        heading + ("; marked: see the findings" if suspects else ""), loc="left", fontsize="medium"
+        heading + ("; marked ones have findings" if suspects else ""), loc="left", fontsize="medium"
     )
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(left=False)
@@ -130,7 +131,7 @@ def _draw_over_time(
     rewards: Sequence[np.ndarray] | None,
     horizon: int | None,
 ) -> None:
-    """Share of episodes at the goal, or the reward, and the share that still goes on."""
+    """Fraction of episodes at the goal, or the reward, and the fraction that still runs."""
     steps = np.arange(int(lengths.max()))
     going = (lengths[:, None] > steps).mean(axis=0)
     if goals is None and rewards is not None:
@@ -148,7 +149,7 @@ def _draw_over_time(
         if goals is None or len(set(lengths)) > 1:
             axis.step(steps, going, color="#9AA5B1", linewidth=1.2, where="post")
             axis.annotate(
-                "still going on",
+                "still running",
                 (0.03, 0.9),
                 xycoords="axes fraction",
                 color="#7B8794",
@@ -161,9 +162,9 @@ def _draw_over_time(
             )
             axis.fill_between(steps, share, color=_GOAL_COLOR, alpha=0.25, linewidth=0)
             axis.plot(steps, share, color=_GOAL_COLOR, linewidth=1.8)
-            axis.set_title("Share of episodes at the goal", loc="left", fontsize="medium")
+            axis.set_title("Fraction of episodes at the goal", loc="left", fontsize="medium")
         else:
-            axis.set_title("Share of episodes that go on", loc="left", fontsize="medium")
+            axis.set_title("Fraction of episodes still running", loc="left", fontsize="medium")
         axis.set_ylim(0, 1.04)
     if horizon is not None and horizon < len(steps):
         axis.axvline(horizon, color=_INK, linestyle=":", linewidth=1.2)
@@ -189,7 +190,7 @@ def _draw_ranges(
     label: str,
     bounds: tuple[np.ndarray, np.ndarray] | None,
 ) -> None:
-    """Least to greatest value and the middle 90 % of each dimension."""
+    """Range and middle 90 % of each dimension."""
     values = values[np.isfinite(values).all(axis=1)]
     axis.set_xlabel(f"dimension of the {label}")
     axis.spines[["top", "right"]].set_visible(False)
@@ -214,7 +215,7 @@ def _draw_ranges(
     axis.plot(
         dimensions[constant], middle[constant], linestyle="", marker="x", color=_SUSPECT_COLOR
     )
-    heading = f"{label.capitalize()}: middle 90 % (dark), least to greatest (light)"
+    heading = f"{label.capitalize()}: middle 90 % (dark), range (light)"
     if constant.any():
         heading += ", constant (x)"
     if bounds is not None and len(bounds[0]) == len(dimensions):
@@ -229,13 +230,13 @@ def _draw_ranges(
                 linewidth=1,
                 linestyle="--",
             )
-        share = _second_axis(axis, "at the bounds or beyond", "#B8860B")
+        share = _second_axis(axis, "fraction at or beyond bounds", "#B8860B")
         share.bar(dimensions + 0.34, at_bound.mean(axis=0), 0.16, color="#E6A700")
         share.set_ylim(0, 1)
         share.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
         heading += ", bounds (dashed)"
     usual = float(np.median(np.maximum(np.abs(low), np.abs(high))))
-    if np.abs(values).max() > 10 * usual:  # So that small dimensions can be seen.
+    if np.abs(values).max() > 10 * usual:  # Keeps small dimensions visible.
         threshold = 10.0 ** np.floor(np.log10(max(usual / 3, 1e-6)))
         axis.set_yscale("symlog", linthresh=threshold, linscale=0.6)
     axis.set_title(heading, loc="left", fontsize="medium")
@@ -246,7 +247,7 @@ def _draw_ranges(
 
 
 def _draw_replay(axis: Any, errors: Sequence[np.ndarray]) -> None:
-    """How far from the recording an open-loop replay comes, step by step."""
+    """Difference between an open-loop replay and the recording, at each step."""
     longest = max(len(episode) for episode in errors)
     table = np.full((len(errors), longest), np.nan)
     for row, episode in zip(table, errors, strict=True):
@@ -257,7 +258,7 @@ def _draw_replay(axis: Any, errors: Sequence[np.ndarray]) -> None:
         axis.plot(row, color="#CC79A7", alpha=0.25, linewidth=0.7)
     axis.plot(steps, np.nanmedian(table[:, known], axis=0), color="#9B4F7C", linewidth=1.8)
     axis.set_yscale("log")
-    axis.set_title("Replayed: error of observations", loc="left", fontsize="medium")
+    axis.set_title("Replay: error of observations", loc="left", fontsize="medium")
     axis.set_xlabel("step")
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)

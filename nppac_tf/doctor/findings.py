@@ -1,6 +1,6 @@
-"""What the doctor looks at and what it says: a recording, what is known of its task, findings.
+"""Input and output of the checks: an examination of a recording, and findings.
 
-Glossary: E episodes, T steps of an episode, D observation components, A action components.
+Glossary: E episodes, T steps of an episode, D observation size, A action size.
 """
 
 from __future__ import annotations
@@ -17,59 +17,70 @@ from nppac_tf.environments.known import SuccessRule, known_task
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-LENGTH_RATIO = 0.7
+SHORT_RATIO = 0.7  # An episode below this fraction of the median length is short.
 
 
 class DoctorTask(TaskSpaces, Protocol):
-    """What the doctor asks of a task."""
+    """The properties of a task that the doctor needs."""
 
     @property
     def horizon(self) -> int | None:
-        """Steps after which an episode is cut off; None where it is not."""
+        """Steps after which an episode is truncated; None for no limit."""
 
 
-class Replay(Protocol):
-    """What the doctor asks of a replay; see `simulator_replay.SimulatorReplay`."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class SimulatorReplay:
+    """Result of replaying the actions of E episodes in the simulator.
+
+    Attributes:
+        successes: For each episode [T] float32, 1 at the goal, nan if the task has no goal.
+        errors: For each episode [T + 1] float64, the largest absolute difference of an observation
+            component from the recorded one, before the first step and after each; nan where no
+            observation was recorded.
+        rewards: For each episode [T] float32, rewards of the simulator.
+    """
+
+    successes: tuple[np.ndarray, ...]
+    errors: tuple[np.ndarray, ...]
+    rewards: tuple[np.ndarray, ...]
 
     @property
-    def successes(self) -> tuple[np.ndarray, ...]:
-        """Of each episode [T], 1 at the goal."""
+    def any_success(self) -> np.ndarray:
+        """[E] float32, 1 if the episode reached the goal; nan if the task has no goal."""
+        return np.array([steps.max() for steps in self.successes], np.float32)
 
     @property
-    def errors(self) -> tuple[np.ndarray, ...]:
-        """Of each episode [T + 1], greatest difference from the recorded observation."""
-
-    @property
-    def rewards(self) -> tuple[np.ndarray, ...]:
-        """Of each episode [T]."""
+    def time_at_goal(self) -> np.ndarray:
+        """[E] float32 in [0, 1], fraction of the episode's steps at the goal."""
+        return np.array([steps.mean() for steps in self.successes], np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Simulation:
-    """What the simulator says to a recording.
+    """Comparison of a recording with the simulator.
 
     Attributes:
-        replay: Of the recorded actions, open loop.
-        alignment: Error of the first steps with the actions shifted by -1, 0, 1 rows.
-        rivals: Error of the first steps in other tasks of the same sizes, by the task's name.
+        replay: Open-loop replay of the recorded actions.
+        alignment: Error of the first steps with the actions shifted by -1, 0 and 1 rows.
+        other_tasks: Error of the first steps in other tasks of the same sizes, by task name.
     """
 
-    replay: Replay
+    replay: SimulatorReplay
     alignment: Mapping[int, float]
-    rivals: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    other_tasks: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One result of the examination.
 
     Attributes:
-        severity: "error" where the data cannot or must not be trained on as they are, "warning"
-            where they will teach something else than meant, "note" for what is good to know.
-        topic: What it is about, in a word or three.
-        message: What was found, with figures.
+        severity: "error" if the data cannot be trained on, "warning" if they would teach something
+            unintended, "note" for other facts.
+        topic: Subject, in one to three words.
+        message: What was found, with numbers.
         advice: What to do.
-        episodes: Those concerned, as indices into the file; empty where all are.
+        episodes: Indices of the affected episodes in the file; empty for all.
     """
 
     severity: Severity
@@ -80,12 +91,11 @@ class Finding:
 
 
 def goal_flags(recording: Recording, task_name: str | None) -> list[np.ndarray] | None:
-    """Goal flags after each step, of each episode [T] float32, from the observations.
-
-    nan where the observation after a step is not known.
+    """Computes goal flags from the observations, by the task's success rule.
 
     Returns:
-        None where the task has no rule, or the observations are not of its size.
+        For each episode [T] float32, 1 if the state after the step is at the goal, nan if that
+        state is unknown. None if the task has no success rule or other observations.
     """
     task = known_task(task_name) if task_name is not None else None
     if task is None or task.success_rule is None:
@@ -104,7 +114,17 @@ def _goal_flags(episode: RecordedEpisode, rule: SuccessRule) -> np.ndarray:
 
 
 class Examination:
-    """A recording with what several checks ask of it."""
+    """A recording, its task and its simulation, with what several checks need.
+
+    Attributes:
+        recording: The recording.
+        task: The intended task, or None.
+        simulation: The comparison with the simulator, or None.
+        episodes: The episodes in float64, with nan for values that are not finite in float32.
+        is_uniform: Whether all episodes are non-empty and of the same sizes.
+        fits: Whether these are the sizes of the task.
+        goals: Goal flags of each episode; see `goal_flags`.
+    """
 
     def __init__(
         self, recording: Recording, task: DoctorTask | None, simulation: Simulation | None
@@ -131,8 +151,8 @@ class Examination:
         )
         self.goals = goal_flags(recording, task.name) if task is not None and self.fits else None
 
-    def ends_early(self) -> list[int]:
-        """Positions of the episodes that end in a terminal state, away from the goal, early."""
+    def failures(self) -> list[int]:
+        """Positions of the episodes that end early in a terminal state, away from the goal."""
         lengths = np.array([e.length for e in self.episodes])
         ended = [
             position
@@ -144,57 +164,53 @@ class Examination:
             ended = [position for position in ended if lengths[position] < horizon]
         if len(ended) <= len(self.episodes) / 2:
             return ended
-        # Where most end in one, the task may be to reach it: only the shortest are suspect.
-        usual = np.median(lengths)
-        return [position for position in ended if lengths[position] < LENGTH_RATIO * usual]
+        # If most episodes end so, the terminal state may be the goal: only short ones are suspect.
+        median = np.median(lengths)
+        return [position for position in ended if lengths[position] < SHORT_RATIO * median]
 
-    def named(self, positions: Iterable[int]) -> tuple[int, ...]:
-        """Indices into the file, of positions in `episodes`."""
+    def file_indices(self, positions: Iterable[int]) -> tuple[int, ...]:
+        """Converts positions in `episodes` to indices into the file."""
         return tuple(self.recording.indices[position] for position in positions)
 
-    def where(self, holds: Callable[[RecordedEpisode], bool]) -> list[int]:
-        """Positions of the episodes of which something holds."""
-        return [position for position, episode in enumerate(self.episodes) if holds(episode)]
+    def where(self, condition: Callable[[RecordedEpisode], bool]) -> list[int]:
+        """Positions of the episodes that meet a condition."""
+        return [position for position, episode in enumerate(self.episodes) if condition(episode)]
+
+
+def concatenate(episodes: Sequence[RecordedEpisode], field: str) -> np.ndarray:
+    """Joins the observations or actions of all episodes, [N, ...] float64."""
+    return np.concatenate([np.asarray(getattr(e, field), np.float64) for e in episodes])
+
+
+def format_count(positions: Sequence[int] | Mapping[int, int], episodes: Sequence[object]) -> str:
+    """Formats how many episodes are affected."""
+    return f"{len(positions)} of {len(episodes)} episodes"
+
+
+def format_dimensions(mask: np.ndarray) -> str:
+    """Formats the dimensions that a mask [K] selects."""
+    indices = np.flatnonzero(mask)
+    noun = "dimension" if len(indices) == 1 else "dimensions"
+    return f"{noun} {format_list(indices)}"
+
+
+def format_list(values: Iterable[float]) -> str:
+    """Formats the first eight numbers."""
+    items = [format_number(float(value)) for value in values]
+    return ", ".join(items[:8]) + (f" and {len(items) - 8} more" if len(items) > 8 else "")
+
+
+def format_number(value: float) -> str:
+    """Formats a whole number exactly, any other with three digits."""
+    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _finite_or_nan(values: np.ndarray) -> np.ndarray:
-    """float64, with nan for what is not finite in float32, in which training computes."""
     with np.errstate(over="ignore"):
         is_finite = np.isfinite(np.asarray(values, np.float32))
     return np.where(is_finite, np.asarray(values, np.float64), np.nan)
 
 
-def joined(episodes: Sequence[RecordedEpisode], label: str) -> np.ndarray:
-    """All rows of observations or actions, [N, ...] float64."""
-    return np.concatenate([np.asarray(getattr(e, label), np.float64) for e in episodes])
-
-
 def _ends_in_terminal(episode: RecordedEpisode) -> bool:
-    return (
-        episode.terminals is not None
-        and len(episode.terminals) > 0
-        and (bool(episode.terminals[-1] > 0.5))
-    )
-
-
-def count(positions: Sequence[int] | Mapping[int, int], episodes: Sequence[object]) -> str:
-    """How many of the episodes, in words."""
-    return f"{len(positions)} of {len(episodes)} episodes"
-
-
-def dimensions(mask: np.ndarray) -> str:
-    """The dimensions that a mask [K] picks, in words."""
-    indices = np.flatnonzero(mask)
-    noun = "dimension" if len(indices) == 1 else "dimensions"
-    return f"{noun} {listed(indices)}"
-
-
-def listed(values: Iterable[float]) -> str:
-    """The first few numbers, in words."""
-    items = [number(float(value)) for value in values]
-    return ", ".join(items[:8]) + (f" and {len(items) - 8} more" if len(items) > 8 else "")
-
-
-def number(value: float) -> str:
-    """A number with as many digits as a reader wants."""
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
+    terminals = episode.terminals
+    return terminals is not None and len(terminals) > 0 and bool(terminals[-1] > 0.5)

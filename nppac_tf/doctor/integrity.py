@@ -1,6 +1,6 @@
-"""Checks of whether a recording is whole, of one piece and in the task's units.
+"""Checks whether a recording is complete, consistent, and in the task's units.
 
-Glossary: E episodes, T steps of an episode, D observation components, A action components.
+Glossary: E episodes, T steps of an episode, D observation size, A action size.
 """
 
 from __future__ import annotations
@@ -12,89 +12,95 @@ from functools import partial
 import numpy as np
 
 from nppac_tf.demonstrations.recording import RecordedEpisode
-from nppac_tf.doctor.findings import Examination, Finding, count, dimensions, joined, number
+from nppac_tf.doctor.findings import (
+    Examination,
+    Finding,
+    concatenate,
+    format_count,
+    format_dimensions,
+    format_number,
+)
 from nppac_tf.environments.known import tasks_of_sizes
 
 _SCALE_RATIO = 1e3
 _EPISODE_SCALE_RATIO = 20.0
-_SATURATED_SHARE = 0.2
+_SATURATED_FRACTION = 0.2
 _FROZEN_RUN = 10
+_MAX_PROBLEMS = 5
 
 
 def check_reading(examination: Examination) -> Iterator[Finding]:
-    """What could not be read, and how a pickle was."""
+    """Reports what could not be read, and that pickles are unsafe elsewhere."""
     recording = examination.recording
     if recording.is_pickle:
         yield Finding(
             "note",
             "pickle",
-            f"the {recording.format} is a Python pickle, which can run any code when it is loaded "
-            "the usual way; it was read here without executing anything",
-            "Do not open such files of others with pickle.load or np.load(allow_pickle=True); "
-            "save_demonstrations makes a plain .npz of it.",
+            f"the {recording.format} is a Python pickle, which can run any code if loaded the "
+            "usual way; here it was read without running code",
+            "Do not open such files of others with pickle.load or np.load(allow_pickle=True). "
+            "Convert them to .npz with save_demonstrations.",
         )
-    for problem in recording.problems[:5]:
-        yield Finding("error", "unreadable", problem, "Mend or leave out what the message names.")
-    if len(recording.problems) > 5:
+    for problem in recording.problems[:_MAX_PROBLEMS]:
+        yield Finding("error", "unreadable", problem, "Repair or remove it.")
+    if len(recording.problems) > _MAX_PROBLEMS:
         yield Finding(
             "error",
             "unreadable",
-            f"{len(recording.problems) - 5} more problems of this kind",
-            "Mend the first ones, and look again.",
+            f"there are {len(recording.problems) - _MAX_PROBLEMS} more such problems",
+            "Repair the first ones and check again.",
         )
     if not recording.episodes and not recording.problems:
         yield Finding("error", "empty", "there is no episode", "Record at least a few episodes.")
 
 
 def check_sizes(examination: Examination) -> Iterator[Finding]:
-    """Sizes that differ among the episodes, or are not the task's."""
+    """Finds episodes whose sizes differ from the rest or from the task."""
     task, episodes = examination.task, examination.episodes
     widths = [(e.observations.shape[1], e.actions.shape[1]) for e in episodes]
-    if len(set(widths)) > 1:
-        usual = max(set(widths), key=widths.count)
-        others = [position for position, width in enumerate(widths) if width != usual]
+    if not widths:
+        return
+    sizes = max(set(widths), key=widths.count)
+    others = [position for position, width in enumerate(widths) if width != sizes]
+    if others:
         yield Finding(
             "error",
             "sizes",
-            f"{count(others, episodes)} have other sizes than the rest, which have observation "
-            f"size {usual[0]} and action size {usual[1]}",
-            "Leave these episodes out, or record them again.",
-            examination.named(others),
+            f"{format_count(others, episodes)} differ in size from the rest, which have "
+            f"observation size {sizes[0]} and action size {sizes[1]}",
+            "Remove these episodes or record them again.",
+            examination.file_indices(others),
         )
-    if not widths or task is None:
-        return
-    sizes = max(set(widths), key=widths.count)
-    wanted = (task.observation_size, task.action_size)
-    if sizes == wanted:
+    if task is None or sizes == (task.observation_size, task.action_size):
         return
     fitting = tasks_of_sizes(sizes)
-    if sizes == wanted[::-1]:
-        advice = "Observations and actions are exchanged: exchange them back."
+    if sizes == (task.action_size, task.observation_size):
+        advice = "Swap observations and actions: they are exchanged."
     elif fitting:
-        advice = f"These are the sizes of {' and '.join(fitting)}: pass --task={fitting[0]}."
+        advice = f"Pass --task={fitting[0]}: these are the sizes of {' and '.join(fitting)}."
     else:
         advice = "Pass the --task that they were recorded in."
     yield Finding(
         "error",
         "sizes",
-        f"observation size {sizes[0]} and action size {sizes[1]} are not those of {task.name}, "
-        f"which has {wanted[0]} and {wanted[1]}",
+        f"observation size {sizes[0]} and action size {sizes[1]} differ from those of {task.name}, "
+        f"{task.observation_size} and {task.action_size}",
         advice,
     )
 
 
 def check_lengths_agree(examination: Examination) -> Iterator[Finding]:
-    """Arrays of an episode that are of different lengths."""
+    """Finds episodes whose arrays differ in length."""
     episodes = examination.episodes
     longer = examination.where(lambda e: len(e.observations) == e.length + 1)
     if longer:
         yield Finding(
             "note",
             "off by one",
-            f"{count(longer, episodes)} hold one observation more than actions: the state after "
-            "the last action",
-            "Nothing: loading drops it.",
-            examination.named(longer),
+            f"{format_count(longer, episodes)} have one observation more than actions, the state "
+            "after the last action",
+            "Nothing to do: loading drops it.",
+            examination.file_indices(longer),
         )
     unequal = examination.where(lambda e: len(e.observations) - e.length not in (0, 1))
     if unequal:
@@ -102,38 +108,38 @@ def check_lengths_agree(examination: Examination) -> Iterator[Finding]:
         yield Finding(
             "error",
             "lengths differ",
-            f"{count(unequal, episodes)} hold other numbers of observations and actions, the "
-            f"first of them {len(first.observations)} and {first.length}",
-            "Observation i must be the one that action i answers: cut both to that, or record.",
-            examination.named(unequal),
+            f"{format_count(unequal, episodes)} differ in the number of observations and actions, "
+            f"the first of them with {len(first.observations)} and {first.length}",
+            "Cut both to the steps in which action i was taken at observation i, or record again.",
+            examination.file_indices(unequal),
         )
     empty = examination.where(lambda e: not e.length)
     if empty:
         yield Finding(
             "error",
             "empty episode",
-            f"{count(empty, episodes)} hold no action",
-            "Leave them out.",
-            examination.named(empty),
+            f"{format_count(empty, episodes)} have no action",
+            "Remove them.",
+            examination.file_indices(empty),
         )
-    for label in ("rewards", "terminals", "truncations", "next_observations"):
-        wrong = examination.where(partial(_is_of_other_length, label=label))
+    for field in ("rewards", "terminals", "truncations", "next_observations"):
+        wrong = examination.where(partial(_differs_in_length, field=field))
         if wrong:
             first = episodes[wrong[0]]
             yield Finding(
                 "warning",
                 "off by one",
-                f"{count(wrong, episodes)} hold another number of {label} than of steps, the "
-                f"first of them {len(getattr(first, label))} for {first.length}",
-                f"Do not rely on {label} of this file; nppac_tf does not use them.",
-                examination.named(wrong),
+                f"{format_count(wrong, episodes)} have another number of {field} than of steps, "
+                f"the first of them {len(getattr(first, field))} for {first.length}",
+                f"Do not rely on the {field} of this file; nppac_tf ignores them.",
+                examination.file_indices(wrong),
             )
 
 
 def check_finite(examination: Examination) -> Iterator[Finding]:
-    """Values that are nan, infinite, or so in float32."""
-    for label in ("observations", "actions"):
-        bad = [np.isnan(getattr(e, label)) for e in examination.episodes]
+    """Finds values that are nan or infinite in float32."""
+    for field in ("observations", "actions"):
+        bad = [np.isnan(getattr(e, field)) for e in examination.episodes]
         wrong = [position for position, mask in enumerate(bad) if mask.any()]
         if wrong:
             step, dimension = np.argwhere(bad[wrong[0]])[0]
@@ -141,118 +147,112 @@ def check_finite(examination: Examination) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 "not finite",
-                f"{total:,} values of {label} in {count(wrong, examination.episodes)} are nan or "
-                f"infinite, the first at step {step}, dimension {dimension} of episode "
-                f"{examination.named(wrong)[0]}",
-                "Leave these episodes out, or cut them before the first such step.",
-                examination.named(wrong),
+                f"{total:,} values of {field} in {format_count(wrong, examination.episodes)} are "
+                f"nan or infinite, the first at step {step}, dimension {dimension} of episode "
+                f"{examination.file_indices(wrong)[0]}",
+                "Remove these episodes or cut them before the first such step.",
+                examination.file_indices(wrong),
             )
 
 
 def check_action_bounds(examination: Examination) -> Iterator[Finding]:
-    """Actions outside their bounds, at them, or nowhere near."""
+    """Finds actions beyond their bounds, often at them, or far from them."""
     task = examination.task
     if task is None or not examination.is_uniform:
         return
-    actions = joined(examination.episodes, "actions")
+    actions = concatenate(examination.episodes, "actions")
     low, high = (np.asarray(bound, np.float64) for bound in (task.action_low, task.action_high))
     actions = actions[np.isfinite(actions).all(axis=1)]
     if actions.shape[1] != len(low) or not len(actions):
         return
     outside = (actions < low) | (actions > high)
     excess = np.maximum(low - actions, actions - high).max()
-    steps = outside.any(axis=1)
-    share = outside.mean()
+    often_outside = outside.mean() > _SATURATED_FRACTION
     if outside.any():
-        scaled = share > _SATURATED_SHARE
         yield Finding(
             "warning",
             "clipped actions",
-            f"{outside.sum():,} of {outside.size:,} action values, in {steps.mean():.1%} of the "
-            f"steps, leave the bounds of {task.name}, which clips them: they range over "
-            f"[{number(actions.min())}, {number(actions.max())}], {number(excess)} "
-            "outside at most",
-            "They look as if they were in other units: scale them into the bounds."
-            if scaled
-            else "Nothing: loading clips them as the simulator does. If you record again, record "
-            "what was executed.",
+            f"{outside.sum():,} of {outside.size:,} action values, in "
+            f"{outside.any(axis=1).mean():.1%} of the steps, are outside the bounds of {task.name} "
+            f"by up to {format_number(excess)}: they range over [{format_number(actions.min())}, "
+            f"{format_number(actions.max())}]",
+            "Scale them into the bounds: they seem to be in other units."
+            if often_outside
+            else "Nothing to do: loading clips them as the simulator does. In new recordings, "
+            "store the executed actions.",
         )
     span = np.where(high > low, high - low, 1.0)
     at_bound = ((actions - low) / span < 1e-3) | ((high - actions) / span < 1e-3)
-    used = np.abs(actions).max(axis=0) / np.maximum(np.abs(low), np.abs(high))
-    if not share > _SATURATED_SHARE and at_bound.mean() > _SATURATED_SHARE:
+    if not often_outside and at_bound.mean() > _SATURATED_FRACTION:
         yield Finding(
             "note",
             "saturated actions",
-            f"{at_bound.mean():.1%} of the action values lie at their bounds or beyond",
-            "Nothing can be mended: the expert's commands were probably clipped when they were "
-            "recorded, so that a prior learns the bounds and not what was meant beyond them.",
+            f"{at_bound.mean():.1%} of the action values are at their bounds or beyond",
+            "Nothing to do: the actions were probably clipped when recorded, so the prior learns "
+            "the bounds.",
         )
+    used = np.abs(actions).max(axis=0) / np.maximum(np.abs(low), np.abs(high))
     if used.max() < 0.02:
         yield Finding(
             "warning",
             "tiny actions",
-            f"no action goes beyond {used.max():.2%} of its bounds",
-            "They look as if they were in other units: scale them to the task's bounds.",
+            f"all actions are within {used.max():.2%} of their bounds",
+            "Scale them to the bounds of the task: they seem to be in other units.",
         )
 
 
 def check_dimensions(examination: Examination) -> Iterator[Finding]:
-    """Dimensions that never change, or vary a thousand times as much as others."""
+    """Finds dimensions that are constant, or vary a thousand times more or less than others."""
     if not examination.is_uniform:
         return
-    for label in ("observations", "actions"):
-        values = joined(examination.episodes, label)
+    for field in ("observations", "actions"):
+        values = concatenate(examination.episodes, field)
         values = values[np.isfinite(values).all(axis=1)]
         if len(values) < 2:
             continue
-        deviation = values.std(axis=0)
-        constant = deviation <= 1e-9 * np.maximum(1.0, np.abs(values).max(axis=0))
+        scales = values.std(axis=0)
+        constant = scales <= 1e-9 * np.maximum(1.0, np.abs(values).max(axis=0))
         if constant.all():
             yield Finding(
                 "error",
-                f"constant {label}",
-                f"all {label} are the same in every step",
-                "Look at how they were recorded.",
+                f"constant {field}",
+                f"all {field} are the same in every step",
+                "Check how they were recorded.",
             )
             continue
         if constant.any():
             yield Finding(
                 "note",
-                f"constant {label}",
-                f"{dimensions(constant)} of the {label} never change",
-                "Check that the sensor or joint was connected; priors leave such a dimension out "
-                "of account."
-                if label == "observations"
-                else "The prior will hold it still, whatever the policy might gain by it.",
+                f"constant {field}",
+                f"{format_dimensions(constant)} of the {field} never change",
+                "Check that the sensor or joint was connected; priors ignore such a dimension."
+                if field == "observations"
+                else "Check that this is intended: the prior will keep it constant too.",
             )
-        moving = ~constant
-        scale = deviation[moving] / np.median(deviation[moving])
-        apart = np.zeros_like(constant)
-        apart[moving] = (scale > _SCALE_RATIO) | (scale < 1 / _SCALE_RATIO)
-        if apart.any():
-            factor = deviation[apart] / np.median(deviation[moving])
+        ratio = scales / np.median(scales[~constant])
+        extreme = ~constant & ((ratio > _SCALE_RATIO) | (ratio < 1 / _SCALE_RATIO))
+        if extreme.any():
             yield Finding(
                 "warning",
                 "scales",
-                f"{dimensions(apart)} of the {label} vary {number(factor.min())} to "
-                f"{number(factor.max())} times as much as the median dimension",
-                "Check the units (degrees, millimeters, counts?) against the simulator's.",
+                f"{format_dimensions(extreme)} of the {field} vary "
+                f"{format_number(ratio[extreme].min())} to {format_number(ratio[extreme].max())} "
+                "times as much as the median dimension",
+                "Compare the units (degrees, millimeters, counts?) with those of the simulator.",
             )
 
 
 def check_episode_scales(examination: Examination) -> Iterator[Finding]:
-    """Episodes whose values are many times those of the others: other units, most likely."""
+    """Finds episodes whose scale differs from the rest, probably in other units."""
     if not examination.is_uniform or len(examination.episodes) < 3:
         return
-    for label in ("observations", "actions"):
-        with np.errstate(invalid="ignore"):
-            reach = np.stack([_reach(getattr(e, label)) for e in examination.episodes])
-            usual = np.median(reach, axis=0)
-            told = usual > 1e-6
-            ratio = reach[:, told] / usual[told]
-        if not told.any():
+    for field in ("observations", "actions"):
+        reach = np.stack([_reach(getattr(e, field)) for e in examination.episodes])
+        median = np.median(reach, axis=0)
+        moving = median > 1e-6
+        if not moving.any():
             continue
+        ratio = reach[:, moving] / median[moving]
         odd = (ratio > _EPISODE_SCALE_RATIO).mean(axis=1) >= 0.25
         odd |= (ratio < 1 / _EPISODE_SCALE_RATIO).mean(axis=1) >= 0.5
         wrong = [int(position) for position in np.flatnonzero(odd)]
@@ -261,45 +261,58 @@ def check_episode_scales(examination: Examination) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "scales",
-                f"{label} in {count(wrong, examination.episodes)} are of another scale than in the "
-                f"rest, in the first of them by a factor of about {number(factor)}",
-                "Check the units of these episodes; 57.3 is degrees for radians.",
-                examination.named(wrong),
+                f"the {field} of {format_count(wrong, examination.episodes)} differ in scale from "
+                f"the rest, the first of them by a factor of about {format_number(factor)}",
+                "Check the units of these episodes; a factor of 57.3 means degrees for radians.",
+                examination.file_indices(wrong),
             )
 
 
 def check_duplicates(examination: Examination) -> Iterator[Finding]:
-    """Episodes that repeat others, steps that repeat, and a start that is always the same."""
+    """Finds repeated episodes, repeated steps, and starts that never vary."""
+    yield from _check_repeated_episodes(examination)
+    yield from _check_repeated_steps(examination)
+    episodes = examination.episodes
+    if len(episodes) > 1 and examination.is_uniform:
+        starts = np.stack([e.observations[0] for e in episodes])
+        if (starts == starts[0]).all():
+            yield Finding(
+                "note",
+                "same start",
+                "every episode starts in the same state",
+                "Vary the seed of the recorder, so that the policy sees other starts.",
+            )
+
+
+def _check_repeated_episodes(examination: Examination) -> Iterator[Finding]:
     episodes = examination.episodes
     first_of: dict[bytes, int] = {}
-    repeated: list[int] = []
-    pairs: list[tuple[int, int]] = []
+    copies: dict[int, int] = {}
     for position, episode in enumerate(episodes):
         digest = hashlib.sha256()
         for values in (episode.observations[:10], episode.actions[:10]):
             digest.update(np.ascontiguousarray(values, np.float64).tobytes())
-        other = first_of.setdefault(digest.digest(), position)
-        if other != position and _same_beginning(episodes[other], episode):
-            repeated.append(position)
-            pairs.append((other, position))
-    if repeated:
-        shown = ", ".join(
-            f"{examination.named([copy])[0]} of {examination.named([other])[0]}"
-            for other, copy in pairs[:3]
-        )
+        original = first_of.setdefault(digest.digest(), position)
+        if original != position and _same_beginning(episodes[original], episode):
+            copies[position] = original
+    if copies:
+        indices = examination.file_indices(range(len(episodes)))
+        shown = ", ".join(f"{indices[a]} of {indices[b]}" for a, b in list(copies.items())[:3])
         yield Finding(
             "warning",
             "repeated episodes",
-            f"{count(repeated, episodes)} repeat another, or a part of it: {shown}"
-            + (" and more" if len(pairs) > 3 else ""),
-            "Leave the copies out: they count twice, and held-out checks of a prior see what it "
-            "was fitted to.",
-            examination.named(repeated),
+            f"{format_count(copies, episodes)} are copies of others, or of a part: {shown}"
+            + (" and more" if len(copies) > 3 else ""),
+            "Remove the copies: they count twice, and make held-out checks of a prior invalid.",
+            examination.file_indices(copies),
         )
+
+
+def _check_repeated_steps(examination: Examination) -> Iterator[Finding]:
     frozen: list[int] = []
     stuck: list[int] = []
     longest = 0
-    for position, episode in enumerate(episodes):
+    for position, episode in enumerate(examination.episodes):
         steps = min(len(episode.observations), episode.length)
         if steps < 2:
             continue
@@ -307,35 +320,25 @@ def check_duplicates(examination: Examination) -> Iterator[Finding]:
         same_action = (np.diff(episode.actions[:steps], axis=0) == 0).all(axis=1)
         run = _longest_run(same_state)
         if run >= _FROZEN_RUN:
-            (stuck if _longest_run(same_state & same_action) >= _FROZEN_RUN else frozen).append(
-                position
-            )
+            is_stuck = _longest_run(same_state & same_action) >= _FROZEN_RUN
+            (stuck if is_stuck else frozen).append(position)
             longest = max(longest, run)
     for topic, positions, what in (
-        ("repeated steps", stuck, "the same step over and over"),
-        ("frozen state", frozen, "an observation that stays the same while the actions change"),
+        ("repeated steps", stuck, "repeat one step"),
+        ("frozen state", frozen, "repeat one observation while the actions change"),
     ):
         if positions:
             yield Finding(
                 "warning",
                 topic,
-                f"{count(positions, episodes)} hold {what}, for up to {longest:,} steps",
-                "The recorder hung, or waited: cut these steps out.",
-                examination.named(positions),
-            )
-    if len(episodes) > 1 and examination.is_uniform:
-        starts = np.stack([e.observations[0] for e in episodes if len(e.observations)])
-        if (starts == starts[0]).all():
-            yield Finding(
-                "note",
-                "same start",
-                "every episode begins in the very same state",
-                "The policy will have seen no other beginning; vary the seed of the recorder.",
+                f"{format_count(positions, examination.episodes)} {what}, up to {longest:,} times",
+                "Cut these steps out: the recorder hung or waited.",
+                examination.file_indices(positions),
             )
 
 
 def check_joins(examination: Examination) -> Iterator[Finding]:
-    """Episodes that consist of several."""
+    """Finds episodes that consist of several, or lack steps."""
     episodes = examination.episodes
     inside = examination.where(
         lambda e: any(
@@ -347,52 +350,45 @@ def check_joins(examination: Examination) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "terminal inside",
-            f"{count(inside, episodes)} hold a terminal or time-limit flag before their last step",
-            "Split them after each flag: what follows is another episode.",
-            examination.named(inside),
+            f"{format_count(inside, episodes)} have a terminal or time-limit flag before the last "
+            "step",
+            "Split them after each flag: the next step belongs to another episode.",
+            examination.file_indices(inside),
         )
-    joined = {
-        position: step
-        for position, step in _find_joins(examination).items()
-        if position not in inside
-    }
-    if joined:
-        shown = ", ".join(
-            f"step {step} of episode {examination.named([position])[0]}"
-            for position, step in list(joined.items())[:3]
-        )
+    joins = {k: step for k, step in _find_joins(examination).items() if k not in inside}
+    if joins:
+        indices = examination.file_indices(joins)
+        steps = list(joins.values())[:3]
+        shown = ", ".join(f"step {s} of episode {k}" for k, s in zip(indices, steps, strict=False))
         yield Finding(
             "warning",
             "joined episodes",
-            f"{count(joined, episodes)} jump as if another began inside: {shown}",
+            f"{format_count(joins, episodes)} jump as if another episode started: {shown}",
             "Split them there.",
-            examination.named(joined),
+            indices,
         )
-    unlike = examination.where(_successors_disagree)
-    if unlike:
+    wrong = examination.where(_successors_disagree)
+    if wrong:
         yield Finding(
             "warning",
             "successors",
-            f"next_observations of {count(unlike, episodes)} are not the observations of the next "
-            "step",
-            "Steps are missing, or rows were shifted or shuffled: look at how they were recorded.",
-            examination.named(unlike),
+            f"the next_observations of {format_count(wrong, episodes)} differ from the next step's "
+            "observations",
+            "Check the recorder: steps are missing, or rows are shifted or shuffled.",
+            examination.file_indices(wrong),
         )
 
 
 def _find_joins(examination: Examination) -> dict[int, int]:
-    """The first step of each episode that looks like the start of another."""
+    """Finds the first step of each episode that looks like the start of another."""
     if not examination.is_uniform:
         return {}
     rows = [e.observations for e in examination.episodes]
     everything = np.concatenate(rows)
-    if not np.isfinite(everything).all():
-        return {}
     scale = everything.std(axis=0)
-    moving = scale > 0
-    if not moving.any():
+    if not np.isfinite(everything).all() or not scale.any():
         return {}
-    rows = [row[:, moving] / scale[moving] for row in rows]
+    rows = [row[:, scale > 0] / scale[scale > 0] for row in rows]
     changes = np.concatenate([np.abs(np.diff(row, axis=0)) for row in rows])
     if not len(changes):
         return {}
@@ -416,13 +412,13 @@ def _find_joins(examination: Examination) -> dict[int, int]:
     return found
 
 
-def _is_of_other_length(episode: RecordedEpisode, label: str) -> bool:
-    values = getattr(episode, label)
+def _differs_in_length(episode: RecordedEpisode, field: str) -> bool:
+    values = getattr(episode, field)
     return values is not None and len(values) != episode.length
 
 
 def _reach(values: np.ndarray) -> np.ndarray:
-    """[K], how far each column goes from 0, its rarest hundredth apart."""
+    """The 99 % quantile of the magnitude of each column, [K]."""
     return np.quantile(np.abs(np.nan_to_num(values)), 0.99, axis=0)
 
 
