@@ -3,31 +3,31 @@
 python launch/collect_demonstrations.py --run=runs/... --output=demonstrations.npz
 python launch/collect_demonstrations.py --run=runs/... --output=minari:pen/mine-v0
 
-The mean action is taken, and episodes that reach the goal are kept. The file says which policy
-acted, with which seeds, and how each episode went. A Minari data set, which goes into the folder
-that MINARI_DATASETS_PATH names, holds rewards and ends of episodes as well.
+The policy takes its mean action, and episodes that reach the goal are kept. The file records the
+policy, the seeds and the outcome of each episode. A Minari data set, which is written to the folder
+that MINARI_DATASETS_PATH names, holds rewards and episode ends as well.
 """
 
 import math
+from typing import Any
 
-import policy_flags
-import program
-import usage
+from common import checks, policies, program
 from absl import flags
 
 from nppac_tf.errors import UserError
 
 _MAX_ROUNDS = 20
 
-policy_flags.define_policy_source()
+policies.define_flags()
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "The file to write (.npz), or minari:ID for a new Minari data set."
+    "output", None, "File to write (.npz), or minari:ID for a new Minari data set."
 )
 _NUM_EPISODES = flags.DEFINE_integer("num_episodes", 25, "Episodes to keep.", lower_bound=1)
 _SEED = flags.DEFINE_integer(
     "seed",
-    1000,
-    "Of the episodes; evaluations of the same seed begin in the same states.",
+    2000,
+    "Seed of the initial states. The default is used neither in training nor by evaluate.py, whose "
+    "episodes of the same seed start in the same states.",
     lower_bound=0,
 )
 _ONLY_SUCCESSFUL = flags.DEFINE_boolean(
@@ -36,69 +36,45 @@ _ONLY_SUCCESSFUL = flags.DEFINE_boolean(
 _MIN_TIME_AT_GOAL = flags.DEFINE_float(
     "min_time_at_goal",
     0.0,
-    "Keep only episodes at the goal for at least this share of the horizon.",
+    "Keep only episodes that are at the goal for at least this fraction of the horizon.",
     lower_bound=0.0,
     upper_bound=1.0,
 )
 
 
 def main() -> None:
-    usage.require_one("run", "saved_model")
-    output = _OUTPUT.value
-    if output is None:
-        raise UserError("--output must be given: a file name that ends in .npz, or minari:ID")
-    if not output.endswith(".npz") and not output.startswith("minari:"):
-        raise UserError(
-            f"--output must be a file name that ends in .npz, or minari:ID; got {output!r}"
-        )
+    checks.require_one("run", "saved_model")
+    output = _OUTPUT.value or ""
     from nppac_tf.demonstrations.formats import minari
-    from nppac_tf.demonstrations.recording import RecordedEpisode
 
-    dataset_id = None
-    if output.startswith(minari.PREFIX):
-        dataset_id = output.removeprefix(minari.PREFIX)
+    dataset_id = output.removeprefix(minari.PREFIX) if output.startswith(minari.PREFIX) else None
+    if dataset_id is not None:
         minari.check_new_id(dataset_id)
+    elif output.endswith(".npz"):
+        checks.output_file("output", (".npz",))
+    else:
+        raise UserError(f"--output must be a file that ends in .npz, or minari:ID; got {output!r}")
+    source = policies.load()
+    kept, outcomes, num_tried = _collect(source)
     from nppac_tf import demonstrations
-    from nppac_tf.evaluation import rollouts
     from nppac_tf.runs import directory
 
-    name, policy, task, provenance = policy_flags.load_policy_source()
-    kept: list[RecordedEpisode] = []
-    outcomes: list[dict[str, float | None]] = []
-    num_tried = 0
-    for seed in range(_SEED.value, _SEED.value + _MAX_ROUNDS):
-        episodes = rollouts.evaluate(policy, task, _NUM_EPISODES.value, seed, record=True)
-        if math.isnan(episodes.any_success[0]) and (
-            _ONLY_SUCCESSFUL.value or _MIN_TIME_AT_GOAL.value
-        ):
-            raise UserError(f"task {task.name} knows no success: pass --noonly_successful")
-        for index in range(_NUM_EPISODES.value):
-            if len(kept) == _NUM_EPISODES.value:
-                break
-            num_tried += 1
-            if _wanted(episodes, index):
-                kept.append(_recorded(episodes, index))
-                outcomes.append({"seed": seed, "index": index, **_outcome(episodes, index)})
-        if len(kept) == _NUM_EPISODES.value:
-            break
-    else:
-        raise UserError(
-            f"{_NUM_EPISODES.value} episodes are wanted; {len(kept)} of {num_tried} were good "
-            "enough: ask for fewer, or use a better policy"
-        )
+    task = source.task
     metadata = {
         "task": task.name,
-        "policy": provenance,
+        "policy": source.provenance,
         "episodes": outcomes,
         "episodes_tried": num_tried,
         "versions": directory.versions(),
     }
     num_steps = sum(episode.length for episode in kept)
-    print(f"{name} on {task.name}: kept {len(kept)} of {num_tried} episodes, {num_steps:,} steps")
+    print(
+        f"{source.name} on {task.name}: kept {len(kept)} of {num_tried} episodes, "
+        f"{num_steps:,} steps"
+    )
     if dataset_id is None:
-        recorded = demonstrations.Demonstrations.from_episodes(
-            [(episode.observations, episode.actions) for episode in kept], task.name, metadata
-        )
+        pairs = [(episode.observations, episode.actions) for episode in kept]
+        recorded = demonstrations.Demonstrations.from_episodes(pairs, task.name, metadata)
         demonstrations.save_demonstrations(recorded, output)
         print(output)
         return
@@ -108,7 +84,7 @@ def main() -> None:
             dataset_id,
             kept,
             environment,
-            algorithm_name=f"nppac_tf, policy of {name}",
+            algorithm_name=f"nppac_tf, policy of {source.name}",
             description=f"{len(kept)} episodes of {task.name} by a trained policy's mean action",
             provenance=metadata,
         )
@@ -117,7 +93,39 @@ def main() -> None:
     print(folder)
 
 
-def _recorded(episodes, index: int):
+def _collect(source: policies.Policy) -> tuple[list[Any], list[dict[str, Any]], int]:
+    """Returns the kept episodes, their outcomes, and the number of episodes tried."""
+    from nppac_tf.evaluation import rollouts
+
+    wanted = _NUM_EPISODES.value
+    kept: list[Any] = []
+    outcomes: list[dict[str, Any]] = []
+    for tried in range(wanted * _MAX_ROUNDS):
+        round_, index = divmod(tried, wanted)
+        seed = _SEED.value + round_
+        if index == 0:
+            episodes = rollouts.evaluate(source.act, source.task, wanted, seed, record=True)
+            if math.isnan(episodes.any_success[0]) and (
+                _ONLY_SUCCESSFUL.value or _MIN_TIME_AT_GOAL.value
+            ):
+                raise UserError(f"task {source.task.name} has no goal: pass --noonly_successful")
+        if _is_wanted(episodes, index):
+            kept.append(_recorded(episodes, index))
+            outcomes.append({"seed": seed, "index": index, **_outcome(episodes, index)})
+        if len(kept) == wanted:
+            return kept, outcomes, tried + 1
+    raise UserError(
+        f"--num_episodes must be at most {len(kept)}, which is how many of {wanted * _MAX_ROUNDS} "
+        f"tried episodes are good enough; got {wanted}: ask for fewer, or use a better policy"
+    )
+
+
+def _is_wanted(episodes: Any, index: int) -> bool:
+    reached = bool(episodes.any_success[index] > 0) or not _ONLY_SUCCESSFUL.value
+    return reached and not episodes.time_at_goal[index] < _MIN_TIME_AT_GOAL.value
+
+
+def _recorded(episodes: Any, index: int) -> Any:
     import numpy as np
 
     from nppac_tf.demonstrations.recording import RecordedEpisode
@@ -134,13 +142,7 @@ def _recorded(episodes, index: int):
     )
 
 
-def _wanted(episodes, index: int) -> bool:
-    reached = bool(episodes.any_success[index] > 0) or not _ONLY_SUCCESSFUL.value
-    long_enough = not episodes.time_at_goal[index] < _MIN_TIME_AT_GOAL.value
-    return reached and long_enough
-
-
-def _outcome(episodes, index: int) -> dict[str, float | None]:
+def _outcome(episodes: Any, index: int) -> dict[str, float | None]:
     values = {
         "any_success": float(episodes.any_success[index]),
         "time_at_goal": float(episodes.time_at_goal[index]),

@@ -15,10 +15,7 @@ import glob
 import pathlib
 from typing import Any
 
-import config_flags
-import path_flags
-import policy_flags
-import program
+from common import checks, config_flags, policies, program
 from absl import flags
 
 from nppac_tf.config import PRIORS, REWARDS, PriorConfig, RunConfig
@@ -33,7 +30,7 @@ config_flags.define(PriorConfig)
 flags.DEFINE_string("task", None, "Task whose states are visited and whose action bounds apply.")
 flags.DEFINE_enum("reward", None, REWARDS, "Reward of a hand task.")
 _CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5", "C8"), "Claim to measure.")
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Output folder.")
+flags.DEFINE_string("output_dir", None, "Output folder.")
 _PRIORS = flags.DEFINE_list("priors", _FITTED, "C2, C5: comma-separated prior classes.")
 _RUNS = flags.DEFINE_list(
     "runs",
@@ -58,9 +55,7 @@ _PRIOR_CACHE = flags.DEFINE_string(
 def main() -> None:
     if _CLAIM.value is None:
         raise UserError("--claim must be one of C1, C2, C3, C4, C5, C8; got none")
-    if not _OUTPUT_DIR.value:
-        raise UserError("--output_dir must name a folder; got none")
-    folder = path_flags.require_output_folder("output_dir")
+    folder = checks.output_folder("output_dir")
     unknown = [name for name in _PRIORS.value if name not in _FITTED]
     if unknown or not _PRIORS.value:
         raise UserError(
@@ -199,7 +194,7 @@ def _load() -> tuple[Any, Any]:
     """The task (or None) and the demonstrations, shifted by --action_lookahead."""
     from nppac_tf import demonstrations
 
-    task = policy_flags.make_task() if flags.FLAGS.task else None
+    task = policies.make_task() if flags.FLAGS.task else None
     data = demonstrations.load_demonstrations(flags.FLAGS.demonstrations, task)
     print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps", flush=True)
     for notice in data.notices:

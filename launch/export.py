@@ -1,9 +1,9 @@
-"""Exports a run's policy as a SavedModel, measures it and says how to serve it.
+"""Exports a run's policy as a SavedModel, measures it and prints how to serve it.
 
 python launch/export.py --run=runs/... --output=exported/pen
 
-The policy is that of the run's newest checkpoint. It loads with TensorFlow alone; latency is
-measured in a process that has loaded nothing else.
+The policy is that of the newest checkpoint. It loads with TensorFlow alone; size and latency are
+measured in a process that imports nothing else.
 """
 
 import multiprocessing
@@ -11,8 +11,7 @@ import pathlib
 import time
 from typing import Any
 
-import path_flags
-import program
+from common import checks, policies, program
 from absl import flags
 
 from nppac_tf.errors import UserError
@@ -21,26 +20,28 @@ _BATCHES = (1, 1000)
 
 flags.DEFINE_string("run", None, "Folder of a run.")
 flags.DEFINE_string(
-    "task", None, "The run's, to be named where it imports a module, as in my_robot:Reach-v0."
+    "task", None, "Task of the run; needed only if it imports a module, as my_robot:Reach-v0 does."
 )
-flags.DEFINE_string("output", None, "The folder to write, new or an earlier export.")
+flags.DEFINE_string("output", None, "Folder to write: a new one, or an earlier export.")
 
 
 def main() -> None:
-    path = path_flags.require_run("run")
-    _require_the_task(path)
-    if not flags.FLAGS.output:
-        raise UserError("--output must be given: the folder to write, such as exported/pen")
-    output = path_flags.require_output_folder("output")
+    path, config = checks.run_folder("run")
+    policies.confirm_module(path, config.task)
+    if flags.FLAGS.task not in (None, config.task):
+        raise UserError(
+            f"--task must be {config.task}, the task of {path}; got {flags.FLAGS.task!r}"
+        )
+    output = checks.output_folder("output")
     from nppac_tf import export
-    from nppac_tf.runs import directory as rundir
     from nppac_tf.runs import display
+    from nppac_tf.runs.directory import RunDirectory
 
-    directory = rundir.RunDirectory(path)
+    directory = RunDirectory(path)
     agent, task = directory.load_agent()
     novelty = directory.load_novelty()
     if novelty is None and agent.prior.informative:
-        novelty = _calibrate(directory.config(), agent.prior, task)
+        novelty = _calibrate(config.demonstrations, agent.prior, task)
     export.export_policy(agent, output, task, novelty, directory.provenance())
 
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
@@ -55,30 +56,23 @@ def main() -> None:
             for name, pairs in latencies.items()
         ],
     )
-    print(_usage(output, task.observation_size, with_novelty=novelty is not None))
+    print(_how_to_serve(output, task.observation_size, with_novelty=novelty is not None))
 
 
-def _require_the_task(path: pathlib.Path) -> None:
-    trained, given = path_flags.run_configuration(path).task, flags.FLAGS.task
-    path_flags.refuse_a_module(path, trained)
-    if given not in (None, trained):
-        raise UserError(f"--task must be {trained}, the task of {path}; got {given!r}")
-
-
-def _calibrate(config: Any, prior: Any, task: Any) -> Any:
-    """The novelty of a run that has not ended, or None where its demonstrations are gone."""
-    from nppac_tf import demonstrations, priors
+def _calibrate(demonstrations: str, prior: Any, task: Any) -> Any:
+    """Calibrates the novelty of a run that is not finished; None if its demonstrations are gone."""
+    from nppac_tf import priors
+    from nppac_tf.demonstrations import load_demonstrations
 
     try:
-        data = demonstrations.load_demonstrations(config.demonstrations, task)
-        return priors.Novelty.calibrate(prior, data)
+        return priors.Novelty.calibrate(prior, load_demonstrations(demonstrations, task))
     except UserError as error:
         print(f"Exporting without the out-of-demonstration score: {error}")
         return None
 
 
 def _measure(path: str, observation_size: int) -> tuple[float, dict[str, list[Any]]]:
-    """Seconds to load, and for each signature median and 95th percentile of each batch size."""
+    """Returns seconds to load, and (median, 95th percentile) of each signature and batch size."""
     import numpy as np
     import tensorflow as tf
 
@@ -88,11 +82,8 @@ def _measure(path: str, observation_size: int) -> tuple[float, dict[str, list[An
     others = {"seed": tf.constant([1, 2]), "threshold": tf.constant(0.99)}
     latencies: dict[str, list[Any]] = {}
     for name in sorted(set(signatures) - {"serving_default"}):
-        inputs = {
-            key: value
-            for key, value in others.items()
-            if key in signatures[name].structured_input_signature[1]
-        }
+        wanted = signatures[name].structured_input_signature[1]
+        inputs = {key: value for key, value in others.items() if key in wanted}
         latencies[name] = []
         for batch in _BATCHES:
             inputs["observation"] = tf.zeros([batch, observation_size])
@@ -106,12 +97,12 @@ def _measure(path: str, observation_size: int) -> tuple[float, dict[str, list[An
     return load_seconds, latencies
 
 
-def _usage(output: pathlib.Path, observation_size: int, with_novelty: bool) -> str:
-    """Commands that use the export as they stand."""
+def _how_to_serve(output: pathlib.Path, observation_size: int, with_novelty: bool) -> str:
+    """Returns commands that use the export, ready to paste."""
     name = output.resolve().name
     signature = "action_or_prior" if with_novelty else "mean_action"
     fed, argument, column = (
-        ("; threshold=inputs.npz[threshold]", ", threshold=np.float32(0.99)", ", 'threshold': 0.99")
+        (";threshold=inputs.npz[threshold]", ", threshold=np.float32(0.99)", ", 'threshold': 0.99")
         if with_novelty
         else ("", "", "")
     )
@@ -126,7 +117,7 @@ On the command line:
   python -c "import numpy as np; np.savez('inputs.npz',
     observation=np.zeros((2, {observation_size}), np.float32){argument})"
   saved_model_cli run --dir {output} --tag_set serve --signature_def {signature} \\
-    --inputs 'observation=inputs.npz[observation]{fed.replace(" ", "")}'
+    --inputs 'observation=inputs.npz[observation]{fed}'
 
 With TensorFlow Serving:
 

@@ -1,17 +1,15 @@
-"""Fits a behavioral prior alone, says how good it is, and saves it.
+"""Fits a behavioral prior without an agent, reports how good it is, and saves it.
 
 python launch/fit_prior.py --demonstrations=embedded:pen --output=prior.npz
 
-Fitted to most episodes, the prior is judged on those held out; fitted to all, its mean acts in the
-simulator, and it is saved. --scale_factor, --scale_floor and --fixed_scale count in the report, but
-are no part of the file: they belong to a run's configuration.
+The prior is fitted to part of the episodes and scored on the others; then it is fitted to all, its
+mean acts in the simulator, and it is saved. --scale_factor, --scale_floor and --fixed_scale apply
+to the report only: they belong to a run's configuration, not to the file.
 """
 
 import math
 
-import config_flags
-import path_flags
-import program
+from common import checks, config_flags, program
 from absl import flags
 
 from nppac_tf.config import PriorConfig, RunConfig
@@ -21,11 +19,16 @@ _LEVELS = (0.5, 0.9, 0.99)
 
 config_flags.define(RunConfig, only=("task", "reward", "demonstrations"))
 config_flags.define(PriorConfig)
-_OUTPUT = flags.DEFINE_string("output", None, "The file to write (.npz); none if not given.")
-_HELD_OUT = flags.DEFINE_float("held_out_fraction", 0.2, "Share of the episodes held out.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the split and of the episodes.", lower_bound=0)
+_OUTPUT = flags.DEFINE_string("output", None, "File to write (.npz).")
+_HELD_OUT = flags.DEFINE_float("held_out_fraction", 0.2, "Fraction of the episodes to hold out.")
+_SEED = flags.DEFINE_integer(
+    "seed",
+    1000,
+    "Seed of the split and of the initial states. The default is not used in training.",
+    lower_bound=0,
+)
 _NUM_EPISODES = flags.DEFINE_integer(
-    "num_episodes", 50, "Episodes in which the mean acts; 0 for none.", lower_bound=0
+    "num_episodes", 50, "Number of episodes in which the mean acts.", lower_bound=0
 )
 
 
@@ -33,7 +36,7 @@ def main() -> None:
     config = config_flags.configuration(PriorConfig)
     if config.prior == "uniform":
         raise UserError("--prior must be one that is fitted; got 'uniform'")
-    output = None if _OUTPUT.value is None else path_flags.require_output("output", (".npz",))
+    output = None if _OUTPUT.value is None else checks.output_file("output", (".npz",))
     from nppac_tf import demonstrations, environments
 
     task = environments.make_task(flags.FLAGS.task, flags.FLAGS.reward)
@@ -50,64 +53,62 @@ def main() -> None:
     from nppac_tf import priors
     from nppac_tf.evaluation import rollouts
     from nppac_tf.priors import scores
-    from nppac_tf.runs import display as progress
-    from nppac_tf.runs import metrics
+    from nppac_tf.runs import display, metrics
 
     name, choice = priors.chosen_class(config, training.num_steps)
     print(f"Prior: {choice}")
-    with progress.ProgressDisplay() as display, display.busy("Fitting to most episodes"):
+    with display.ProgressDisplay() as progress, progress.busy("Fitting without the held-out part"):
         fitted = priors.fit_prior(training, config)
     statistics = tf.function(fitted.statistics, reduce_retracing=True)
     location, scale = scores.predict(statistics, held_out.observations)
-    far = scores.far_observations(held_out.observations, _SEED.value)
     covered = scores.coverage(held_out.actions, location, scale, _LEVELS)
-
-    def median_deviation(observations: np.ndarray) -> str:
-        return f"{np.median(scores.predict(statistics, observations)[1]):.4g}"
-
-    log_likelihood = scores.log_likelihood(held_out.actions, location, scale).mean()
-    error = scores.root_mean_squared_error(held_out.actions, location)
-    progress.print_table(
-        f"{name} on {task.name}, {training.num_episodes} episodes fitted, "
-        f"{held_out.num_episodes} held out",
-        ("", "value"),
-        [
-            ("held-out log likelihood (nats per action)", f"{log_likelihood:.4g}"),
-            ("held-out root mean squared error", f"{error:.4g}"),
-            *(
-                (f"held-out coverage of the {level:.0%} interval", f"{share:.1%}")
-                for level, share in zip(_LEVELS, covered, strict=True)
-            ),
-            ("median deviation on fitted states", median_deviation(training.observations)),
-            ("median deviation on held-out states", median_deviation(held_out.observations)),
-            ("median deviation far from all", median_deviation(far)),
-        ],
+    rows = [
+        (
+            "held-out log likelihood (nats per action)",
+            scores.log_likelihood(held_out.actions, location, scale).mean(),
+        ),
+        (
+            "held-out root mean squared error",
+            scores.root_mean_squared_error(held_out.actions, location),
+        ),
+        *(
+            (f"held-out coverage of the {level:.0%} interval", share)
+            for level, share in zip(_LEVELS, covered, strict=True)
+        ),
+    ]
+    for where, observations in {
+        "on fitted states": training.observations,
+        "on held-out states": held_out.observations,
+        "far from all states": scores.far_observations(held_out.observations, _SEED.value),
+    }.items():
+        scales = scores.predict(statistics, observations)[1]
+        rows.append((f"median standard deviation {where}", np.median(scales)))
+    title = (
+        f"{name} on {task.name}, {training.num_episodes} episodes fitted, {held_out.num_episodes} "
+        "held out"
     )
+    display.print_table(title, ("", "value"), [(label, f"{x:.4g}") for label, x in rows])
 
     if not _NUM_EPISODES.value and output is None:
         return
-    with progress.ProgressDisplay() as display, display.busy("Fitting to all"):
+    with display.ProgressDisplay() as progress, progress.busy("Fitting to all episodes"):
         prior = priors.fit_prior(data, config)
     if _NUM_EPISODES.value:
-        act = tf.function(prior.statistics)
+        mean = tf.function(lambda observations: prior.statistics(observations).location)
         episodes = rollouts.evaluate(
-            lambda observations: act(observations).location.numpy(),
-            task,
-            _NUM_EPISODES.value,
-            _SEED.value,
+            lambda observations: mean(observations).numpy(), task, _NUM_EPISODES.value, _SEED.value
         )
-        progress.print_table(
-            f"mean of the prior fitted to all, {_NUM_EPISODES.value} episodes",
+        display.print_table(
+            f"mean of the prior fitted to all, {_NUM_EPISODES.value} episodes, seed {_SEED.value}",
             ("", "value"),
             [
-                (metrics.LABELS[name], f"{value:,.4g}")
-                for name, value in episodes.summary().items()
+                (metrics.LABELS[metric], f"{value:,.4g}")
+                for metric, value in episodes.summary().items()
                 if not math.isnan(value)
             ],
         )
     if output is not None:
-        fitted = prior.prior if isinstance(prior, priors.RescaledPrior) else prior
-        priors.save_prior(fitted, output)
+        priors.save_prior(prior.prior if isinstance(prior, priors.RescaledPrior) else prior, output)
         print(output)
 
 

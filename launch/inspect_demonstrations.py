@@ -1,16 +1,17 @@
-"""Says what is wrong with demonstrations, and what to do about it.
+"""Reports problems of demonstrations, and what to do about them.
 
 python launch/inspect_demonstrations.py --demonstrations=FILE --output=report.png
 
-Success is told by the task's own rule from the observations, and the actions are replayed in the
-simulator. Files that training would refuse are examined as far as they can be read. The exit code
-is 1 if an error is found.
+Success is computed from the observations by the task's rule, and the actions are replayed in the
+simulator. Files that training refuses are examined as far as they can be read. The exit code is 1
+if an error is found.
 """
 
-import pathlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-import program
+from common import checks, program
 from absl import flags
 
 from nppac_tf.errors import UserError
@@ -18,32 +19,30 @@ from nppac_tf.errors import UserError
 _DEMONSTRATIONS = flags.DEFINE_string(
     "demonstrations", None, "embedded:NAME, minari:ID, a file, or the folder of a Minari data set."
 )
-_TASK = flags.DEFINE_string("task", None, "What they are for; by default guessed.")
-_OUTPUT = flags.DEFINE_string("output", None, "A figure to draw (.png, .pdf or .svg).")
+_TASK = flags.DEFINE_string("task", None, "Task of the demonstrations (default: guessed).")
+_OUTPUT = flags.DEFINE_string("output", None, "Figure to write (.png, .pdf or .svg).")
 
-# Findings that say nothing against an episode's states and actions.
+# Findings that do not concern the states and actions of an episode.
 _HARMLESS = ("off by one", "rewards", "success flags")
 
 
 def main() -> None:
-    output = _OUTPUT.value
     if _DEMONSTRATIONS.value is None:
         raise UserError("--demonstrations must be given: embedded:pen, minari:ID or a file")
-    if output is not None and not output.endswith((".png", ".pdf", ".svg")):
-        raise UserError(f"--output must end in .png, .pdf or .svg; got {output!r}")
+    output = None
+    if _OUTPUT.value is not None:
+        output = checks.output_file("output", (".png", ".pdf", ".svg"))
     from nppac_tf import demonstrations, environments
     from nppac_tf.doctor import diagnosis, simulator_replay
 
     recording = demonstrations.load_recording(_DEMONSTRATIONS.value)
-    task, known = None, "unknown: pass --task for its sizes, bounds and goal"
-    if _TASK.value is not None:
-        task = environments.make_task(_TASK.value)
+    known = "unknown: pass --task for its sizes, bounds and goal"
+    task = environments.make_task(_TASK.value) if _TASK.value is not None else None
+    if task is not None:
         known = task.name
-    else:
-        task = simulator_replay.likeliest_task(recording)
-        if task is not None:
-            source = "as the file says" if recording.environment_id else "guessed by the sizes"
-            known = f"{task.name}, {source}: pass --task if it is another"
+    elif (task := simulator_replay.likeliest_task(recording)) is not None:
+        source = "named by the file" if recording.environment_id else "guessed from the sizes"
+        known = f"{task.name}, {source}: pass --task if it is another"
     simulation = simulator_replay.simulate(task, recording) if task is not None else None
     findings = diagnosis.diagnose(recording, task, simulation)
     goals = diagnosis.goal_flags(recording, task.name) if task is not None else None
@@ -57,13 +56,15 @@ def main() -> None:
     }
     print(", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()))
     if output is not None:
-        _draw(recording, task, goals, simulation, findings, output)
+        figure = _figure(recording, task, goals, simulation, findings)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(output, dpi=150)
         print(output)
     if counts["error"]:
         sys.exit(1)
 
 
-def _print_summary(title: str, recording, task, goals) -> None:
+def _print_summary(title: str, recording: Any, task: Any, goals: Any) -> None:
     import numpy as np
 
     from nppac_tf.runs import display
@@ -82,25 +83,22 @@ def _print_summary(title: str, recording, task, goals) -> None:
     if returns:
         low, median, high = np.min(returns), np.median(returns), np.max(returns)
         rows.append(
-            ("recorded return: least, median, most", f"{low:,.4g}, {median:,.4g}, {high:,.4g}")
+            ("recorded return: min, median, max", f"{low:,.4g}, {median:,.4g}, {high:,.4g}")
         )
-    if goals and all(len(flags) for flags in goals):
-        spans = [("all steps", max(lengths))]
-        if task.horizon is not None:
-            spans.append((f"the first {task.horizon} steps", task.horizon))
-        for name, steps in spans:
-            at_goal = [flags[:steps] == 1 for flags in goals]
-            over = [len(flags) if name == "all steps" else steps for flags in at_goal]
+    if goals and all(len(goal) for goal in goals):
+        for steps in (None, task.horizon) if task.horizon is not None else (None,):
+            name = "all steps" if steps is None else f"the first {steps} steps"
+            at_goal = [goal[:steps] == 1 for goal in goals]
             any_success = np.mean([flags.any() for flags in at_goal])
-            share = np.mean([flags.sum() / n for flags, n in zip(at_goal, over, strict=True)])
+            time_at_goal = np.mean([flags.sum() / (steps or len(flags)) for flags in at_goal])
             rows += [
                 (f"A, any-time success, {name}", f"{any_success:.2f}"),
-                (f"B, time at goal, {name}", f"{share:.2f}"),
+                (f"B, time at goal, {name}", f"{time_at_goal:.2f}"),
             ]
     display.print_table(title, ("", "value"), rows)
 
 
-def _print_finding(finding) -> None:
+def _print_finding(finding: Any) -> None:
     print(f"{finding.severity.upper()}  {finding.topic}: {finding.message}.")
     if finding.episodes:
         shown = ", ".join(map(str, finding.episodes[:20]))
@@ -110,7 +108,7 @@ def _print_finding(finding) -> None:
     print()
 
 
-def _draw(recording, task, goals, simulation, findings, output: str) -> None:
+def _figure(recording: Any, task: Any, goals: Any, simulation: Any, findings: Sequence[Any]) -> Any:
     import numpy as np
 
     from nppac_tf.doctor import figures
@@ -118,7 +116,7 @@ def _draw(recording, task, goals, simulation, findings, output: str) -> None:
     episodes, indices = recording.episodes, recording.indices
     widths = {(e.observations.shape[1], e.actions.shape[1]) for e in episodes if e.length}
     if len(widths) != 1 or not all(e.length and len(e.observations) for e in episodes):
-        raise UserError("--output needs episodes of one size; leave out or mend the others first")
+        raise UserError("--output needs episodes of one size; remove or repair the others first")
     bounds = None
     if task is not None and task.action_size == episodes[0].actions.shape[1]:
         bounds = (np.asarray(task.action_low), np.asarray(task.action_high))
@@ -129,7 +127,7 @@ def _draw(recording, task, goals, simulation, findings, output: str) -> None:
         if finding.severity != "note" and finding.topic not in _HARMLESS
         for index in finding.episodes
     }
-    figure = figures.demonstrations_overview(
+    return figures.demonstrations_overview(
         [episode.observations for episode in episodes],
         [episode.actions for episode in episodes],
         goals=goals,
@@ -142,8 +140,6 @@ def _draw(recording, task, goals, simulation, findings, output: str) -> None:
         title=f"{recording.name}: {len(episodes)} episodes, "
         f"{sum(e.length for e in episodes):,} steps",
     )
-    pathlib.Path(output).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=150)
 
 
 if __name__ == "__main__":

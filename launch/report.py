@@ -3,100 +3,99 @@
 python launch/report.py runs/pen --output_dir=report
 python launch/report.py runs/mine/seed* --archive=results/runs --method=mine
 
-A folder is that of a run, or holds such folders. Runs that differ in seeds alone are one method.
+A folder is a run, or contains runs at any depth. Runs that differ only in their seeds are one
+method.
 """
 
+import functools
 import io
-import sys
+import pathlib
+from collections.abc import Sequence
+from typing import Any, BinaryIO
 
-import operands
-import path_flags
-import program
-import usage
+from common import checks, program
 from absl import flags
 
 from nppac_tf.errors import UserError
 
 _OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", None, "Where to write report.html, report.md, report.csv and the figures."
+    "output_dir", None, "Folder for report.html, report.md, report.csv and the figures."
 )
-_TITLE = flags.DEFINE_string("title", "", "Of the page and the figure.")
+_TITLE = flags.DEFINE_string("title", "", "Title of the page and the figure.")
 _THRESHOLD = flags.DEFINE_float(
     "threshold",
     None,
-    "Whose steps are told: of time at goal, 0.6 by default; of return for a task without a goal.",
+    "Score to report the first environment step for: time at goal (default: 0.6), or the return "
+    "for a task without a goal.",
 )
 _ARCHIVE = flags.DEFINE_string(
-    "archive", None, "Folder to copy each run's tables to, as TASK/METHOD/seedN."
+    "archive", None, "Folder to copy the tables of each run to, as TASK/METHOD/seedN."
 )
 _METHOD = flags.DEFINE_string(
-    "method", None, "METHOD in the archive; by default the folder that holds the seedN folders."
+    "method", None, "METHOD in the archive (default: the folder that contains the seedN folders)."
 )
-_FOLDERS: list[str] = []
 
 
-def main() -> None:
-    if not _FOLDERS or not all(_FOLDERS):
+def main(folders: list[str]) -> None:
+    if not folders or not all(folders):
         raise UserError(
             "one or more folders of runs must be given: python launch/report.py FOLDER ...; got "
-            + ("an empty name" if _FOLDERS else "none")
+            + ("an empty name" if folders else "none")
         )
-    output = path_flags.require_output_folder("output_dir") if _OUTPUT_DIR.value else None
-    target = path_flags.require_output_folder("archive") if _ARCHIVE.value else None
+    output = checks.output_folder("output_dir") if _OUTPUT_DIR.value else None
+    target = checks.output_folder("archive") if _ARCHIVE.value else None
     if target is None:
-        usage.reject("method", "without --archive")
-    from nppac_tf.comparison import archive as reading
+        checks.reject("method", "without --archive")
+    from nppac_tf.comparison import archive, notes, scores, tables
     from nppac_tf.comparison import methods as grouping
 
-    found = reading.read_runs(_FOLDERS)
+    found = archive.read_runs(folders)
     methods = grouping.group(found.runs)
     copies = [] if target is None else _copies(methods)
-    from nppac_tf.comparison import notes as noting
-    from nppac_tf.comparison import scores as comparing
-    from nppac_tf.comparison import tables
-
-    comparison = comparing.compare(methods, _THRESHOLD.value)
-    notes = noting.notes(comparison, found.not_evaluated)
+    comparison = scores.compare(methods, _THRESHOLD.value)
+    lines = notes.notes(comparison, found.not_evaluated)
     title = _TITLE.value or comparison.task
     end = f"{int(comparison.env_steps[-1]):,}"
     print(f"{title}: interquartile means [95 % intervals] at {end} environment steps")
     print(tables.plain(comparison))
-    for note in notes:
-        print(f"Note: {note}")
+    for line in lines:
+        print(f"Note: {line}")
     if output is not None:
-        _write(output, comparison, title, grouping.differences(methods), notes)
+        _write(output, comparison, title, grouping.differences(methods), lines)
     if target is not None:
         for run, method, seed in copies:
-            print(reading.archive(run, target, method, seed))
+            print(archive.archive(run, target, method, seed))
 
 
-def _copies(methods):
-    """Each run with the names of its folders in the archive."""
+def _copies(methods: Sequence[Any]) -> list[tuple[Any, str, str]]:
+    """Returns each run with the names of its folders in the archive: method and seed."""
     from nppac_tf.comparison import methods as grouping
 
     if _METHOD.value and len(methods) > 1:
         raise UserError(
-            f"--method must name a single method; got runs of {len(methods)}, among them "
-            f"{methods[0].name} and {methods[1].name}: archive them one by one"
+            f"--method must name a single method; got runs of {len(methods)}, such as "
+            f"{methods[0].name} and {methods[1].name}: archive them one at a time"
         )
     copies = []
     for method in methods:
         name = _METHOD.value or grouping.folder_of(method)
         if name is None:
             raise UserError(
-                f"--method must name {method.name}, since its runs are in no folders METHOD/seedN"
+                f"--method must name {method.name}, since its runs are not in METHOD/seedN folders"
             )
         seeds = grouping.seed_folders(method)
         copies += [(run, name, seed) for run, seed in zip(method.runs, seeds, strict=True)]
     if len({(method, seed) for _, method, seed in copies}) < len(copies):
         raise UserError(
-            "runs of different methods are in folders of one name: archive them one by one, with "
-            "--method"
+            "runs of different methods have the same folder name: archive them one at a time, "
+            "with --method"
         )
     return copies
 
 
-def _write(output, comparison, title, differing, notes) -> None:
+def _write(
+    output: pathlib.Path, comparison: Any, title: str, differing: Any, notes: Sequence[str]
+) -> None:
     from nppac_tf import files
     from nppac_tf.comparison import figures, page, tables
 
@@ -108,7 +107,8 @@ def _write(output, comparison, title, differing, notes) -> None:
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
         images[name] = image.getvalue()
-        _write_image(output / f"{name.rpartition('/')[2]}.png", images[name])
+        path = output / f"{name.rpartition('/')[2]}.png"
+        files.replace_file(path, functools.partial(_write_bytes, images[name]))
     for name, text in (
         ("report.csv", tables.comma_separated(comparison)),
         ("report.md", tables.markdown(comparison, title, differing, notes)),
@@ -118,12 +118,9 @@ def _write(output, comparison, title, differing, notes) -> None:
     print(output / "report.html")
 
 
-def _write_image(path, content) -> None:
-    from nppac_tf import files
-
-    files.replace_file(path, lambda file: file.write(content))
+def _write_bytes(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 if __name__ == "__main__":
-    sys.argv, _FOLDERS[:] = operands.take(sys.argv)
-    program.run(main)
+    program.run(main, takes_arguments=True)

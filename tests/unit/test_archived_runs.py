@@ -5,10 +5,10 @@ import json
 import pathlib
 
 import pytest
+from common import config_flags
 from absl import flags
 from absl.testing import flagsaver
 
-from launch import config_flags
 from nppac_tf.comparison import archive
 from nppac_tf.config import RunConfig
 

@@ -1,0 +1,79 @@
+"""Flags that name a policy and its task, and loading of what they name."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from common import checks
+from nppac_tf.config import REWARDS
+from nppac_tf.errors import UserError
+
+FLAGS = flags.FLAGS
+flags.disclaim_key_flags()  # The flags belong to the launcher that defines them here.
+
+
+class Policy(NamedTuple):
+    """A policy with its task; `provenance` is ready for JSON and names no folder."""
+
+    name: str
+    act: Callable[[Any], Any]  # Observations [B, D] -> actions [B, A].
+    task: Any  # nppac_tf.environments.Task
+    provenance: dict[str, Any]
+
+
+def define_flags() -> None:
+    """Defines --run, --saved_model, --task and --reward."""
+    flags.DEFINE_string("run", None, "Folder of a run; its latest policy is used.")
+    flags.DEFINE_string("saved_model", None, "Folder of an exported policy.")
+    flags.DEFINE_string("task", None, "Task to act in (default: the task of training).")
+    flags.DEFINE_enum("reward", None, REWARDS, "Reward of a hand task (default: as in training).")
+
+
+def load() -> Policy:
+    """Loads the policy that --run or --saved_model names; UserError if it does not fit the task."""
+    if FLAGS.run:
+        path, config = checks.run_folder("run")
+        confirm_module(path, config.task)
+        task = make_task(config.task, config.reward)
+        from nppac_tf import environments
+        from nppac_tf.runs.directory import RunDirectory
+
+        trained = environments.make_task(config.task, config.reward)
+        require_sizes("policy", (trained.observation_size, trained.action_size), task)
+        directory = RunDirectory(path)
+        act, updates = directory.load_policy(trained)
+        return Policy(path.name, act, task, {**directory.provenance(), "updates": updates})
+    path = checks.existing("saved_model")
+    from nppac_tf import export
+
+    metadata = export.load_metadata(path)
+    confirm_module(path, FLAGS.task or metadata["task"] or "")
+    task = make_task(metadata["task"], metadata["reward"])
+    require_sizes("policy", (metadata["observation_size"], metadata["action_size"]), task)
+    return Policy(path.resolve().name, export.load_policy(path), task, metadata)
+
+
+def confirm_module(path: pathlib.Path, task: str) -> None:
+    """Raises UserError if a task named by a file would import a module; --task allows it."""
+    if ":" in task and task != FLAGS.task:
+        raise UserError(f"{path} is for {task}, a Python module; if you trust it, pass that --task")
+
+
+def make_task(name: str | None = None, reward: str | None = None) -> Any:
+    """Makes the task of --task and --reward, or else of the arguments."""
+    name = FLAGS.task or name
+    if not name:
+        raise UserError("--task must be given; nothing else names a task here")
+    from nppac_tf import environments
+
+    return environments.make_task(name, FLAGS.reward or reward or REWARDS[0])
+
+
+def require_sizes(what: str, sizes: tuple[int, int], task: Any) -> None:
+    """Raises UserError unless the observation and action size are those of the task."""
+    wanted = (task.observation_size, task.action_size)
+    if sizes != wanted:
+        requirement = f"observation and action size {wanted} for task {task.name}"
+        raise UserError(f"{what} must have {requirement}; got {sizes}")

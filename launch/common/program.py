@@ -1,0 +1,109 @@
+"""Runs a launcher: quiet libraries, errors in one line, exit codes, signals."""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+from absl import flags
+from absl import logging as absl_logging
+
+from common import parsing
+from nppac_tf import hardware
+from nppac_tf.errors import UserError
+
+flags.disclaim_key_flags()  # The flags belong to the launcher.
+
+
+def run(
+    main: Callable[..., None], main_options: Sequence[str] = (), takes_arguments: bool = False
+) -> NoReturn:
+    """Parses the flags, runs a launcher and exits.
+
+    The exit code is 0, 1 after an error, 130 after Ctrl-C and 143 after SIGTERM. An error is one
+    line on standard error; --debug shows the traceback instead.
+
+    Args:
+        main: The launcher.
+        main_options: Names of the flags that --help lists first.
+        takes_arguments: Whether `main` takes a list of the arguments that are not flags.
+    """
+    flags.DEFINE_string("flagfile", None, "File with a flag per line; later flags override it.")
+    flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
+    # A task may be "module:Environment-v0" with its module in the working directory.
+    sys.path.append(os.getcwd())
+    _silence_libraries()
+    os.environ.update(hardware.variables(hardware.available_cores(), os.environ))
+    try:
+        arguments = parsing.parse(main_options, takes_arguments)
+        main(*([arguments] if takes_arguments else []))
+        sys.stdout.flush()
+    except BrokenPipeError:  # The reader has left, as in `| head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except (Exception, KeyboardInterrupt) as error:
+        if flags.FLAGS["debug"].value:
+            raise
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+    sys.exit(0)
+
+
+def explain(error: BaseException) -> str:
+    """Describes an exception in one line, for the person who ran the program."""
+    message = " ".join(str(error).split())
+    if isinstance(error, UserError | OSError | FloatingPointError | KeyboardInterrupt):
+        return message or "interrupted"
+    kind, message = type(error).__name__, message if len(message) < 300 else f"{message[:300]}..."
+    return f"unexpected {kind}: {message}; run again with --debug and report the traceback"
+
+
+class StopRequest:
+    """Which signal asked the program to stop: "SIGINT", "SIGTERM", or None."""
+
+    requested: str | None = None
+
+    def exit(self, how_to_continue: str) -> NoReturn:
+        """Exits as after the signal, which has been requested."""
+        print(f"error: stopped by {self.requested}; {how_to_continue}", file=sys.stderr)
+        sys.exit(128 + signal.Signals[str(self.requested)])
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Records SIGINT (Ctrl-C) and SIGTERM, so that a long loop can stop at a good moment.
+
+    The first signal is recorded in the yielded request. A SIGINT after it raises KeyboardInterrupt.
+    """
+    stop = StopRequest()
+
+    def record(number: int, _: Any) -> None:
+        if stop.requested is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.requested = stop.requested or signal.Signals(number).name
+
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _silence_libraries() -> None:
+    """Keeps notices of libraries from the terminal; call it before they are imported."""
+    from gym_notices import notices
+
+    notices.notices.clear()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.simplefilter("ignore", SyntaxWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    # Gymnasium's advice on versions of environments, in color.
+    warnings.filterwarnings("ignore", r".*WARN: .*(latest versioned|out of date|deprecated)")
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
