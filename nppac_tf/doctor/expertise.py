@@ -87,7 +87,7 @@ def check_lengths(examination: Examination) -> Iterator[Finding]:
             "horizon",
             f"the median length of {median:,.0f} steps exceeds the horizon of {task.name}, "
             f"{task.horizon} steps",
-            "Nothing to do: training uses all steps, and evaluation stops at the horizon.",
+            "Nothing: training uses all steps, and evaluation stops at the horizon.",
         )
 
 
@@ -188,7 +188,7 @@ def check_rewards(examination: Examination) -> Iterator[Finding]:
             "note",
             "rewards",
             f"every reward is {format_number(everything[0])}",
-            "Nothing to do: nppac_tf ignores rewards of demonstrations.",
+            "Nothing: nppac_tf ignores rewards of demonstrations.",
         )
         return
     returns = np.array([values.sum() for values in rewards])
@@ -258,7 +258,7 @@ def check_simulation(examination: Examination) -> Iterator[Finding]:
             f"replayed in {task.name}, the first observation differs by at most "
             f"{format_number(np.nanmax(first))} and the next {_REPLAY_STEPS} by at most "
             f"{format_number(np.nanmax(early))}{_compare_success(examination, replay)}",
-            "Nothing to do: the data agree with the simulator.",
+            "Nothing: the data agree with the simulator.",
         )
     if examination.goals is not None:
         return
@@ -273,8 +273,7 @@ def check_simulation(examination: Examination) -> Iterator[Finding]:
             "rewards",
             f"{format_count(differing, replayed)} have other rewards than {task.name} gives for "
             "the same steps",
-            "Nothing to do for nppac_tf, which ignores them: they are scaled or of another "
-            "version of the task.",
+            "Nothing, nppac_tf ignores them: they are scaled or of another version of the task.",
             examination.file_indices(differing),
         )
 

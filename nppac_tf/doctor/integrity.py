@@ -99,7 +99,7 @@ def check_lengths_agree(examination: Examination) -> Iterator[Finding]:
             "off by one",
             f"{format_count(longer, episodes)} have one observation more than actions, the state "
             "after the last action",
-            "Nothing to do: loading drops it.",
+            "Nothing: loading drops it.",
             examination.file_indices(longer),
         )
     unequal = examination.where(lambda e: len(e.observations) - e.length not in (0, 1))
@@ -178,7 +178,7 @@ def check_action_bounds(examination: Examination) -> Iterator[Finding]:
             f"{format_number(actions.max())}]",
             "Scale them into the bounds: they seem to be in other units."
             if often_outside
-            else "Nothing to do: loading clips them as the simulator does. In new recordings, "
+            else "Nothing: loading clips them as the simulator does. In new recordings, "
             "store the executed actions.",
         )
     span = np.where(high > low, high - low, 1.0)
@@ -188,7 +188,7 @@ def check_action_bounds(examination: Examination) -> Iterator[Finding]:
             "note",
             "saturated actions",
             f"{at_bound.mean():.1%} of the action values are at their bounds or beyond",
-            "Nothing to do: the actions were probably clipped when recorded, so the prior learns "
+            "Nothing: the actions were probably clipped when recorded, so the prior learns "
             "the bounds.",
         )
     used = np.abs(actions).max(axis=0) / np.maximum(np.abs(low), np.abs(high))
