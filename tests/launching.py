@@ -1,16 +1,16 @@
-"""Runs a launcher as a program of its own in a fork of a process that has the libraries already."""
+"""Runs launchers in forks of a process that has already imported the slow libraries."""
 
 import multiprocessing
 import os
 import pathlib
 import runpy
 import sys
+from collections.abc import Mapping
 from typing import NamedTuple
 
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
 SLOW_LIBRARIES = ("tensorflow", "tensorflow_probability", "tf_agents", "gpflow")
 _LIBRARIES = (
-    "absl.app",
     "scipy.stats",
     "rich.progress",
     "gymnasium_robotics",
@@ -22,7 +22,7 @@ _LIBRARIES = (
 
 
 class Outcome(NamedTuple):
-    """What a launcher came to."""
+    """Exit code, standard output and standard error of a launcher."""
 
     code: int
     output: str
@@ -30,27 +30,35 @@ class Outcome(NamedTuple):
 
 
 class Launchers:
-    """Runs launchers in a folder; the process to fork from is shared, and ends with the tests."""
+    """Runs launchers in a folder; all instances share the process to fork from."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__, *_LIBRARIES])
 
-    def run(self, name: str, *arguments: str, quick: bool = False) -> Outcome:
+    def run(
+        self,
+        name: str,
+        *arguments: str,
+        quick: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> Outcome:
         """Runs a launcher.
 
         Args:
             name: Such as "train".
             arguments: Of the command line.
-            quick: Whether to let no library be imported that takes seconds.
+            quick: Whether importing a slow library is an error.
+            environment: Variables to add.
         """
         files = [str(self.folder / f".{stream}") for stream in ("stdout", "stderr")]
         process = self._context.Process(
-            target=_launch, args=(name, arguments, str(self.folder), files, quick)
+            target=_launch,
+            args=(name, arguments, str(self.folder), files, quick, dict(environment or {})),
         )
         process.start()
-        process.join(120)
+        process.join(300)
         if process.exitcode is None:
             process.kill()
             process.join()
@@ -59,12 +67,18 @@ class Launchers:
 
 
 def _launch(
-    name: str, arguments: tuple[str, ...], folder: str, files: list[str], quick: bool
+    name: str,
+    arguments: tuple[str, ...],
+    folder: str,
+    files: list[str],
+    quick: bool,
+    environment: dict[str, str],
 ) -> None:
     for descriptor, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
     os.chdir(folder)
+    os.environ.update(environment)
     path = str(LAUNCH / f"{name}.py")
     sys.argv = [path, *arguments]
     sys.path.insert(0, str(LAUNCH))
