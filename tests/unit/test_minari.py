@@ -1,8 +1,7 @@
-"""Tests of reading and writing Minari data sets, of hostile and damaged ones too."""
+"""Tests of reading and writing Minari data sets, hostile and damaged ones included."""
 
 import json
 import logging
-import pathlib
 import shutil
 import sys
 import warnings
@@ -29,7 +28,7 @@ SIZES = (4, 2)
 
 
 class ToyEnvironment(gymnasium.Env):
-    """What `minari_data.write` asks of an environment."""
+    """What `minari_data.write` needs of an environment."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (SIZES[0],), np.float64)
     action_space = gymnasium.spaces.Box(-1, 1, (SIZES[1],), np.float32)
@@ -65,7 +64,7 @@ def write(dataset_id=ID, episodes=None, environment=None):
 def root(tmp_path, monkeypatch):
     folder = tmp_path / "datasets"
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder))
-    # No test may reach for the network: what is asked of it fails as it does without one.
+    # No test may use the network: downloads fail as they do without one.
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     return folder
 
@@ -76,9 +75,8 @@ def change_metadata(folder, **changes):
     path.write_text(json.dumps({k: v for k, v in metadata.items() if v is not None}))
 
 
-def test_what_is_written_is_read_by_minari(root):
-    folder = write()
-    assert folder == root / ID
+def test_minari_reads_what_is_written(root):
+    assert write() == root / ID
     dataset = minari.load_dataset(ID)
     assert (dataset.total_episodes, dataset.total_steps) == (2, 5)
     assert dataset.observation_space == ToyEnvironment.observation_space
@@ -96,7 +94,6 @@ def test_what_is_written_is_read_by_minari(root):
 
 
 def test_what_minari_writes_is_read(root):
-    """Written by Minari's collector's own means, with infos, options and a Python list here."""
     from minari.data_collector import EpisodeBuffer
 
     episodes = make_episodes()
@@ -131,8 +128,7 @@ def test_what_minari_writes_is_read(root):
             demonstrations.actions, np.concatenate([e.actions for e in episodes])
         )
         np.testing.assert_array_equal(demonstrations.episode_ends, [3, 5])
-        assert demonstrations.notices == ()
-        assert demonstrations.name == ID
+        assert (demonstrations.name, demonstrations.notices) == (ID, ())
         assert demonstrations.metadata["source"] == ID
     recording = load_recording(f"minari:{ID}")
     np.testing.assert_array_equal(recording.episodes[0].initial_state["qpos"], [0, 1, 2])
@@ -140,34 +136,32 @@ def test_what_minari_writes_is_read(root):
     assert recording.environment_id is None
 
 
-def test_the_environment_is_written_and_can_be_made_again(root):
+def test_the_environment_is_stored_and_recovered(root):
     task = environments.make_task("pen-binary")
-    environment = task.make()
-    size, actions = task.observation_size, np.zeros([2, task.action_size], np.float32)
+    size = task.observation_size
     episode = RecordedEpisode(
         np.zeros([2, size], np.float32),
-        actions,
+        np.zeros([2, task.action_size], np.float32),
         np.zeros(size, np.float32),
         rewards=np.zeros(2),
         terminals=np.zeros(2, np.bool_),
         truncations=np.array([False, True]),
     )
+    environment = task.make()
     write("pen/mine-v0", [episode], environment)
     environment.close()
     assert load_recording("minari:pen/mine-v0").environment_id == task.environment_id
-    again = minari.load_dataset("pen/mine-v0").recover_environment()
-    assert again.spec.id == task.environment_id
-    again.close()
+    recovered = minari.load_dataset("pen/mine-v0").recover_environment()
+    assert recovered.spec.id == task.environment_id
+    recovered.close()
 
 
-def test_writing_twice_keeps_the_first(root):
+def test_an_existing_data_set_is_not_replaced(root):
     folder = write()
     before = (folder / "data" / "main_data.hdf5").read_bytes()
-    with pytest.raises(UserError, match=r"must not exist yet; got 'toy/walk-v0', .* next version"):
+    with pytest.raises(UserError, match=r"must not exist yet; got 'toy/walk-v0', .* version"):
         write(episodes=make_episodes([9]))
     assert (folder / "data" / "main_data.hdf5").read_bytes() == before
-    write("toy/walk-v1", make_episodes([9]))
-    assert load_demonstrations("minari:toy/walk-v1").num_steps == 9
 
 
 def test_a_failed_write_leaves_nothing(root, monkeypatch):
@@ -178,36 +172,15 @@ def test_a_failed_write_leaves_nothing(root, monkeypatch):
     with pytest.raises(UserError, match=r"writable; .* \(No space left on device\)"):
         write()
     assert [path for path in root.rglob("*") if path.is_file()] == []
-    monkeypatch.undo()
-
-
-def test_an_interrupted_write_leaves_nothing(root, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("minari.utils.create_dataset_from_buffers", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        write()
-    assert list(root.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["walk", "toy/walk", "../walk-v0", "/walk-v0", "", "a b-v0"])
-def test_refuses_ids_that_minari_would_not_read_back(root, name):
-    with pytest.raises(UserError, match=r"named as in pen/mine-v0, with a version"):
+def test_refuses_ids_that_minari_cannot_read(root, name):
+    with pytest.raises(UserError, match=r"an id such as pen/mine-v0, with a version"):
         write(name)
-
-
-def test_an_absent_data_set_names_close_ones(root, monkeypatch):
-    monkeypatch.setattr(minari, "download_dataset", download_failing(ImportError()))
-    write()
-    write("other/thing-v3")
-    with pytest.raises(UserError) as error:
-        load_demonstrations("minari:toy/wlak-v0")
-    assert str(error.value) == (
-        f"minari:toy/wlak-v0: there is no such data set in {root} (MINARI_DATASETS_PATH names "
-        "another folder), and it could not be downloaded (downloading needs the package "
-        "huggingface_hub); close to it here: toy/walk-v0"
-    )
+    if not name.startswith((".", "/")):
+        with pytest.raises(UserError, match=r"an id such as D4RL/pen/human-v2; got"):
+            load_demonstrations(f"minari:{name}")
 
 
 def download_failing(error):
@@ -223,19 +196,24 @@ def download_failing(error):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
+        (ImportError(), "downloading needs the package huggingface_hub"),
         (ConnectionError("Max retries\nexceeded"), "no connection to the server, ConnectionError"),
-        (ValueError("The dataset version, toy/walk-v9, doesn't exist"), "toy/walk-v9, doesn't"),
+        (ValueError("The dataset version, toy/wlak-v9, doesn't exist"), "toy/wlak-v9, doesn't"),
     ],
 )
 def test_a_failed_download_is_one_line(root, monkeypatch, capfd, error, reason):
+    write()
     monkeypatch.setattr(minari, "download_dataset", download_failing(error))
-    with pytest.raises(UserError, match=reason) as caught:
-        load_demonstrations("minari:toy/walk-v9")
+    with pytest.raises(UserError, match=f"{reason}.*; similar ones there: toy/walk-v0") as caught:
+        load_demonstrations("minari:toy/wlak-v0")
+    assert str(caught.value).startswith(
+        f"minari:toy/wlak-v0: there is no such data set in {root} (set MINARI_DATASETS_PATH"
+    )
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_absent_data_set_is_downloaded_once(root, monkeypatch):
+def test_a_missing_data_set_is_downloaded_once(root, monkeypatch):
     asked = []
 
     def download(dataset_id):
@@ -248,37 +226,38 @@ def test_an_absent_data_set_is_downloaded_once(root, monkeypatch):
     assert asked == ["D4RL/toy/human-v2"]
 
 
-def dict_space(**subspaces):
-    return json.dumps({"type": "Dict", "subspaces": subspaces})
-
-
 def box(*shape):
-    return json.dumps({"type": "Box", "dtype": "float64", "shape": shape, "low": 0, "high": 1})
+    low, high = np.zeros(shape).tolist(), np.ones(shape).tolist()
+    return json.dumps({"type": "Box", "dtype": "float64", "shape": shape, "low": low, "high": high})
+
+
+HUGE_BOX = json.dumps({"type": "Box", "dtype": "f8", "shape": [10**15], "low": 0, "high": 1})
+DISCRETE = json.dumps({"type": "Discrete", "dtype": "int64", "n": 3, "start": 0})
+DICT = json.dumps({"type": "Dict", "subspaces": {"goal": json.loads(box(2))}})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"minari_version": "0.9.1"}, r"written by Minari 0\.4\.0 to .*; got '0\.9\.1': take"),
-        ({"minari_version": ["a"]}, "got list"),
+        ({"minari_version": "0.9.1"}, r"written by Minari 0\.4\.0 to .*; got '0\.9\.1': use"),
+        ({"minari_version": ["a"]}, r"got \['a'\]"),
         ({"minari_version": None}, "got None"),
         ({"data_format": "arrow"}, "must be in Minari's hdf5 format; got 'arrow'"),
+        ({"dataset_id": None}, "must hold dataset_id as text; got None"),
         ({"total_episodes": 0}, "total_episodes must be at least 1; got 0"),
-        ({"total_episodes": 3}, "must hold the 3 episodes that the metadata announce; got 2"),
-        ({"total_episodes": 10**15}, "must hold the 1000000000000000 episodes"),
         ({"total_episodes": "2"}, "total_episodes must be at least 1; got '2'"),
-        (
-            {"observation_space": dict_space(observation={}, achieved_goal={}, desired_goal={})},
-            "a one-dimensional Box; got a Dict of observation, achieved_goal, desired_goal: join",
-        ),
-        ({"observation_space": box(64, 64, 3)}, r"Box; got 'Box', shape \[64, 64, 3\]"),
-        ({"observation_space": box()}, r"one-dimensional Box; got 'Box', shape \[\]"),
-        ({"observation_space": box(10**15)}, r"must be \[T, 1000000000000000\], as the metadata"),
-        ({"action_space": json.dumps({"type": "Discrete", "n": 3})}, "Box; got 'Discrete', shape"),
+        ({"total_episodes": 3}, "must hold 3 episodes, as metadata.json says; got 2"),
+        ({"total_episodes": 10**15}, "must hold 1000000000000000 episodes"),
+        ({"observation_space": DICT}, r"a one-dimensional Box; got Dict\('goal'.*from_episodes"),
+        ({"observation_space": box(2, 2, 3)}, r"a one-dimensional Box; got Box.*\(2, 2, 3\)"),
+        ({"observation_space": HUGE_BOX}, "metadata.json must be as Minari writes it"),
+        ({"action_space": DISCRETE}, r"a one-dimensional Box; got Discrete\(3\)"),
         ({"action_space": box(3)}, r"actions of episode 0 must be \[T, 3\], .*; got \[3, 2\]"),
-        ({"action_space": "{"}, "must describe the action_space as Minari does"),
-        ({"action_space": "[" * 10**5}, "must describe the action_space as Minari does"),
-        ({"observation_space": 5}, "must describe the observation_space as Minari does"),
+        ({"action_space": "{"}, "metadata.json must be as Minari writes it"),
+        ({"action_space": "[" * 10**5}, "metadata.json must be as Minari writes it"),
+        ({"action_space": '{"type": "New"}'}, "metadata.json must be as Minari writes it"),
+        ({"observation_space": 5}, "must hold observation_space as text; got 5"),
+        ({"env_spec": "words"}, "metadata.json must be as Minari writes it"),
     ],
 )
 def test_refuses_metadata_that_it_cannot_use(root, changes, message):
@@ -290,8 +269,9 @@ def test_refuses_metadata_that_it_cannot_use(root, changes, message):
     assert len(str(error.value)) < len(str(folder)) + 400
 
 
-def test_the_environment_of_a_data_set_is_never_made(root, tmp_path, monkeypatch):
-    """Where spaces are missing, Minari itself makes it, which calls whatever it names."""
+@pytest.mark.parametrize("missing", [{}, {"observation_space": None}, {"action_space": None}])
+def test_the_environment_of_a_data_set_is_never_made(root, tmp_path, missing):
+    """Minari makes it if spaces are missing, which calls whatever the data set names."""
     mark = tmp_path / "mark"
     specification = {
         "id": "Evil-v0",
@@ -300,36 +280,32 @@ def test_the_environment_of_a_data_set_is_never_made(root, tmp_path, monkeypatch
         "additional_wrappers": [],
     }
     folder = write()
-    change_metadata(folder, env_spec=json.dumps(specification))
-    assert load_demonstrations(folder).num_steps == 5
-    change_metadata(folder, observation_space=None)
-    with pytest.raises(UserError, match="must describe the observation_space"):
-        load_demonstrations(folder)
+    change_metadata(folder, env_spec=json.dumps(specification), **missing)
+    if missing:
+        with pytest.raises(UserError, match=r"must hold .*_space as text; got None"):
+            load_demonstrations(folder)
+    else:
+        assert load_demonstrations(folder).num_steps == 5
     assert not mark.exists()
     with pytest.raises(Exception, match=r".*"):
-        minari.load_dataset(ID)
+        minari.load_dataset(ID).recover_environment()
     assert mark.exists(), "the payload must be a working one"
 
 
-def open_file(folder):
-    return h5py.File(folder / "data" / "main_data.hdf5", "a")
+def replace(**options):
+    def change(file):
+        del file["episode_1/actions"]
+        file["episode_1"].create_dataset("actions", **options)
+
+    return change
 
 
-def replace(file, **options):
-    group = file["episode_1"]
-    del group["actions"]
-    group.create_dataset("actions", **options)
+def link(target):
+    def change(file):
+        del file["episode_1/actions"]
+        file["episode_1/actions"] = target
 
-
-def link_out(file):
-    del file["episode_1/actions"]
-    file["episode_1/actions"] = h5py.ExternalLink("/etc/passwd", "/")
-
-
-def store_outside(file):
-    group = file["episode_1"]
-    del group["actions"]
-    group.create_dataset("actions", (2, 2), "f8", external=[("/etc/passwd", 0, 32)])
+    return change
 
 
 def drop(key):
@@ -339,62 +315,67 @@ def drop(key):
     return change
 
 
+def make_cycle(file):
+    link(file["episode_1"])(file)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (drop("episode_1/actions"), "must hold actions of episode 1; got none"),
-        (drop("episode_1/terminations"), "must hold terminations of episode 1; got none"),
-        (drop("episode_0"), "must hold the 2 episodes that the metadata announce; got 1"),
-        (lambda f: f.move("episode_1", "second"), "must hold episode 1; got none"),
-        (link_out, "must hold actions of episode 1; got none"),
-        (store_outside, "actions of episode 1 must be an array in the file"),
-        (lambda f: replace(f, shape=(2, 2), dtype="V8"), "must be arrays of numbers"),
-        (lambda f: replace(f, data=["a", "b"]), "must be arrays of numbers; got object"),
-        (lambda f: replace(f, data=0.5), "must be arrays of numbers"),
-        (lambda f: replace(f, data=np.zeros([4, 2])), r"to match .* \[3, 4\]; got \[4, 2\]"),
-        (lambda f: replace(f, data=np.full([2, 2], np.nan)), "actions must be finite"),
+        (drop("episode_1/actions"), "episode 1 must be whole; .*object 'actions' doesn't exist"),
+        (drop("episode_1/terminations"), "episode 1 must be whole; .*'terminations'"),
+        (drop("episode_0"), "must hold 2 episodes, as metadata.json says; got 1"),
+        (lambda f: f.move("episode_1", "second"), "episode 1 must be whole"),
+        (make_cycle, "episode 1 must be whole"),
+        (link(h5py.ExternalLink("/etc/passwd", "/")), "all data itself; got a link to another"),
+        (link(h5py.SoftLink("/episode_0/actions")), "all data itself; got a link to another file"),
         (
-            lambda f: replace(f, shape=(10**13, 2), dtype="f8", chunks=(10**4, 2)),
-            "must be stored whole; got \\[10000000000000, 2\\] announced",
+            replace(shape=(2, 2), dtype="f8", external=[("/etc/passwd", 0, 32)]),
+            "all data itself; got a link to another file",
         ),
-        (
-            lambda f: replace(f, shape=(10**8, 2), dtype="f8", chunks=(10**4, 2)),
-            "must be stored whole",
-        ),
+        (replace(shape=(2, 2), dtype="V8"), "actions of episode 1 must be numbers"),
+        (replace(data=["a", "b"]), "actions of episode 1 must be numbers; got object"),
+        (replace(data=0.5), r"actions of episode 1 must be \[T, 2\]"),
+        (replace(data=np.zeros([4, 2])), r"to match .* \[3, 4\]; got \[4, 2\]"),
+        (replace(data=np.full([2, 2], np.nan)), "actions must be finite"),
+        (replace(shape=(10**13, 2), dtype="f8", chunks=(10**4, 2)), "at most 4 GiB"),
+        (replace(shape=(10**8, 2), dtype="f8", chunks=(10**4, 2)), "than its file can hold"),
     ],
 )
-def test_refuses_episodes_that_it_cannot_use(root, change, message):
+def test_refuses_data_that_it_cannot_use(root, change, message):
     folder = write()
-    with open_file(folder) as file:
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
         change(file)
     with pytest.raises(UserError, match=message) as error:
         load_demonstrations(folder)
     assert "\n" not in str(error.value)
 
 
-def test_a_cycle_of_groups_is_refused(root):
+def test_one_array_linked_many_times_cannot_fill_the_memory(root):
     folder = write()
-    with open_file(folder) as file:
-        del file["episode_1/actions"]
-        file["episode_1/actions"] = file["episode_1"]
-    with pytest.raises(UserError, match="must be an array in the file; got something else"):
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
+        replace(shape=(50_000, 2), dtype="f8", chunks=(10**4, 2))(file)
+        for index in range(2, 200):
+            file[f"episode_{index}"] = file["episode_1"]
+    change_metadata(folder, total_episodes=200)
+    with pytest.raises(UserError, match="than its file can hold"):
         load_demonstrations(folder)
 
 
 def test_a_recording_keeps_the_episodes_that_are_whole(root):
     folder = write()
-    with open_file(folder) as file:
+    with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:
         del file["episode_0/actions"]
     recording = load_recording(folder)
     assert recording.indices == (1,)
-    assert recording.problems == ("the data set must hold actions of episode 0; got none",)
+    assert len(recording.problems) == 1
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("main_data.hdf5", b"", "must be a whole HDF5 file of Minari's"),
-        ("main_data.hdf5", b"words", "must be a whole HDF5 file of Minari's"),
+        ("main_data.hdf5", b"", "must be a whole HDF5 file written by Minari"),
+        ("main_data.hdf5", b"words", "must be a whole HDF5 file written by Minari"),
         ("main_data.hdf5", None, "whole Minari data set; got .* without data/main_data.hdf5"),
         ("metadata.json", b"", "metadata.json must be JSON; got a damaged file"),
         ("metadata.json", b"[1]", "metadata.json must be a JSON object; got list"),
@@ -404,8 +385,7 @@ def test_a_recording_keeps_the_episodes_that_are_whole(root):
     ],
 )
 def test_refuses_broken_files(root, name, content, message):
-    folder = write()
-    path = folder / "data" / name
+    path = write() / "data" / name
     path.unlink()
     if content is not None:
         path.write_bytes(content)
@@ -445,17 +425,11 @@ def test_damaged_data_give_a_user_error_or_numbers(pristine, tmp_path_factory, d
     assert np.isfinite(demonstrations.observations).all()
 
 
-@pytest.mark.parametrize(
-    ("name", "steps"), [("halfcheetah/tqc-noisy-v0", 15_000), ("walker2d/tqc-noisy-v0", 13_572)]
-)
-def test_reads_published_data_sets_as_minari_does(demos_path, monkeypatch, name, steps):
-    folder: pathlib.Path = demos_path / "minari"
-    if not folder.is_dir():
-        pytest.skip("needs the Minari data sets among the demonstrations")
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder))
-    demonstrations = load_demonstrations(f"minari:{name}")
-    dataset = minari.load_dataset(name)
-    assert demonstrations.num_steps == steps == dataset.total_steps
+def test_reads_a_published_data_set_as_minari_does(demos_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(demos_path / "minari"))
+    demonstrations = load_demonstrations("minari:walker2d/tqc-noisy-v0")
+    dataset = minari.load_dataset("walker2d/tqc-noisy-v0")
+    assert demonstrations.num_steps == 13_572 == dataset.total_steps
     for (observations, actions), episode in zip(demonstrations.episodes(), dataset, strict=True):
         np.testing.assert_array_equal(observations, episode.observations[:-1].astype(np.float32))
         np.testing.assert_array_equal(actions, episode.actions)

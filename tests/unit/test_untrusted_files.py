@@ -136,6 +136,7 @@ def test_a_hostile_pickle_runs_nothing(tmp_path, payload, place, extension):
         (b"cbuiltins\ngetattr\n.", "refused 'builtins.getattr'"),
         (b"cos\nsystem.__call__\n.", "refused 'os.system.__call__'"),
         (b"cnumpy\nndarray.tofile\n.", "refused 'numpy.ndarray.tofile'"),
+        (b"\x80\x02ccollections\nOrderedDict\n]\x85R.", "refused an OrderedDict written by"),
         (b"Pmark\n.", "whole and undamaged"),
         (b"\x80\x02X\x04\x00\x00\x00markQ.", "whole and undamaged"),
     ],
@@ -179,9 +180,6 @@ def repeated(record):
     return pickle.dumps([record] * 20_000, 2)
 
 
-ROW = [0.0] * 20_000
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -189,7 +187,6 @@ ROW = [0.0] * 20_000
         (repeated(episode(next_observations=np.zeros((300, 50)))), "arrays are repeated"),
         (repeated(episode(init_state_dict={"qpos": np.zeros(15_000)})), "arrays are repeated"),
         (pickle.dumps([episode(observations=[np.zeros(3000)] * 30_000)], 2), "268,435,456 bytes"),
-        (pickle.dumps([episode(observations=[ROW] * 20_000)], 2), "268,435,456 bytes"),
         (pickle.dumps([episode(observations=[[np.zeros(9000)] * 900] * 900)], 2), "268,435,456"),
         (b"\x80\x02cbuiltins\nbytes\n\x8a\x05\x00\x00\x00\x00\x08\x85R.", "a list of episodes"),
         (b"\x80\x02]r" + (2**31).to_bytes(4, "little") + b".", "whole and undamaged"),
@@ -197,7 +194,7 @@ ROW = [0.0] * 20_000
         (b"\x80\x05\x95" + (2**32).to_bytes(8, "little") + b"].", "whole and undamaged"),
     ],
     ids=[
-        *("episode", "next_observations", "initial state", "array", "row", "array in a row"),
+        *("episode", "next_observations", "initial state", "array", "array in a row"),
         *("bytes", "memo", "bytearray", "frame"),
     ],
 )

@@ -88,7 +88,7 @@ def as_numbers(value: Any, label: str, depth: int = 2) -> np.ndarray:
     too_large = UserError(f"{label} must take at most {_MAX_BYTES:,} bytes; got more")
     if len(items) * 8 > _MAX_BYTES:
         raise too_large
-    if items and all(isinstance(item, int | float) for item in items):
+    if items and set(map(type, items)) <= {int, float, bool}:
         return _to_float64(items, label)
     rows: list[np.ndarray] = []
     taken = 0
@@ -122,8 +122,15 @@ class _Unpickler(pickle.Unpickler):
         if name not in _ALLOWED.get(package, ()):
             raise UserError(_refusal(repr(f"{module}.{name}")))
         if package == "collections":
-            return lambda *_: {}  # The pickle's next instructions add the items.
+            return lambda *arguments: _new_dict(arguments)
         return lambda *arguments: _Call(name, arguments)
+
+
+def _new_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    """Returns a dict to which the pickle's next instructions add the items."""
+    if arguments and isinstance(arguments[0], list):
+        raise UserError(_refusal("an OrderedDict written by Python 2"))
+    return {}
 
 
 def _refusal(refused: str) -> str:
