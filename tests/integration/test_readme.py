@@ -80,6 +80,16 @@ def test_flags_exist(page):
     assert given - {"help"} <= known
 
 
+def test_the_error_that_is_shown():
+    ((command, shown),) = re.findall(
+        r"^    \$ python (.*)\n    (.*)", text_of_pages(), re.MULTILINE
+    )
+    outcome = subprocess.run(
+        [sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (outcome.returncode, outcome.stderr.strip()) == (1, shown)
+
+
 @each_page
 def test_files_exist(page):
     for path in PATH.findall(page.read_text(encoding="utf-8")):
