@@ -92,7 +92,10 @@ def test_the_error_that_is_shown():
 
 @each_page
 def test_files_exist(page):
-    for path in PATH.findall(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`(trial_\w+)`", text):
+        assert list(ROOT.glob(f"results/runs/*/{name}")), name
+    for path in PATH.findall(text):
         if "NAME" not in path:
             for pattern in expanded(path):
                 assert list(ROOT.glob(pattern.rstrip("."))), path
