@@ -14,8 +14,8 @@ from nppac_tf import environments
 from nppac_tf.demonstrations import load_recording
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.doctor import diagnosis
-from nppac_tf.environments.known import success_rule, successes
-from nppac_tf.errors import UserError
+from nppac_tf.doctor.findings import SimulatorReplay
+from nppac_tf.environments.known import KNOWN_TASKS
 
 SIZES = (6, 3)
 LENGTH = 60
@@ -75,12 +75,9 @@ def find(recording, topic, task=None, simulation=None):
     return found[0]
 
 
-def test_a_sound_data_set_has_nothing():
-    assert diagnosis.diagnose(make_recording(), make_task()) == []
-
-
-def test_episodes_of_several_lengths_and_starts_have_nothing():
-    episodes = [make_episode(seed, LENGTH - seed) for seed in range(8)]
+@pytest.mark.parametrize("lengths", [[LENGTH] * 8, range(LENGTH - 7, LENGTH + 1)])
+def test_a_sound_data_set_has_no_findings(lengths):
+    episodes = [make_episode(seed, length) for seed, length in enumerate(lengths)]
     assert diagnosis.diagnose(make_recording(episodes), make_task()) == []
 
 
@@ -93,193 +90,156 @@ def edited(array, rows, value):
     return result
 
 
-def second_start(array, other):
-    """An array that goes on, from the middle, as another episode begins."""
-    half = LENGTH // 2
-    return np.concatenate([array[:half], other[: LENGTH - half]])
+def first_steps(episode, steps, **changes):
+    """The first steps of an episode, with no more than observations and actions."""
+    return {
+        "observations": episode.observations[:steps],
+        "actions": episode.actions[:steps],
+        "final_observation": None,
+        "rewards": None,
+        "terminals": None,
+        "truncations": None,
+        "next_observations": None,
+    } | changes
 
 
-DEFECTS = {
-    "nan in observations": (
+FROZEN = edited(SOUND.observations, slice(20, 40), SOUND.observations[20])
+LAST = SOUND.final_observation[None]
+HALF = LENGTH // 2
+JOINED = np.concatenate([SOUND.observations[:HALF], make_episode(5).observations[:HALF]])
+LOOSE = {"final_observation": None, "next_observations": None}
+
+# Changes of one episode; severity, topic and message of the finding.
+DEFECTS = [
+    (
         {"observations": edited(SOUND.observations, (7, 2), np.nan)},
-        ("error", "not finite", "1 values of observations in 1 of 8 .* step 7, dimension 2"),
+        "error: not finite: 1 values of observations in 1 of 8 .* step 7, dimension 2",
     ),
-    "infinite actions": (
+    (
         {"actions": edited(SOUND.actions, 5, np.inf)},
-        ("error", "not finite", "3 values of actions in 1 of 8 episodes .* at step 5"),
+        "error: not finite: 3 values of actions in 1 of 8 episodes .* at step 5",
     ),
-    "beyond float32": (
+    (
         {"observations": edited(SOUND.observations, (0, 0), 1e300)},
-        ("error", "not finite", "1 values of observations"),
+        "error: not finite: 1 values of observations",
     ),
-    "wider observations": (
+    (
         {"observations": np.zeros([LENGTH, 7]), "final_observation": None},
-        ("error", "sizes", "1 of 8 episodes have other sizes"),
+        "error: sizes: 1 of 8 episodes differ in size",
     ),
-    "an observation more": (
-        {
-            "observations": np.concatenate([SOUND.observations, SOUND.final_observation[None]]),
-            "final_observation": None,
-            "next_observations": None,
-        },
-        ("note", "off by one", "one observation more than actions"),
+    (
+        LOOSE | {"observations": np.concatenate([SOUND.observations, LAST])},
+        "note: off by one: .* one observation more than actions",
     ),
-    "actions missing": (
-        {"actions": SOUND.actions[:-5]},
-        ("error", "lengths differ", "the first of them 60 and 55"),
+    ({"actions": SOUND.actions[:-5]}, "error: lengths differ: .* first of them with 60 and 55"),
+    (
+        {"observations": np.zeros([0, SIZES[0]]), "actions": np.zeros([0, SIZES[1]])},
+        "error: empty episode: 1 of 8 episodes have no action",
     ),
-    "no steps": (
-        {
-            "observations": np.zeros([0, SIZES[0]]),
-            "actions": np.zeros([0, SIZES[1]]),
-        },
-        ("error", "empty episode", "1 of 8 episodes hold no action"),
-    ),
-    "a reward more": (
+    (
         {"rewards": np.append(SOUND.rewards, 0.0)},
-        ("warning", "off by one", "another number of rewards than of steps, .* 61 for 60"),
+        "warning: off by one: .* another number of rewards than of steps, .* 61 for 60",
     ),
-    "nan in rewards": (
-        {"rewards": edited(SOUND.rewards, 3, np.nan)},
-        ("warning", "rewards", "nan or infinite"),
-    ),
-    "actions beyond the bounds": (
+    ({"rewards": edited(SOUND.rewards, 3, np.nan)}, "warning: rewards: .* nan or infinite"),
+    (
         {"actions": edited(SOUND.actions, (slice(0, 2), 1), 1.25)},
-        ("warning", "clipped actions", r"2 of 1,440 action values, .* 0\.25 outside at most"),
+        r"warning: clipped actions: 2 of 1,440 action values, .* by up to 0\.25",
     ),
-    "degrees": (
+    (
         {
             "observations": 57.3 * SOUND.observations,
             "final_observation": 57.3 * SOUND.final_observation,
             "next_observations": 57.3 * SOUND.next_observations,
         },
-        ("warning", "scales", "1 of 8 episodes are of another scale"),
+        "warning: scales: .* of 1 of 8 episodes differ in scale",
     ),
-    "a copy": (
+    (
         dataclasses.asdict(make_episode(1)),
-        ("warning", "repeated episodes", "1 of 8 episodes repeat another.*: 3 of 1"),
+        "warning: repeated episodes: 1 of 8 episodes are copies .*: 3 of 1",
     ),
-    "the beginning of another": (
-        {
-            "observations": make_episode(1).observations[:50],
-            "actions": make_episode(1).actions[:50],
-            "final_observation": None,
-            "rewards": SOUND.rewards[:50],
-            "terminals": None,
-            "truncations": None,
-            "next_observations": None,
-        },
-        ("warning", "repeated episodes", "or a part of it: 3 of 1"),
+    (first_steps(make_episode(1), 50), "warning: repeated episodes: .* or of a part: 3 of 1"),
+    (
+        {"observations": FROZEN, "next_observations": None},
+        "warning: frozen state: .* while the actions change, up to 19 times",
     ),
-    "a sensor that hangs": (
+    (
         {
-            "observations": edited(SOUND.observations, slice(20, 40), SOUND.observations[20]),
-            "next_observations": None,
-        },
-        ("warning", "frozen state", "actions change, for up to 19 steps"),
-    ),
-    "a recorder that hangs": (
-        {
-            "observations": edited(SOUND.observations, slice(20, 40), SOUND.observations[20]),
+            "observations": FROZEN,
             "actions": edited(SOUND.actions, slice(20, 40), SOUND.actions[20]),
             "next_observations": None,
         },
-        ("warning", "repeated steps", "over and over, for up to 19 steps"),
+        "warning: repeated steps: .* repeat one step, up to 19 times",
     ),
-    "a flag inside": (
+    (
         {"terminals": np.arange(LENGTH) == 30},
-        ("warning", "terminal inside", "1 of 8 episodes hold a terminal"),
+        "warning: terminal inside: 1 of 8 episodes have a terminal",
     ),
-    "two episodes in one": (
-        {
-            "observations": second_start(SOUND.observations, make_episode(5).observations),
-            "next_observations": None,
-        },
-        ("warning", "joined episodes", "another began inside: step 30 of episode 3"),
+    (
+        {"observations": JOINED, "next_observations": None},
+        "warning: joined episodes: .* another episode started: step 30 of episode 3",
     ),
-    "rows that were dropped": (
+    (
         {"next_observations": np.roll(SOUND.next_observations, 3, axis=0)},
-        ("warning", "successors", "next_observations of 1 of 8"),
+        "warning: successors: the next_observations of 1 of 8",
     ),
-    "a fall": (
-        {
-            "observations": SOUND.observations[:25],
-            "actions": SOUND.actions[:25],
-            "rewards": SOUND.rewards[:25],
-            "terminals": np.arange(25) == 24,
-            "truncations": np.zeros(25),
-            "next_observations": SOUND.next_observations[:25],
-        },
-        ("warning", "fails early", "1 of 8 episodes end in a terminal state, after 25 steps"),
+    (
+        first_steps(SOUND, 25, terminals=np.arange(25) == 24),
+        "warning: fails early: 1 of 8 episodes end in a terminal state after 25 steps",
     ),
-    "a short one": (
-        {
-            "observations": SOUND.observations[:25],
-            "actions": SOUND.actions[:25],
-            "rewards": None,
-            "terminals": None,
-            "truncations": None,
-            "next_observations": None,
-        },
-        ("warning", "short episodes", "1 of 8 episodes are far shorter than the median of 60"),
+    (
+        first_steps(SOUND, 25),
+        "warning: short episodes: 1 of 8 episodes are far shorter than the median of 60",
     ),
-    "a poor one": (
-        {"rewards": SOUND.rewards - 20},
-        ("warning", "low return", "1 of 8 episodes earn far less"),
-    ),
-}
+    ({"rewards": SOUND.rewards - 20}, "warning: low return: .* of 1 of 8 episodes are far below"),
+]
 
 
-@pytest.mark.parametrize("defect", DEFECTS)
-def test_finds_a_defect_of_one_episode(defect):
-    changes, (severity, topic, message) = DEFECTS[defect]
-    recording = with_episode(3, **changes)
-    with np.errstate(over="raise"):
-        finding = find(recording, topic)
-    assert finding.severity == severity
-    assert finding.episodes in ((3,), ())
+def check(finding, expected):
+    shown = f"{finding.severity}: {finding.topic}: {finding.message}"
+    assert re.match(expected, shown), shown
     assert finding.advice
-    assert re.search(message, finding.message), finding.message
 
 
-def all_episodes(change):
-    return make_recording([change(make_episode(seed)) for seed in range(8)])
+@pytest.mark.parametrize(("changes", "expected"), DEFECTS, ids=[d[1][:40] for d in DEFECTS])
+def test_finds_a_defect_of_one_episode(changes, expected):
+    with np.errstate(over="raise"):
+        finding = find(with_episode(3, **changes), expected.split(": ")[1])
+    check(finding, expected)
+    assert finding.episodes in ((3,), ())
 
 
 def changed(**changes):
     """Changes every episode by functions of it."""
-    return all_episodes(
-        lambda e: dataclasses.replace(e, **{key: make(e) for key, make in changes.items()})
+    return make_recording(
+        [
+            dataclasses.replace(e, **{key: make(e) for key, make in changes.items()})
+            for e in map(make_episode, range(8))
+        ]
     )
 
 
 @pytest.mark.parametrize(
-    ("recording", "topic", "severity", "message"),
+    ("recording", "expected"),
     [
         (
             changed(actions=lambda e: 30 * e.actions),
-            "clipped actions",
-            "warning",
-            r"they range over \[-",
+            r"warning: clipped actions: .* they range over \[-",
         ),
-        (changed(actions=lambda e: e.actions / 100), "tiny actions", "warning", "no action goes"),
+        (
+            changed(actions=lambda e: e.actions / 100),
+            "warning: tiny actions: all actions are within",
+        ),
         (
             changed(actions=lambda e: np.sign(e.actions)),
-            "saturated actions",
-            "note",
-            "100.0% of the action values",
+            r"note: saturated actions: 100\.0% of the action values",
         ),
         (
             changed(actions=lambda e: np.zeros_like(e.actions)),
-            "constant actions",
-            "error",
-            "all actions are the same",
+            "error: constant actions: all actions are the same",
         ),
         (
             changed(observations=lambda e: e.observations * [1, 1, 0, 1, 1, 1]),
-            "constant observations",
-            "note",
-            "dimension 2 of the observations never change",
+            "note: constant observations: dimension 2 of the observations never change",
         ),
         (
             changed(
@@ -287,55 +247,40 @@ def changed(**changes):
                 next_observations=lambda e: None,
                 final_observation=lambda e: None,
             ),
-            "scales",
-            "warning",
-            "dimension 4 of the observations vary",
+            "warning: scales: dimension 4 of the observations vary",
         ),
         (
             changed(observations=lambda e: edited(e.observations, 0, 0.5)),
-            "same start",
-            "note",
-            "the very same state",
+            "note: same start: every episode starts in the same state",
         ),
-        (changed(rewards=lambda e: np.full(LENGTH, -1.0)), "rewards", "note", "every reward is -1"),
-        (make_recording([]), "empty", "error", "no episode"),
+        (changed(rewards=lambda e: np.full(LENGTH, -1.0)), "note: rewards: every reward is -1"),
+        (make_recording([]), "error: empty: there is no episode"),
         (
             make_recording([make_episode(0), make_episode(1)]),
-            "few episodes",
-            "warning",
-            "there are 2 episodes, 120 steps",
+            "warning: few episodes: there are 2 episodes with 120 steps",
         ),
         (
             make_recording([make_episode(k, 2000) for k in range(6)]),
-            "many steps",
-            "note",
-            "12,000 steps",
+            "note: many steps: there are 12,000 steps",
         ),
         (
             make_recording([make_episode(k, 61 + k) for k in range(6)]),
-            "horizon",
-            "note",
-            "go on after the horizon of toy, 60 steps",
+            "note: horizon: .* exceeds the horizon of toy, 60 steps",
         ),
         (
             make_recording([make_episode(k, 60 if k else 200) for k in range(8)]),
-            "long episodes",
-            "warning",
-            "1 of 8 episodes are far longer .*: 200",
+            "warning: long episodes: 1 of 8 episodes are far longer .*: 200",
         ),
         (
             make_recording(problems=("episode 8 must be a dict; got int",)),
-            "unreadable",
-            "error",
-            "",
+            "error: unreadable: episode 8 must be a dict",
         ),
-        (make_recording(is_pickle=True), "pickle", "note", "without executing anything"),
+        (make_recording(is_pickle=True), "note: pickle: .* without running code"),
+        (make_recording(metadata={"not": object()}), "error: refused: metadata must be JSON"),
     ],
 )
-def test_finds_a_defect_of_the_whole(recording, topic, severity, message):
-    finding = find(recording, topic)
-    assert finding.severity == severity
-    assert re.search(message, finding.message), finding.message
+def test_finds_a_defect_of_the_whole(recording, expected):
+    check(find(recording, expected.split(": ")[1]), expected)
 
 
 def test_names_episodes_by_their_place_in_the_file():
@@ -366,9 +311,9 @@ def test_says_everything_that_is_wrong_with_a_file_that_loading_refuses(tmp_path
 @pytest.mark.parametrize(
     ("sizes", "advice"),
     [
-        ((39, 28), "sizes of door-binary: pass --task=door-binary"),
-        ((17, 6), "halfcheetah and walker2d: pass --task=halfcheetah"),
-        ((3, 6), "Observations and actions are exchanged"),
+        ((39, 28), "Pass --task=door-binary: these are the sizes of door-binary"),
+        ((17, 6), "Pass --task=halfcheetah: .* of halfcheetah and walker2d"),
+        ((3, 6), "Swap observations and actions"),
         ((5, 5), "Pass the --task that they were recorded in"),
     ],
 )
@@ -376,51 +321,50 @@ def test_names_the_task_that_the_sizes_fit(sizes, advice):
     recording = make_recording([make_episode(seed, sizes=sizes) for seed in range(6)])
     finding = find(recording, "sizes")
     assert finding.severity == "error"
-    assert advice in finding.advice
+    assert re.search(advice, finding.advice)
 
 
 def test_knows_the_sizes_of_the_tasks():
-    for name, sizes in diagnosis.TASK_SIZES.items():
+    for name, known in KNOWN_TASKS.items():
         task = environments.make_task(name)
-        assert (task.observation_size, task.action_size) == sizes
+        assert (task.observation_size, task.action_size, task.horizon) == (
+            *known.sizes,
+            known.horizon,
+        )
 
 
 @pytest.mark.parametrize(
-    ("environment_id", "names"),
+    ("environment_id", "sizes", "names"),
     [
-        ("AdroitHandPen-v1", ["pen-binary"]),
-        ("AdroitHandDoorSparse-v1", ["door-binary"]),
-        ("nppac_tf/RelocateBinary-v0", ["relocate-binary"]),
-        ("HalfCheetah-v4", ["halfcheetah"]),
-        ("pen-binary", ["pen-binary"]),
-        ("Reacher-v5", ["Reacher-v5"]),
-        (None, []),
+        ("AdroitHandPen-v1", SIZES, ["pen-binary"]),
+        ("AdroitHandDoorSparse-v1", SIZES, ["door-binary"]),
+        ("nppac_tf/RelocateBinary-v0", SIZES, ["relocate-binary"]),
+        ("HalfCheetah-v4", SIZES, ["halfcheetah"]),
+        ("pen-binary", SIZES, ["pen-binary"]),
+        ("Reacher-v5", SIZES, ["Reacher-v5"]),
+        ("evil:Pen-v0", (45, 24), []),
+        (None, SIZES, []),
+        (None, (45, 24), ["pen-binary"]),
+        (None, (17, 6), ["halfcheetah", "walker2d"]),
     ],
 )
-def test_the_file_says_which_task_it_is_of(environment_id, names):
-    assert diagnosis.candidate_tasks(make_recording(environment_id=environment_id)) == names
-
-
-def test_sizes_say_which_task_it_may_be():
-    of = {
-        sizes: diagnosis.candidate_tasks(make_recording([make_episode(0, sizes=sizes)]))
-        for sizes in ((45, 24), (17, 6))
-    }
-    assert of == {(45, 24): ["pen-binary"], (17, 6): ["halfcheetah", "walker2d"]}
+def test_the_file_or_its_sizes_name_the_task(environment_id, sizes, names):
+    recording = make_recording([make_episode(0, sizes=sizes)], environment_id=environment_id)
+    assert diagnosis.candidate_tasks(recording) == names
 
 
 @pytest.mark.parametrize("name", ["pen-binary", "door-binary", "relocate-binary", "hammer-binary"])
-def test_the_goal_told_from_observations_is_the_simulators(name):
+def test_the_success_rule_agrees_with_the_simulator(name):
     """From states on both sides of each threshold, set in the simulator itself."""
     task = environments.make_task(name)
     environment = task.make()
     simulator = environment.unwrapped.base
-    rule = success_rule(name)
+    rule = KNOWN_TASKS[name].success_rule
     generator = np.random.default_rng(0)
     environment.reset(seed=0)
     start = simulator.get_env_state()
     start = {key: start[key] for key in simulator._state_space.spaces}
-    told, flags = [], []
+    computed, flags = [], []
     for _ in range(60):
         state = {key: np.array(value) for key, value in start.items()}
         if name == "pen-binary":
@@ -435,23 +379,24 @@ def test_the_goal_told_from_observations_is_the_simulators(name):
             state["qpos"][26] = generator.uniform(0.07, 0.09)
         environment.reset(seed=0, options={"initial_state_dict": state})
         observation, _, _, _, info = environment.step(np.zeros(task.action_size, np.float32))
-        told.append(bool(rule(observation)))
+        computed.append(bool(rule(observation)))
         flags.append(bool(info["success"]))
     environment.close()
-    assert told == flags
+    assert computed == flags
     assert 5 < sum(flags) < 55
 
 
 def test_a_goal_counts_after_the_step_and_is_unknown_without_the_last_state():
     states = np.zeros([4, 39])
     states[2:, 28] = 1.5
-    rule = success_rule("door-binary")
-    whole = RecordedEpisode(states[:3], np.zeros([3, 28]), states[3])
-    np.testing.assert_array_equal(successes(whole, rule), [0, 1, 1])
-    cut = RecordedEpisode(states[:3], np.zeros([3, 28]))
-    np.testing.assert_array_equal(successes(cut, rule), [0, 1, np.nan])
-    longer = RecordedEpisode(states, np.zeros([3, 28]))
-    np.testing.assert_array_equal(successes(longer, rule), [0, 1, 1])
+    actions = np.zeros([3, 28])
+    episodes = [
+        RecordedEpisode(states[:3], actions, states[3]),
+        RecordedEpisode(states, actions),
+        RecordedEpisode(states[:3], actions),
+    ]
+    flags = diagnosis.goal_flags(make_recording(episodes), "door-binary")
+    np.testing.assert_array_equal(flags, [[0, 1, 1], [0, 1, 1], [0, 1, np.nan]])
 
 
 def door_recording(reach=lambda seed: True, **changes):
@@ -519,13 +464,13 @@ def test_rewards_that_follow_the_goal_are_accepted(rewards):
         (lambda paid: np.random.default_rng(0).normal(size=LENGTH), "of the pairs"),
         (
             lambda paid: np.full(LENGTH, -0.1) if paid.sum() > 85 else paid,
-            "carry no reward although they reach the goal",
+            "episodes reach the goal without any reward",
         ),
     ],
 )
 def test_rewards_that_do_not_follow_the_goal_are_found(rewards, message):
     recording = door_recording(rewards=rewards)
-    if "carry" in message:  # Only some of the episodes.
+    if "without" in message:  # Only some of the episodes.
         episodes = [
             dataclasses.replace(e, rewards=np.full(LENGTH, -0.1)) if k in (1, 4) else e
             for k, e in enumerate(door_recording().episodes)
@@ -534,12 +479,12 @@ def test_rewards_that_do_not_follow_the_goal_are_found(rewards, message):
     finding = find(recording, "rewards", DOOR)
     assert re.search(message, finding.message), finding.message
     assert finding.severity == "warning"
-    assert finding.episodes == ((1, 4) if "carry" in message else ())
+    assert finding.episodes == ((1, 4) if "without" in message else ())
 
 
-def make_simulation(error=1e-9, alignment=None, rivals=None, episodes=8, reward=None):
+def make_simulation(error=1e-9, alignment=None, other_tasks=None, episodes=8, reward=None):
     recording = make_recording()
-    replay = types.SimpleNamespace(
+    replay = SimulatorReplay(
         successes=tuple(np.full(LENGTH, np.nan) for _ in range(episodes)),
         errors=tuple(np.full(LENGTH + 1, error) for _ in range(episodes)),
         rewards=tuple(
@@ -547,44 +492,39 @@ def make_simulation(error=1e-9, alignment=None, rivals=None, episodes=8, reward=
             for e in recording.episodes[:episodes]
         ),
     )
-    return diagnosis.Simulation(replay, alignment or {-1: 1.0, 0: error, 1: 1.0}, rivals or {})
+    return diagnosis.Simulation(replay, alignment or {-1: 1.0, 0: error, 1: 1.0}, other_tasks or {})
 
 
 @pytest.mark.parametrize(
-    ("simulation", "topic", "severity", "message"),
+    ("simulation", "expected"),
     [
-        (make_simulation(), "simulator", "note", "the next 5 to 1e-09"),
-        (make_simulation(0.5), "simulator", "warning", "are off by 0.5"),
+        (make_simulation(), "note: simulator: .* the next 5 by at most 1e-09"),
+        (make_simulation(0.5), "warning: simulator: .* observations differ by 0.5"),
         (
             make_simulation(0.5, {-1: 0.6, 0: 0.5, 1: 0.01}),
-            "shifted actions",
-            "error",
-            "one step before observation i",
+            "error: shifted actions: .* one step before observation i",
         ),
         (
             make_simulation(0.5, {-1: 0.01, 0: 0.5, 1: 0.6}),
-            "shifted actions",
-            "error",
-            "one step after observation i",
+            "error: shifted actions: .* one step after observation i",
         ),
         (
             make_simulation(0.5, {-1: 0.01, 0: 0.5, 1: 0.6}, {"ant": 0.4, "hopper": 0.001}),
-            "another task",
-            "error",
-            "the simulator of hopper reproduces",
+            "error: another task: the simulator of hopper reproduces",
         ),
-        (make_simulation(reward=7.0), "rewards", "warning", "8 of 8 episodes hold other rewards"),
+        (
+            make_simulation(reward=7.0),
+            "warning: rewards: 8 of 8 episodes have other rewards than toy",
+        ),
     ],
 )
-def test_says_what_the_simulator_says(simulation, topic, severity, message):
-    finding = find(make_recording(), topic, simulation=simulation)
-    assert finding.severity == severity
-    assert re.search(message, finding.message), finding.message
+def test_reports_what_the_simulator_shows(simulation, expected):
+    check(find(make_recording(), expected.split(": ")[1], simulation=simulation), expected)
 
 
 def test_without_a_task_little_is_known_and_nothing_fails():
     assert diagnosis.diagnose(make_recording()) == []
-    for changes, _ in DEFECTS.values():
+    for changes, _ in DEFECTS:
         diagnosis.diagnose(with_episode(3, **changes))
 
 
@@ -624,21 +564,13 @@ def broken_recordings(draw):
     return make_recording(episodes)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(recording=broken_recordings(), width=st.sampled_from([1, 2, 39]))
 def test_nothing_that_a_reader_hands_over_stops_the_doctor(recording, width):
     task = make_task("door-binary" if width == 39 else "toy", (width, 2), horizon=3)
     for finding in diagnosis.diagnose(recording, task):
         assert finding.message
         assert "\n" not in finding.message
-
-
-def test_what_no_check_finds_is_still_refused():
-    recording = make_recording(metadata={"not": object()})
-    finding = find(recording, "refused")
-    with pytest.raises(UserError) as error:
-        recording.demonstrations()
-    assert finding.message == str(error.value)
 
 
 def test_the_human_pen_demonstrations(demos_path):
@@ -664,7 +596,7 @@ def test_the_human_door_demonstrations(demos_path):
     findings = {
         f.topic: f for f in diagnosis.diagnose(recording, environments.make_task("door-binary"))
     }
-    assert "[-1.28, 1.37], 0.366 outside" in findings["clipped actions"].message
+    assert "by up to 0.366: they range over [-1.28, 1.37]" in findings["clipped actions"].message
     assert len(findings["no success"].episodes) == 18
     assert findings.keys() == {
         "clipped actions",
