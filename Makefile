@@ -1,11 +1,11 @@
-# A machine with Python 3.11 and make needs nothing else: every target but clean and help installs what it runs with.
+# Requires Python 3.11. Every target but clean and help installs what it needs.
 
 PYTHON ?= python3
 ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
-# One thread for each of the processes that tests run in.
+# One thread per test process.
 TESTING := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(RUN)
 SETUP := $(VENV)/.setup-done
 PEERS := .venv_peers
@@ -13,14 +13,14 @@ PEERS_SETUP := $(PEERS)/.setup-done
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-slow benchmark lint format bazel clean
+.PHONY: help setup train test test-slow benchmark lint format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(SETUP) ## Install everything into .venv (PYTHON=... names another Python 3.11).
 
-# An environment that a broken or different Python left behind is made anew.
+# Recreates an environment whose Python is broken or of another version.
 $(SETUP): requirements_lock.txt pyproject.toml
 	@$(RUN) -c 'import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 	  found=$$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null); \
@@ -36,37 +36,35 @@ $(SETUP): requirements_lock.txt pyproject.toml
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-train: setup ## Train on the pen task (configs/pen.flags); ARGS="--name=value ..." changes flags.
+train: setup ## Train on the pen task (configs/pen.flags); ARGS="--name=value ..." sets flags.
 	$(RUN) launch/train.py --flagfile=configs/pen.flags $(ARGS)
 
-test: lint ## Lint, check format and types, then run all tests but the slow ones, on all cores.
+test: lint ## Lint, then run all tests except the slow ones, in parallel.
 	$(TESTING) -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 test-slow: setup ## Run the slow tests.
 	$(RUN) -m pytest -m slow
 
-benchmark: setup $(PEERS_SETUP) ## Measure speed beside SB3 and SBX, in .venv_peers; on an idle machine.
-	$(RUN) launch/benchmark.py $(ARGS)
+benchmark: setup $(PEERS_SETUP) ## Measure speed, also of SB3 and SBX (in .venv_peers); on an idle machine.
+	$(RUN) -m benchmarks $(ARGS)
 
-# What the benchmark compares with, in an environment of its own.
+# The libraries that the benchmark compares with, in an environment of their own.
 $(PEERS_SETUP): requirements_peers.txt | setup
 	@echo "Installing requirements_peers.txt into $(PEERS): torch is large"
 	@$(RUN) -m venv --clear $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements_peers.txt
 	@touch $@
 
-lint: setup ## Lint, check format and types.
+lint: setup ## Check style, format, types and the order of imports.
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
 
-format: setup ## Mend what lint can mend, and format.
+format: setup ## Fix what lint can fix, and format.
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bazel: setup ## Write the BUILD files anew from the imports.
-	$(RUN) tests/bazel.py
-
-clean: ## Remove caches and build outputs; .venv, .venv_peers, runs/ and exported/ stay.
+clean: ## Remove caches and build outputs; keep .venv, .venv_peers, runs/ and exported/.
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT
-	find nppac_tf launch tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find benchmarks nppac_tf launch tests -name __pycache__ -type d -prune -exec rm -rf {} +

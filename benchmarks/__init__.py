@@ -1,6 +1,7 @@
-"""How fast the project is, beside its peers and the machine's limit, in figures that can be redone.
+"""Measures speed: updates beside other libraries, whole training, start-up and priors.
 
-What is measured runs in processes of its own (`serving`), with equal threads and in turn, so that
-libraries do not share a thread pool and a busy moment meets all of them. `suite` puts it together;
-it and what it imports load no TensorFlow, so that a worker's peak memory is its own.
+`python -m benchmarks` (or `make benchmark`) measures everything and writes results/benchmark.json.
+Every measurement is a process of its own, with equal threads, and the contenders take turns, so
+that load on the machine affects all of them. `updates`, `peers`, `training` and `prior_costs` also
+run alone with `python -m`; they print JSON.
 """

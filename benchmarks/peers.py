@@ -1,43 +1,39 @@
-"""Updates of Stable-Baselines3's and SBX's soft actor-critic on synthetic data.
+"""Updates of soft actor-critic in Stable-Baselines3 and SBX on synthetic data.
 
-Run by the Python of an environment of their own (requirements_peers.txt), through `serving`. It
-imports nothing of this project, and its libraries by name only, since the project does not have
-them. Both squash their actor: they have no unsquashed one.
+Run it with `python -m benchmarks.peers --contender=sbx --shape=A`, in an environment of its own
+(requirements_peers.txt): it imports nothing of `nppac_tf`, and its libraries by name. Both
+libraries have squashed actors only.
 """
 
+import argparse
 import importlib
-from collections.abc import Callable
+import json
+import os
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-CHUNK = 50
-TEMPERATURE = 0.1
+from benchmarks.measuring import rate
+from benchmarks.shapes import CHUNK, NUM_TRANSITIONS, SHAPES, TEMPERATURE, Shape
+
+_LIBRARIES = {"sb3": "stable_baselines3", "sbx": "sbx"}
+_PACKAGES = ("torch", "jax", "stable-baselines3", "sbx-rl", "numpy")
 
 
-def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], int]]:
-    """Of `serving`.
-
-    Args:
-        settings: "contender": sb3 or sbx; "shape": the fields of a `shapes.Shape`;
-            "num_transitions" in the replay; "threads".
-
-    Returns:
-        The units of each layer of actor and critics, and versions; and a chunk of updates.
-    """
+def measure_peer(library: str, shape: Shape, seconds: float) -> float:
+    """Measures updates per second of a library's SAC, with OMP_NUM_THREADS threads."""
     torch = importlib.import_module("torch")
-    torch.set_num_threads(settings["threads"])
-    shape = settings["shape"]
-    library = {"sb3": "stable_baselines3", "sbx": "sbx"}[settings["contender"]]
-    layers = {"pi": list(shape["actor_layers"]), "qf": list(shape["critic_layers"])}
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     model = importlib.import_module(library).SAC(
         "MlpPolicy",
-        _environment(shape["observation_size"], shape["action_size"]),
-        buffer_size=settings["num_transitions"],
-        batch_size=shape["batch_size"],
+        _environment(shape.observation_size, shape.action_size),
+        buffer_size=NUM_TRANSITIONS,
+        batch_size=shape.batch_size,
         ent_coef=TEMPERATURE,
-        policy_kwargs={"net_arch": layers},
+        policy_kwargs={
+            "net_arch": {"pi": list(shape.actor_layers), "qf": list(shape.critic_layers)}
+        },
         seed=0,
         **({"device": "cpu"} if library == "stable_baselines3" else {}),
     )
@@ -46,16 +42,14 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], int]
     _fill(model.replay_buffer)
 
     def chunk() -> int:
-        model.train(gradient_steps=CHUNK, batch_size=shape["batch_size"])
+        before = int(model._n_updates)
+        model.train(gradient_steps=CHUNK, batch_size=shape.batch_size)
         if library == "sbx":
             importlib.import_module("jax").block_until_ready(model.policy.actor_state.params)
-        return CHUNK
+        return int(model._n_updates) - before
 
     chunk()
-    if int(model._n_updates) != CHUNK:
-        raise RuntimeError(f"{library} must do {CHUNK} updates; it did {model._n_updates}")
-    said = {"sizes": _sizes(model, library), "versions": _versions(), "squashed": True}
-    return said, chunk
+    return rate(chunk, seconds)
 
 
 def _environment(observation_size: int, action_size: int) -> Any:
@@ -69,7 +63,7 @@ def _environment(observation_size: int, action_size: int) -> Any:
 
 
 def _fill(buffer: Any) -> None:
-    """Normal states and rewards, uniform actions."""
+    """Fills a replay buffer with normal states and rewards, and uniform actions."""
     rng = np.random.default_rng(0)
     for part in (buffer.observations, buffer.next_observations, buffer.rewards):
         part[...] = rng.standard_normal(part.shape, np.float32)
@@ -77,18 +71,12 @@ def _fill(buffer: Any) -> None:
     buffer.pos, buffer.full = 0, True
 
 
-def _sizes(model: Any, library: str) -> dict[str, list[list[int]]]:
-    """[inputs, units] of each matrix of actor and critics, the critics' in one list."""
-    if library == "stable_baselines3":
-        parts = {"actor": model.actor.parameters(), "critics": model.critic.parameters()}
-        shapes = {name: [list(p.shape)[::-1] for p in part] for name, part in parts.items()}
-    else:
-        jax, policy = importlib.import_module("jax"), model.policy
-        parts = {"actor": policy.actor_state.params, "critics": policy.qf_state.params}
-        shapes = {name: [list(p.shape) for p in jax.tree.leaves(t)] for name, t in parts.items()}
-    return {name: [s for s in part if len(s) > 1] for name, part in shapes.items()}
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "jax", "stable-baselines3", "sbx-rl", "numpy")
-    return {f"peers/{name}": metadata.version(name) for name in names}
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--contender", choices=_LIBRARIES, required=True)
+    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    given = parser.parse_args()
+    found = measure_peer(_LIBRARIES[given.contender], SHAPES[given.shape], given.seconds)
+    versions = {f"peers/{name}": metadata.version(name) for name in _PACKAGES}
+    print(json.dumps({"updates_per_second": found} | versions))

@@ -1,5 +1,10 @@
-"""Updates of N-PPAC and of TF-Agents' own SacAgent on synthetic data, and matrix products."""
+"""Updates of N-PPAC and of TF-Agents' own SacAgent on synthetic data, and matrix products.
 
+Run it with `python -m benchmarks.updates --contender=nppac_float32 --shape=A`.
+"""
+
+import argparse
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,57 +18,59 @@ from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
-from benchmarks.shapes import Shape
+from benchmarks.measuring import rate
+from benchmarks.shapes import CHUNK, NUM_TRANSITIONS, SHAPES, TEMPERATURE, Shape
 from nppac_tf.agents.batch import Batch
 from nppac_tf.agents.networks import LOG_SCALE_RANGE
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, TrainingConfig
+from nppac_tf.hardware import available_cores
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics, UniformPrior
 from nppac_tf.training.learner import Learner
 from nppac_tf.training.replay import Replay
 
-CHUNK = 50
-TEMPERATURE = 0.1
+CONTENDERS = (
+    *("nppac_float32", "nppac_bfloat16", "uniform_float32", "tf_agents"),
+    *("limit_float32", "limit_bfloat16", "fill_10000", "fill_1000000"),
+)
 _PRODUCTS = 200
 
-Chunk = Callable[[], int]
+Chunk = Callable[[], float]
 
 
-def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], Chunk]:
-    """Of `serving`.
+def contender_updates(contender: str, shape: Shape) -> Chunk:
+    """Prepares a contender: a function that makes some updates and returns their number.
 
     Args:
-        settings: "contender": nppac_float32, nppac_bfloat16, uniform_float32, tf_agents,
-            products_float32 or products_bfloat16; "shape": the fields of a `Shape`;
-            "num_transitions" in the replay; "threads".
+        contender: One of `CONTENDERS`; fill_N is nppac_float32 with N transitions in the replay.
+        shape: Problem size.
     """
-    shape = Shape(**settings["shape"])
-    kind, _, precision = settings["contender"].partition("_")
-    if kind == "products":
-        return {}, products(shape, tf.as_dtype(precision), settings["threads"])
-    replay = filled_replay(shape, settings["num_transitions"])
-    if settings["contender"] == "tf_agents":
-        return {}, stock_updates(stock_agent(shape), replay, shape.batch_size)
-    prior = (UniformPrior if kind == "uniform" else StandardNormalPrior)(
-        shape.observation_size, shape.action_size
-    )
-    return {}, project_updates(project_agent(shape, prior, precision), replay, shape.batch_size)
+    kind, _, setting = contender.partition("_")
+    if kind == "limit":
+        return products(shape, tf.as_dtype(setting), available_cores())
+    replay = filled_replay(shape, int(setting) if kind == "fill" else NUM_TRANSITIONS)
+    if contender == "tf_agents":
+        return stock_updates(stock_agent(shape), replay, shape.batch_size)
+    prior_class = UniformPrior if kind == "uniform" else StandardNormalPrior
+    precision = "float32" if kind == "fill" else setting
+    agent = project_agent(shape, prior_class(shape.observation_size, shape.action_size), precision)
+    return project_updates(agent, replay, shape.batch_size)
 
 
 class StandardNormalPrior(BehavioralPrior):
-    """N(0, 1) in each action, a stand-in: an update reads the replay's statistics, not a prior."""
+    """N(0, 1) in each action component; updates read the replay's statistics, not the prior."""
 
     def statistics(self, observations: tf.Tensor) -> PriorStatistics:  # noqa: D102
         zeros = tf.zeros([tf.shape(observations)[0], self.action_size])
         return PriorStatistics(zeros, tf.ones_like(zeros))
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """None is kept: raises NotImplementedError."""
-        raise NotImplementedError("a stand-in for benchmarks is not saved")
+        """Not supported."""
+        raise NotImplementedError
 
 
 def filled_replay(shape: Shape, num_transitions: int) -> Replay:
-    """A full replay of noise: normal states and rewards, uniform actions, a standard normal pi0."""
+    """Makes a full replay of normal states and rewards, uniform actions and a N(0, 1) prior."""
     rng = np.random.default_rng(0)
 
     def normal(*size: int) -> np.ndarray:
@@ -79,7 +86,7 @@ def filled_replay(shape: Shape, num_transitions: int) -> Replay:
 
 
 def project_agent(shape: Shape, prior: BehavioralPrior, precision: str) -> NppacAgent:
-    """N-PPAC of this project, or with `UniformPrior` its soft actor-critic."""
+    """Makes an N-PPAC agent; with `UniformPrior` it is soft actor-critic."""
     task = SimpleNamespace(
         observation_size=shape.observation_size,
         action_low=-np.ones(shape.action_size, np.float32),
@@ -101,7 +108,7 @@ def project_agent(shape: Shape, prior: BehavioralPrior, precision: str) -> Nppac
 
 
 def project_updates(agent: NppacAgent, replay: Replay, batch_size: int) -> Chunk:
-    """Updates as training does them, the check for finite weights included."""
+    """Updates as in training, including the check for finite weights."""
     learner = Learner(agent, replay, TrainingConfig(batch_size=batch_size))
 
     def chunk() -> int:
@@ -112,10 +119,10 @@ def project_updates(agent: NppacAgent, replay: Replay, batch_size: int) -> Chunk
 
 
 def stock_agent(shape: Shape) -> sac_agent.SacAgent:
-    """TF-Agents' agent with its own networks.
+    """Makes TF-Agents' agent with its own networks.
 
-    It has no fixed temperature, so its temperature's step is taken with a rate of 0: one more pass
-    forward through the actor than the others make.
+    It has no fixed temperature, so it learns one with a learning rate of 0, which costs one more
+    forward pass through the actor than the others make.
     """
     observation_spec = tf.TensorSpec([shape.observation_size], tf.float32)
     action_spec = tensor_spec.BoundedTensorSpec([shape.action_size], tf.float32, -1.0, 1.0)
@@ -159,7 +166,7 @@ def stock_agent(shape: Shape) -> sac_agent.SacAgent:
 
 
 def stock_updates(agent: sac_agent.SacAgent, replay: Replay, batch_size: int) -> Chunk:
-    """Its `train` in a compiled loop, fed with transitions of the project's replay."""
+    """TF-Agents' `train` in a compiled loop, on transitions of this project's replay."""
 
     def time_steps(observations: tf.Tensor, rewards: tf.Tensor, discounts: tf.Tensor) -> Any:
         kind = tf.fill([batch_size], ts.StepType.MID)
@@ -189,15 +196,17 @@ def stock_updates(agent: sac_agent.SacAgent, replay: Replay, batch_size: int) ->
 
 
 def products(shape: Shape, dtype: tf.DType, num_chains: int) -> Chunk:
-    """Chains of products [B, h] x [h, h], h the critics' widest layer; units are operations.
+    """Chains of products [B, h] x [h, h], with h the critics' widest layer.
+
+    Counts the updates whose products would take as many operations.
 
     Args:
-        shape: Gives B and h.
-        dtype: Of both factors.
-        num_chains: Side by side, one for each thread, so that no thread waits for another.
+        shape: Sizes B and h.
+        dtype: Type of both factors.
+        num_chains: Number of parallel chains, one per thread, so that no thread waits.
     """
     width = max(shape.critic_layers)
-    # Orthogonal: values stay of one size, however long the chain.
+    # Orthogonal, so that values keep their size along the chain.
     matrix = np.linalg.qr(np.random.default_rng(0).standard_normal((width, width)))[0]
     weights = tf.Variable(tf.cast(matrix, dtype))
     state = tf.Variable(tf.ones([shape.batch_size, width], dtype))
@@ -209,9 +218,21 @@ def products(shape: Shape, dtype: tf.DType, num_chains: int) -> Chunk:
             values = [tf.matmul(value, weights) for value in values]
         return tf.cast(tf.add_n([value[0, 0] for value in values]), tf.float32)
 
-    def chunk() -> int:
+    operations = num_chains * _PRODUCTS * 2 * shape.batch_size * width**2
+
+    def chunk() -> float:
         chains().numpy()
-        return num_chains * _PRODUCTS * 2 * shape.batch_size * width**2
+        return operations / shape.update_flops
 
     chunk()
     return chunk
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--contender", choices=CONTENDERS, required=True)
+    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    given = parser.parse_args()
+    found = rate(contender_updates(given.contender, SHAPES[given.shape]), given.seconds)
+    print(json.dumps({"updates_per_second": found}))
