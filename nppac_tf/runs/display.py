@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import datetime
@@ -18,7 +18,7 @@ _SHOWN = (
     ("eval/return", "return", ",.1f"),
     ("train/kl", "KL", ",.1f"),
     ("train/q_value", "Q", ",.1f"),
-    ("train/prior_scale", "prior deviation", ".3g"),
+    ("train/prior_scale", "prior scale", ".3g"),
     ("train/updates_per_second", "updates/s", ",.0f"),
 )
 _STAGES = {"pretraining": "Pre-training the actor", "training": "Training"}
@@ -26,15 +26,14 @@ _SPEED_WINDOW_SECONDS = 300.0
 
 
 class ProgressDisplay:
-    """An observer of `training.train` for the person who waits for it.
+    """An observer of `training.train` that shows its progress.
 
-    On a terminal a bar shows the stage, how far it is and the time left, with the latest metrics
-    below; evaluations stay above it, a line each. Elsewhere (a pipe, a file) there are plain lines
-    alone: one when a stage begins, and one per evaluation. Metrics that are absent or nan, as the
-    successes of a task without a goal, are left out.
+    A terminal shows a bar with the stage and the remaining time, the latest metrics below it, and
+    one line per evaluation above it. Other outputs (a pipe, a file) get plain lines: one at the
+    start of a stage, and one per evaluation. Metrics that are absent or nan are left out.
 
     Args:
-        output: Where to write; standard output where None.
+        output: Console to write to; None for standard output.
     """
 
     def __init__(self, output: console.Console | None = None) -> None:
@@ -60,12 +59,12 @@ class ProgressDisplay:
             self._bar.stop()
 
     def say(self, line: str) -> None:
-        """Writes a line that stays."""
+        """Prints a line."""
         self._console.print(text.Text(line), soft_wrap=True)
 
     @contextlib.contextmanager
     def busy(self, description: str) -> Iterator[None]:
-        """Shows that something of unknown length goes on, and at its end how long it took."""
+        """Shows work of unknown length while it runs, then prints how long it took."""
         started = time.monotonic()
         if self._bar:
             self._bar.begin(description, 0, None)
@@ -77,7 +76,7 @@ class ProgressDisplay:
         self.say(f"{description}: {time.monotonic() - started:.1f} s")
 
     def on_progress(self, stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        """Moves the bar; see `training.Observer`."""
+        """Updates the bar; see `training.Observer`."""
         begins = stage != self._stage
         self._stage = stage
         self._latest |= metrics
@@ -91,21 +90,21 @@ class ProgressDisplay:
         self._bar.move(done, describe(self._latest))
 
     def on_epoch(self, row: Mapping[str, float]) -> None:
-        """Shows nothing that `on_progress` has not; see `training.Observer`."""
+        """Does nothing; see `training.Observer`."""
 
     def on_notice(self, line: str) -> None:
-        """Writes the line."""
+        """Prints a notice; see `training.Observer`."""
         self.say(line)
 
     def on_evaluation(self, row: Mapping[str, float]) -> None:
-        """Writes a line; see `training.Observer`."""
+        """Prints a line; see `training.Observer`."""
         self._latest |= row
         wall_time = datetime.timedelta(seconds=round(row["wall_seconds"]))
         self.say(f"{int(row['env_steps']):>9,} steps  {describe(row)}  {wall_time}")
 
 
 def describe(metrics: Mapping[str, float]) -> str:
-    """The metrics that a person follows, in one line, such as "A 0.84  B 0.61  KL 12.3"."""
+    """Formats the main metrics in one line, such as "A 0.84  B 0.61  KL 12.3"."""
     return "  ".join(
         f"{label} {metrics[name]:{spec}}"
         for name, label, spec in _SHOWN
@@ -119,13 +118,13 @@ def print_table(
     rows: Iterable[Sequence[str]],
     output: console.Console | None = None,
 ) -> None:
-    """Prints a table: the first column to the left, the others to the right.
+    """Prints a table with the first column aligned left and the others right.
 
     Args:
-        title: Above the table.
+        title: Line above the table.
         header: Names of the columns.
-        rows: Each as long as the header.
-        output: Where to write; standard output where None.
+        rows: Cells, as many in each row as in the header.
+        output: Console to write to; None for standard output.
     """
     output = output or console.Console()
     output.print(text.Text(title), soft_wrap=True)
@@ -138,7 +137,7 @@ def print_table(
 
 
 class _Bar(progress.Progress):
-    """One bar at a time, and a line of metrics below it."""
+    """One progress bar with a line of metrics below it."""
 
     def __init__(self, output: console.Console) -> None:
         self._metrics = text.Text()
@@ -155,7 +154,7 @@ class _Bar(progress.Progress):
 
     def begin(self, description: str, done: int, total: int | None) -> None:
         self.clear()
-        # What was done before counts as done, not as speed.
+        # A resumed run starts with steps done; they do not count for the speed.
         self.add_task(description, completed=done, total=total)
 
     def move(self, done: int, metrics: str) -> None:

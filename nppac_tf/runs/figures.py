@@ -1,4 +1,4 @@
-"""The learning curve of a run."""
+"""Learning curve of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,16 +15,16 @@ _RETURN_COLOR, _KL_COLOR, _Q_COLOR = "#666666", "#CC79A7", "#56B4E9"
 
 
 def learning_curve(rows: Sequence[Mapping[str, float]], title: str = "") -> figure.Figure:
-    """How a run went: success and return above, KL from the prior and Q values below.
+    """Draws success and return, and below them the KL from the prior and the Q values.
 
     Args:
-        rows: Of `training.train`, at least one; figures that a row lacks, or that are nan, leave a
-            gap.
-        title: Above the figure.
+        rows: Evaluations from `training.train`, at least one. Metrics that are absent or nan leave
+            a gap.
+        title: Title of the figure.
 
     Returns:
-        A figure of two panels over environment steps. A task without success has its return alone
-        in the upper one.
+        A figure with two panels over environment steps. For a task without a goal the upper panel
+        shows only the return.
     """
     steps = _column(rows, "env_steps")
     result = figure.Figure(figsize=(7.0, 6.0), layout="constrained")
@@ -73,7 +73,7 @@ def _draw(
 
 
 def _include_zero(axis: Any) -> None:
-    """So that small changes look small."""
+    """Extends the axis to zero, so that small changes look small."""
     low, high = axis.get_ylim()
     axis.set_ylim(min(low, 0.0), max(high, 0.0))
 

@@ -1,7 +1,4 @@
-"""The tables and TensorBoard files of a run: written as it goes, and read again.
-
-Reading loads no TensorFlow.
-"""
+"""Writes and reads the tables of metrics of a run. Reading loads no TensorFlow."""
 
 import csv
 import difflib
@@ -27,15 +24,15 @@ Table = dict[str, np.ndarray]
 
 
 class Summary(NamedTuple):
-    """One run in a few numbers.
+    """Summary of one run.
 
     Attributes:
-        first: Metrics before any environment step, by name.
-        last: Metrics at the end, by name.
-        env_steps: Length of the run.
-        longest_dip: Environment steps of the longest time that `eval/time_at_goal` stayed under
-            `KEPT_SHARE` of its first value, from the first evaluation under it to the next that is
-            not; 0 where it never did, None for a task without a goal.
+        first: Metrics of the first evaluation, by name.
+        last: Metrics of the last evaluation, by name.
+        env_steps: Environment steps at the last evaluation.
+        longest_dip: Longest period in environment steps in which `eval/time_at_goal` stays below
+            `KEPT_SHARE` of its first value, until the next evaluation that does not; 0 if it never
+            does, None for a task without a goal.
     """
 
     first: dict[str, float]
@@ -45,24 +42,26 @@ class Summary(NamedTuple):
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, float]]:
-    """The rows of a table of metrics, without the cells that are empty.
+    """Reads the rows of a table of metrics, without empty cells.
 
     Raises:
-        UserError: if there is no such table, or it is damaged.
+        UserError: if the table does not exist or is damaged.
     """
     return _read(path)[1]
 
 
 def read_metrics(run: str | os.PathLike[str]) -> Table:
-    """The columns of a run's metrics.csv, each [evaluations] float64; an empty cell is nan.
-
-    `METRICS` that the table lacks are nan throughout.
+    """Reads the columns of a run's metrics.csv.
 
     Args:
-        run: A run's folder, or the table itself.
+        run: Folder of the run, or the table.
+
+    Returns:
+        Columns by name, each [evaluations] float64. Empty cells are nan, and so are all values of
+        `METRICS` that the table lacks.
 
     Raises:
-        UserError: if there is no table, or it holds no evaluation.
+        UserError: if the table does not exist, is damaged or holds no evaluation.
     """
     path = pathlib.Path(run)
     if not path.exists():
@@ -99,7 +98,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[list[str], list[dict[str, float
 
 
 def _suggestion(path: pathlib.Path) -> str:
-    """Runs below a folder, or folders and files of a similar name."""
+    """Suggests a similar name, or runs in the same folder."""
     folder = path.parent
     if not folder.is_dir():
         return ""
@@ -112,7 +111,7 @@ def _suggestion(path: pathlib.Path) -> str:
 
 
 def summarize(table: Table) -> Summary:
-    """First, last and the longest dip of one run."""
+    """Computes the summary of one run."""
     steps, time_at_goal = table["env_steps"], table["eval/time_at_goal"]
     dips, began = [0.0], None
     for step, under in zip(steps, time_at_goal < KEPT_SHARE * time_at_goal[0], strict=True):
@@ -131,7 +130,7 @@ def summarize(table: Table) -> Summary:
 
 
 def in_common(tables: Sequence[Table]) -> list[Table]:
-    """The rows of several runs at the steps that all have evaluated.
+    """Selects the rows at the steps at which all runs were evaluated.
 
     Raises:
         UserError: if there is no such step.
@@ -140,7 +139,9 @@ def in_common(tables: Sequence[Table]) -> list[Table]:
     for table in tables[1:]:
         steps = np.intersect1d(steps, table["env_steps"])
     if not len(steps):
-        raise UserError("runs must have evaluations at the same steps to be put together")
+        raise UserError(
+            "runs must have evaluations at the same steps to be compared; they share none"
+        )
     chosen = (np.isin(table["env_steps"], steps) for table in tables)
     return [
         {name: column[rows] for name, column in table.items()}
@@ -149,7 +150,7 @@ def in_common(tables: Sequence[Table]) -> list[Table]:
 
 
 def together(tables: Sequence[Table], metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """A metric of several runs at the steps that all have evaluated.
+    """Stacks a metric of several runs at the steps at which all were evaluated.
 
     Returns:
         Steps [K] and values [runs, K].
@@ -161,14 +162,14 @@ def together(tables: Sequence[Table], metric: str) -> tuple[np.ndarray, np.ndarr
 class MetricsWriter:
     """An observer of `training.train` that writes tables and TensorBoard's files.
 
-    What is measured in seconds has a table of its own, so that the other is the same for every run
-    of one configuration and seed, interrupted or not. The first evaluation begins all files anew: a
-    run that goes on is told of all that came before.
+    Times are in a table of their own, so that the other is the same for all runs of one
+    configuration and seed, interrupted or not. The first evaluation replaces all files: a resumed
+    run reports its earlier evaluations again.
 
     Args:
-        table: The CSV file of evaluations; whole after each row.
-        timings: Likewise, with `env_steps` and what the clock says.
-        tensorboard: A folder.
+        table: CSV file of evaluations, replaced as a whole for each row.
+        timings: CSV file of times, with `env_steps`.
+        tensorboard: Folder of TensorBoard files.
     """
 
     def __init__(

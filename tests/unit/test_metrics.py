@@ -10,10 +10,9 @@ HEADER = "env_steps,updates," + ",".join(metrics.METRICS)
 
 
 def write(path, times, steps=None):
-    steps = steps or range(0, 1000 * len(times), 1000)
     lines = [
         f"{step},{step},0.9,{time},0.8,{100 * time}"
-        for step, time in zip(steps, times, strict=True)
+        for step, time in zip(steps or range(0, 1000 * len(times), 1000), times, strict=True)
     ]
     path.write_text("\n".join([HEADER, *lines]) + "\n")
     return path
@@ -29,29 +28,13 @@ def write(path, times, steps=None):
         ([0.5, 0.45, 0.6], 0),
     ],
 )
-def test_longest_dip(tmp_path, times, dip):
-    summary = metrics.summarize(metrics.read_metrics(write(tmp_path / "metrics.csv", times)))
+def test_summary(tmp_path, times, dip):
+    write(tmp_path / "metrics.csv", times)
+    summary = metrics.summarize(metrics.read_metrics(tmp_path))
     assert summary.longest_dip == dip
     assert summary.first["eval/time_at_goal"] == times[0]
     assert summary.last["eval/return"] == pytest.approx(100 * times[-1])
     assert summary.env_steps == 1000 * (len(times) - 1)
-
-
-def test_a_folder_stands_for_its_table(tmp_path):
-    write(tmp_path / "metrics.csv", [0.5, 0.6])
-    np.testing.assert_array_equal(metrics.read_metrics(tmp_path)["env_steps"], [0, 1000])
-
-
-def test_an_empty_cell_is_nan(tmp_path):
-    path = tmp_path / "metrics.csv"
-    path.write_text("env_steps,train/kl\n0,\n")
-    assert np.isnan(metrics.read_metrics(path)["train/kl"][0])
-
-
-def test_rows_leave_empty_cells_out(tmp_path):
-    path = tmp_path / "metrics.csv"
-    path.write_text("env_steps,train/kl\r\n0,\r\n1000,2.5\r\n")
-    assert metrics.read_rows(path) == [{"env_steps": 0.0}, {"env_steps": 1000.0, "train/kl": 2.5}]
 
 
 def test_a_table_without_success_has_a_summary(tmp_path):
@@ -63,23 +46,11 @@ def test_a_table_without_success_has_a_summary(tmp_path):
     assert summary.longest_dip is None
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"a,b\n1,2\n",
-        b"env_steps\nx\n",
-        b"env_steps,a\n1,2,3\n",
-        b"env_steps,a\n,1\n",
-        b"\xff\xfe\x00",
-        b'env_steps\n"1',
-    ],
-)
-def test_refuses_what_is_not_a_table(tmp_path, content):
+def test_empty_cells(tmp_path):
     path = tmp_path / "metrics.csv"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="not a run's table"):
-        metrics.read_metrics(path)
+    path.write_text("env_steps,train/kl\r\n0,\r\n1000,2.5\r\n")
+    assert metrics.read_rows(path) == [{"env_steps": 0.0}, {"env_steps": 1000.0, "train/kl": 2.5}]
+    np.testing.assert_array_equal(metrics.read_metrics(path)["train/kl"], [np.nan, 2.5])
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
@@ -94,26 +65,40 @@ def test_any_content_is_a_table_or_a_users_error(tmp_path_factory, content):
     assert len({len(column) for column in table.values()}) == 1
 
 
-def test_refuses_a_run_without_evaluations(tmp_path):
-    (tmp_path / "metrics.csv").write_text("env_steps\n")
-    with pytest.raises(UserError, match="must hold an evaluation; it has none yet"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"env_steps\n", "must hold an evaluation; it has none yet"),
+        (b"a,b\n1,2\n", "not a run's table"),
+        (b"env_steps\nx\n", "not a run's table"),
+        (b"env_steps,a\n1,2,3\n", "not a run's table"),
+        (b"env_steps,a\n,1\n", "not a run's table"),
+        (b"\xff\xfe\x00", "not a run's table"),
+    ],
+)
+def test_a_damaged_or_empty_table_is_refused(tmp_path, content, message):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
         metrics.read_metrics(tmp_path)
 
 
-def test_refuses_a_missing_run_with_a_close_one(tmp_path):
+def test_a_missing_run_is_refused_with_a_suggestion(tmp_path):
     (tmp_path / "seed0").mkdir()
     write(tmp_path / "seed0" / "metrics.csv", [0.5])
-    with pytest.raises(UserError, match=r"no run at .*sed0; did you mean .*/seed0\?"):
-        metrics.read_metrics(tmp_path / "sed0")
-    with pytest.raises(UserError, match=r"runs near it: .*/seed0$"):
-        metrics.read_metrics(tmp_path / "another")
-    with pytest.raises(UserError, match=r"with a metrics.csv; it has none; runs near it: .*seed0"):
-        metrics.read_metrics(tmp_path)
+    for name, message in {
+        "sed0": r"no run at .*sed0; did you mean .*/seed0\?",
+        "another": r"runs near it: .*/seed0$",
+        ".": r"with a metrics.csv; it has none; runs near it: .*seed0",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            metrics.read_metrics(tmp_path / name)
 
 
-def test_runs_are_put_together_at_common_steps(tmp_path):
+def test_runs_are_compared_at_common_steps(tmp_path):
     long = metrics.read_metrics(write(tmp_path / "a.csv", [0.1, 0.2, 0.3]))
     short = metrics.read_metrics(write(tmp_path / "b.csv", [0.4, 0.6], steps=[0, 2000]))
     steps, values = metrics.together([long, short], "eval/time_at_goal")
     np.testing.assert_array_equal(steps, [0, 2000])
     np.testing.assert_allclose(values, [[0.1, 0.3], [0.4, 0.6]])
+    with pytest.raises(UserError, match="evaluations at the same steps"):
+        metrics.in_common([long, {**short, "env_steps": short["env_steps"] + 1}])

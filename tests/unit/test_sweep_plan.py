@@ -114,7 +114,9 @@ def test_a_run_of_another_configuration_is_found(run):
 
 def test_a_run_of_other_demonstrations_is_found(run):
     begin(run, fingerprint="another")
-    with pytest.raises(UserError, match=r"demonstrations must be those that .*seed7 was started with"):
+    with pytest.raises(
+        UserError, match=r"must be those that .*seed7 was started with"
+    ):
         plan.check([run])
 
 

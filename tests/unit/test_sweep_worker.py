@@ -9,13 +9,13 @@ from nppac_tf.runs.sweep.messages import DONE, FAILED, STARTING, STOPPED, Ending
 
 
 class Link:
-    """Keeps what it is told; asks for a stop once the training has come to a step."""
+    """Keeps reports; asks for a stop at a step of the training."""
 
     def __init__(self, stop_at=None):
         self.reports = []
         self._stop_at = stop_at
 
-    def tell(self, report):
+    def send(self, report):
         self.reports.append(report)
 
     def should_stop(self):
@@ -35,14 +35,13 @@ def run(task, tmp_path):
     config = RunConfig(
         task=task.name,
         demonstrations=str(tmp_path / "point.npz"),
-        prior=PriorConfig(prior="exact_gp", max_fit_iterations=2),
+        prior=PriorConfig(prior="uniform"),
         agent=AgentConfig(actor_layers=(8,), critic_layers=(8,)),
         training=TrainingConfig(
             num_env_steps=80,
             num_environments=2,
             steps_per_epoch=40,
             batch_size=8,
-            pretraining_steps=5,
             critic_warmup_steps=0,
             eval_interval=40,
             eval_episodes=2,
@@ -52,13 +51,13 @@ def run(task, tmp_path):
     return plan.PlannedRun("near", config, tmp_path / "near/seed0")
 
 
-def test_a_run_is_stopped_and_gone_on_with_to_its_end(run, capsys):
+def test_a_run_is_stopped_and_resumed(run, capsys):
     link = Link(stop_at=40)
     assert worker.work(run, "none", link) == Ending(STOPPED)
     stages = list(dict.fromkeys(report.stage for report in link.reports))
-    assert stages == ["Fitting the prior", "pretraining", "training"]
+    assert stages == ["Fitting the prior", "training"]
     assert [r.evaluation["env_steps"] for r in link.reports if r.evaluation] == [0]
-    assert capsys.readouterr().out.splitlines()[-1] == "Stopped, to be gone on with"
+    assert capsys.readouterr().out.splitlines()[-1] == "Stopped; the same command resumes"
     assert not plan.is_complete(run)
 
     link = Link()
@@ -69,29 +68,24 @@ def test_a_run_is_stopped_and_gone_on_with_to_its_end(run, capsys):
     assert [row["env_steps"] for row in evaluations] == [0, 40, 80]
     assert evaluations[-1]["eval/return"] == RunDirectory(run.folder).rows()[-1]["eval/return"]
     assert Report("training", 80, 80) in link.reports
-    assert f"Going on with {run.folder}" in capsys.readouterr().out
     assert plan.is_complete(run)
 
 
-def test_a_mistake_is_a_failure_in_one_line(run, tmp_path, capsys):
-    (tmp_path / "point.npz").unlink()
-    ending = worker.work(run, "none", Link())
-    assert ending.state == FAILED
-    assert "point.npz" in ending.message
-    assert "\n" not in ending.message
-    assert capsys.readouterr().out == f"error: {ending.message}\n"
-    assert not run.folder.exists()
-
-
-def test_a_folder_that_another_process_writes_to_is_left_alone(run):
+def test_a_run_that_cannot_start_is_a_failure_in_one_line(run, tmp_path, capsys):
     with RunDirectory(run.folder).locked():
         ending = worker.work(run, "none", Link())
     assert ending.state == FAILED
     assert "is being written by another process" in ending.message
     assert not RunDirectory(run.folder).exists
+    (tmp_path / "point.npz").unlink()
+    ending = worker.work(run, "none", Link())
+    assert ending.state == FAILED
+    assert "point.npz" in ending.message
+    assert "\n" not in ending.message
+    assert capsys.readouterr().out.splitlines()[-1] == f"error: {ending.message}"
 
 
-def test_what_is_unexpected_is_a_failure_whose_origin_is_in_the_log(run, monkeypatch, capsys):
+def test_an_unexpected_error_is_in_the_log(run, monkeypatch, capsys):
     def step(self, action):
         raise ZeroDivisionError("the robot\nfell " + 99 * "over and ")
 
@@ -99,7 +93,7 @@ def test_what_is_unexpected_is_a_failure_whose_origin_is_in_the_log(run, monkeyp
     ending = worker.work(run, "none", Link())
     assert ending.state == FAILED
     assert ending.message.startswith("unexpected ZeroDivisionError: the robot fell over and over")
-    assert ending.message.endswith("; its log.txt shows where")
+    assert ending.message.endswith("; see its log.txt")
     assert len(ending.message) < 400
     log = capsys.readouterr().out
     assert 'in step\n    raise ZeroDivisionError("the robot' in log

@@ -1,4 +1,4 @@
-"""Sweeps: a grid of methods and seeds, trained side by side through Ray.
+"""Sweeps: a grid of methods and seeds, trained in parallel through Ray.
 
-Only a worker loads TensorFlow; what plans, shows and collects does without.
+Only the workers load TensorFlow.
 """

@@ -1,8 +1,8 @@
-"""Runs on Ray: the only door to it.
+"""Trains the runs of a sweep in parallel on Ray.
 
-Each run is a task of Ray, in a process of its own that ends with it. One actor, the board, takes
-their reports and says whether to stop. A worker never waits for Ray (`ray.get`): Ray gives the
-cores of a task that waits to another one, and the machine would have more to do than it has cores.
+Each run is a Ray task with a process of its own. One actor, the board, collects the workers'
+reports and tells them whether to stop. Workers never block in `ray.get`: Ray would give the cores
+of a blocked task to another one and oversubscribe the machine.
 """
 
 import concurrent.futures
@@ -24,24 +24,24 @@ from nppac_tf.runs.sweep.plan import PlannedRun
 
 _POLL_SECONDS = 0.5
 _FLUSH_SECONDS = 10.0
-_OBJECT_STORE_BYTES = 100 * 2**20  # Nothing large goes through it.
+_OBJECT_STORE_BYTES = 100 * 2**20  # Only small messages are stored.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Of Ray's messages on the console.
-    "RAY_worker_niceness": "0",  # By default 15: whatever else runs would starve the runs.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_worker_niceness": "0",  # The default, 15, starves the runs on a busy machine.
 }
 
 
 @contextlib.contextmanager
 def connected(address: str | None, cpus_per_run: int) -> Iterator[None]:
-    """Starts Ray on this machine's cores, or joins a cluster; leaves it in the end.
+    """Starts Ray on this machine or joins a cluster, and disconnects at the end.
 
     Args:
-        address: Of a cluster; None for this machine alone.
-        cpus_per_run: Cores that each run is to have.
+        address: Address of a cluster; None for this machine only.
+        cpus_per_run: Cores per run.
 
     Raises:
-        UserError: if Ray cannot be started, there is no such cluster, or no machine has so many
+        UserError: if Ray cannot be started, there is no such cluster, or no machine has enough
             cores.
     """
     for name, value in _SETTINGS.items():
@@ -66,8 +66,8 @@ def connected(address: str | None, cpus_per_run: int) -> Iterator[None]:
         reason = " ".join(str(error).split())[:300]
         if address:
             raise UserError(
-                f"--address must be that of a Ray cluster that runs; got {address!r} ({reason}); "
-                "if it asks for a token, set RAY_AUTH_MODE=token"
+                f"--address must be that of a running Ray cluster; got {address!r} ({reason}); "
+                "if it requires a token, set RAY_AUTH_MODE=token"
             ) from None
         raise UserError(f"Ray could not be started on this machine: {reason}") from None
     try:
@@ -84,7 +84,7 @@ def connected(address: str | None, cpus_per_run: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Keeps off standard error what Ray's own library writes there beside the exception."""
+    """Suppresses what Ray's native library writes to standard error beside the exception."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -96,17 +96,17 @@ def _silent_stderr() -> Iterator[None]:
 
 
 def environment(cpus_per_run: int) -> dict[str, str]:
-    """Variables for a worker, set before it imports anything: its threads, and where modules are.
+    """Returns environment variables of a worker: its number of threads and its module path.
 
     Args:
-        cpus_per_run: Cores that it has.
+        cpus_per_run: Cores of the worker.
     """
     package = str(pathlib.Path(hardware.__file__).parents[1])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **hardware.variables(cpus_per_run, {}),
         "OMP_NUM_THREADS": str(cpus_per_run),
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # A GPU, where there is one, is for all runs.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # Runs share the GPU.
         "PYTHONPATH": os.pathsep.join(paths),
     }
 
@@ -120,21 +120,21 @@ def carry_out(
     prior_cache: str | None,
     should_stop: Callable[[], Any],
 ) -> list[Ending]:
-    """Trains runs side by side, as many as there are cores for, within `connected`.
+    """Trains runs in parallel, as many as there are cores for, within `connected`.
 
     Args:
-        runs: What is to be done; `display` knows them by their place here.
-        display: Is told what happens.
-        cpus_per_run: Cores of each.
-        max_retries: How often a run is begun again whose worker died, from its checkpoint.
-        prior_cache: See `runs.prior_cache`.
-        should_stop: Asked about twice a second; once it says yes, each run saves and stops.
+        runs: Runs to train, in the order that `display` has.
+        display: Shows the progress.
+        cpus_per_run: Cores per run.
+        max_retries: Number of times that a run is resumed after its worker died.
+        prior_cache: Folder of fitted priors, see `runs.run.prior_cache`.
+        should_stop: Called about twice a second; once true, each run saves a checkpoint and stops.
 
     Returns:
-        What each run came to.
+        Outcome of each run.
 
     Raises:
-        UserError: if Ray itself ends.
+        UserError: if Ray ends.
     """
     import ray
 
@@ -156,7 +156,7 @@ def carry_out(
             ended, _ = ray.wait(list(underway), timeout=_POLL_SECONDS)
             to_stop = not stopping and bool(should_stop())
             stopping = stopping or to_stop
-            # What a run told before it ended is on the board when it has.
+            # Reports of a run are on the board before the run ends.
             for index, report in ray.get(board.take.remote(stopping)):
                 display.on_report(index, report)
             if to_stop:
@@ -176,24 +176,24 @@ def carry_out(
                 display.on_end(index, ending)
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"Ray ended ({reason}); the same command goes on") from None
+        raise UserError(f"Ray ended ({reason}); the same command resumes") from None
     return endings
 
 
 def _outcome(reference: Any, stopping: bool) -> tuple[Ending, bool]:
-    """What a run came to, and whether its worker died of something that may not happen again."""
+    """Returns the outcome of a run, and whether its worker died and can be retried."""
     from ray import exceptions, get
 
     try:
         return get(reference), False
     except exceptions.RayTaskError as error:
         reason = " ".join(str(error.cause).split())[:300]
-        return Ending(FAILED, f"its worker could not begin: {reason}"), False
+        return Ending(FAILED, f"its worker could not start: {reason}"), False
     except exceptions.RayError as error:
         if stopping:
             return Ending(STOPPED), False
         causes = {
-            exceptions.OutOfMemoryError: "its worker was ended since memory ran out",
+            exceptions.OutOfMemoryError: "its worker ran out of memory",
             exceptions.NodeDiedError: "its machine was lost",
         }
         cause = causes.get(type(error), "its worker died")
@@ -201,34 +201,34 @@ def _outcome(reference: Any, stopping: bool) -> tuple[Ending, bool]:
 
 
 class _Board:
-    """Where workers report and look whether to stop; an actor."""
+    """Ray actor that collects reports and tells workers whether to stop."""
 
     def __init__(self) -> None:
         self._reports: list[tuple[int, Report]] = []
         self._stop = False
 
     def report(self, index: int, report: Report) -> bool:
-        """Takes a worker's report; answers whether to stop."""
+        """Stores a report; returns whether to stop."""
         self._reports.append((index, report))
         return self._stop
 
     def stop(self) -> bool:
-        """Whether to stop."""
+        """Returns whether to stop."""
         return self._stop
 
     def take(self, stop: bool) -> list[tuple[int, Report]]:
-        """Hands all reports over, and is told whether the workers are to stop."""
+        """Returns and clears the reports; sets whether workers stop."""
         self._stop = stop
         taken, self._reports = self._reports, []
         return taken
 
 
 class _Link:
-    """A worker's connection to the board; see `worker.Link`.
+    """Connection of a worker to the board; see `worker.Link`.
 
     Args:
-        board: The actor.
-        index: Of the run.
+        board: Ray actor handle of the `_Board`.
+        index: Index of the run.
     """
 
     def __init__(self, board: Any, index: int) -> None:
@@ -239,15 +239,15 @@ class _Link:
         self._stage = ""
         self._stop = False
 
-    def tell(self, report: Report) -> None:
-        """Sends the report, unless it tells of mere progress soon after another one."""
+    def send(self, report: Report) -> None:
+        """Sends the report, unless it has only progress and another one was just sent."""
         news = bool(report.evaluation or report.notice) or report.stage != self._stage
         if news or self._due():
             self._stage = report.stage
             self._ask(self._board.report.remote(self._index, report))
 
     def should_stop(self) -> bool:
-        """The board's newest answer, and now and then a new question."""
+        """Returns the latest answer of the board, and asks again from time to time."""
         if self._answer is not None and self._answer.done() and not self._answer.exception():
             self._stop = self._stop or self._answer.result()
         if self._due():
@@ -255,7 +255,7 @@ class _Link:
         return self._stop
 
     def flush(self) -> None:
-        """Returns when the board has what was told, or seems not to be there."""
+        """Waits until the board has received the last report, or for a timeout."""
         deadline = time.monotonic() + _FLUSH_SECONDS
         while self._answer and not self._answer.done() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -269,9 +269,9 @@ class _Link:
 
 
 def _work(run: PlannedRun, index: int, place: str, prior_cache: str | None, board: Any) -> Ending:
-    """A task of Ray: carries a run out in a process that has done nothing else before."""
+    """Ray task that trains a run in a new process."""
     link = _Link(board, index)
-    link.tell(Report(STARTING))
+    link.send(Report(STARTING))
     try:
         os.chdir(place)
         log = open(run.folder / "log.txt", "a", buffering=1, encoding="utf-8")  # noqa: SIM115
@@ -284,7 +284,7 @@ def _work(run: PlannedRun, index: int, place: str, prior_cache: str | None, boar
     for descriptor in (1, 2):
         os.dup2(log.fileno(), descriptor)
     sys.stdout = sys.stderr = log
-    sys.path.append(place)  # As for the launchers: a task's own module may be there.
+    sys.path.append(place)  # A task's module may be there.
     from nppac_tf.runs.sweep import worker
 
     ending = worker.work(run, prior_cache, link)

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a live table of all runs on a terminal, plain lines elsewhere."""
+"""Progress of a sweep: a live table on a terminal, plain lines elsewhere."""
 
 import dataclasses
 import datetime
@@ -19,27 +19,25 @@ WAITING = "waiting"
 _STAGES = {"pretraining": "pre-training", "training": "training"}
 _METRICS = (("eval/any_success", "A", ".2f"), ("eval/time_at_goal", "B", ".2f"))
 _WITHOUT_GOAL = (("eval/return", "return", ",.1f"),)
-# Lines of a terminal that are not a run's: header, rule, what is left out, the sum, margins.
+# Lines of the table that are not runs: header, rule, summary, margins.
 _OTHER_LINES = 8
 
 
 @dataclasses.dataclass
 class _Status:
-    """A run, as far as it is known.
+    """State of a run.
 
     Attributes:
         state: `WAITING`, a stage of `Report`, or a state of `Ending`.
-        retries: How often it was begun again.
+        retries: Number of retries.
         steps: Environment steps done.
-        share: Of the stage, where its length is known and it is not the training.
-        row: The newest evaluation; empty before any.
-        training_since: When this attempt was first seen to train, and with how many steps done.
+        row: Latest evaluation; empty before the first.
+        training_since: Time and environment steps of this attempt's first report of training.
     """
 
     state: str = WAITING
     retries: int = 0
     steps: int = 0
-    share: float | None = None
     row: dict[str, float] = dataclasses.field(default_factory=dict)
     training_since: tuple[float, int] | None = None
 
@@ -52,7 +50,7 @@ class _Status:
         return not self.ended and self.state != WAITING
 
     def speed(self, now: float) -> float:
-        """Environment steps per second of this attempt; 0 where nothing tells it yet."""
+        """Environment steps per second of this attempt; 0 if unknown."""
         if self.state != "training" or self.training_since is None:
             return 0.0
         since, before = self.training_since
@@ -60,15 +58,15 @@ class _Status:
 
 
 class SweepDisplay:
-    """Is told of all runs of a sweep, and shows them to the person who waits for it.
+    """Shows the progress of all runs of a sweep.
 
-    On a terminal a table shows each run's method and seed, its steps, the newest evaluation, its
-    state and the time left; what goes wrong stays above it, a line each. Elsewhere (a pipe, a file)
-    there are plain lines alone: one when a run begins or ends, and one per evaluation.
+    A terminal shows a table with the steps, the latest evaluation, the state and the remaining time
+    of each run; problems are printed above it. Other outputs (a pipe, a file) get plain lines: one
+    when a run starts or ends, and one per evaluation.
 
     Args:
-        runs: All of them, in the order in which they are known by their number.
-        output: Where to write; standard output where None.
+        runs: All runs. Methods refer to them by their index.
+        output: Console to write to; None for standard output.
     """
 
     def __init__(self, runs: Sequence[PlannedRun], output: console.Console | None = None) -> None:
@@ -99,23 +97,22 @@ class SweepDisplay:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Writes a line that stays."""
+        """Prints a line."""
         self._console.print(text.Text(line), soft_wrap=True)
 
     def on_report(self, index: int, report: Report) -> None:
-        """A run's worker tells how far it is."""
+        """Shows a report of a run."""
         status = self._status[index]
         if status.state == WAITING:
             self._plain(index, "running")
         status.state = report.stage
-        status.share = report.done / report.total if report.total else None
         if report.stage == "training":
             status.steps = report.done
             status.training_since = status.training_since or (time.monotonic(), report.done)
         if report.notice:
-            self._tell(index, report.notice)
+            self._print(index, report.notice)
         row = report.evaluation
-        # A run that goes on tells its past again.
+        # A resumed run reports its earlier evaluations again.
         if row is not None and row["env_steps"] > status.row.get("env_steps", -1):
             status.row = row
             status.steps = max(status.steps, int(row["env_steps"]))
@@ -123,43 +120,43 @@ class SweepDisplay:
             self._plain(index, f"{int(row['env_steps']):>9,} steps  {describe(row)}  {seconds}")
 
     def on_retry(self, index: int, line: str) -> None:
-        """A run's worker died, and it is to be begun again."""
+        """Shows that the worker of a run died and that the run is retried."""
         status = self._status[index]
         status.state = WAITING
         status.retries += 1
         status.training_since = None
-        self._tell(index, line)
+        self._print(index, line)
 
     def on_end(self, index: int, ending: Ending) -> None:
-        """A run has ended."""
+        """Shows the outcome of a run."""
         status = self._status[index]
         status.state = ending.state
         if ending.state == FAILED:
-            self._tell(index, f"failed: {ending.message}")
+            self._print(index, f"failed: {ending.message}")
         else:
             self._plain(index, ending.state)
 
     def on_stop(self) -> None:
-        """All runs are asked to stop."""
+        """Shows that all runs are stopping."""
         self.say("Stopping: each run saves a checkpoint (Ctrl-C ends at once)")
 
     def has_something_to_save(self, index: int) -> bool:
-        """Whether a run is so far that it should be left to stop in its own time."""
+        """Returns whether a run has progress that a checkpoint would keep."""
         state = self._status[index].state
         return state not in (WAITING, STARTING, "Fitting the prior")
 
     def _plain(self, index: int, line: str) -> None:
         if self._live is None:
-            self._tell(index, line)
+            self._print(index, line)
 
-    def _tell(self, index: int, line: str) -> None:
+    def _print(self, index: int, line: str) -> None:
         self.say(f"{self._runs[index].name.ljust(self._width)}  {line}")
 
     def _table(self) -> table.Table:
         now = time.monotonic()
         goal = not all(math.isnan(s.row.get("eval/any_success", 0.0)) for s in self._status)
         metrics = _METRICS if goal else _WITHOUT_GOAL
-        lines = table.Table(box=box.SIMPLE_HEAD, caption_justify="left", caption=self._sum(now))
+        lines = table.Table(box=box.SIMPLE_HEAD, caption_justify="left", caption=self._summary(now))
         lines.add_column("", no_wrap=True)
         lines.add_column("", width=20)
         for name in ("steps", *(label for _, label, _ in metrics)):
@@ -180,7 +177,7 @@ class SweepDisplay:
         return lines
 
     def _shown(self) -> list[int]:
-        """The runs that there is room for: those underway first, then failed, waiting, done."""
+        """Returns the runs that fit: first those underway, then failed, waiting, done."""
         room = max(self._console.height - _OTHER_LINES, 3)
         if len(self._runs) <= room:
             return list(range(len(self._runs)))
@@ -193,7 +190,7 @@ class SweepDisplay:
 
         return sorted(sorted(range(len(self._runs)), key=weight)[:room])
 
-    def _sum(self, now: float) -> text.Text:
+    def _summary(self, now: float) -> text.Text:
         counts = Counter("underway" if s.underway else s.state for s in self._status)
         shares = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
         unfinished = [
@@ -210,8 +207,6 @@ class SweepDisplay:
 
 def _state(status: _Status) -> str:
     name = _STAGES.get(status.state, status.state[:1].lower() + status.state[1:])
-    if status.share is not None and status.state == "pretraining":
-        name = f"{name} {status.share:.0%}"
     if status.retries:
         name = f"{name} (retry {status.retries})"
     return name

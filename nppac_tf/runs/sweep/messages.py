@@ -1,4 +1,4 @@
-"""What a run's worker tells the sweep."""
+"""Messages from the worker of a run to the sweep."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,15 @@ DONE, FAILED, STOPPED = "done", "failed", "stopped"
 
 
 class Report(NamedTuple):
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        stage: `STARTING`, what `ProgressDisplay.busy` is told, or a stage of `training.Observer`.
-        done: Of the stage; 0 where its length is not known.
-        total: Likewise.
-        evaluation: A row of `training.EVALUATION_COLUMNS` that has come in; None for none.
-        notice: Something that a person should know of; empty for nothing.
+        stage: `STARTING`, a description from `ProgressDisplay.busy`, or a stage of
+            `training.Observer`.
+        done: Steps of the stage that are done; 0 if its length is unknown.
+        total: Length of the stage; 0 if unknown.
+        evaluation: New row of evaluation metrics; None for none.
+        notice: Message for the user; empty for none.
     """
 
     stage: str
@@ -25,11 +26,11 @@ class Report(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """What a run came to.
+    """Outcome of a run.
 
     Attributes:
-        state: `DONE`, `FAILED`, or `STOPPED` where it was asked to stop.
-        message: Why it failed, in one line.
+        state: `DONE`, `FAILED`, or `STOPPED` if the sweep was stopped.
+        message: Reason of a failure, in one line.
     """
 
     state: str

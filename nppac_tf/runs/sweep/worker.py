@@ -1,4 +1,4 @@
-"""What a worker does with a run of a sweep: what launch/train.py --resume would."""
+"""The work on one run of a sweep, the same as that of launch/train.py --resume."""
 
 import contextlib
 import traceback
@@ -13,28 +13,28 @@ from nppac_tf.runs.sweep.messages import DONE, FAILED, STARTING, STOPPED, Ending
 from nppac_tf.runs.sweep.plan import PlannedRun
 from nppac_tf.training.loop import Stopped
 
-_LONGEST = 300
+_MAX_MESSAGE_LENGTH = 300
 
 
 class Link(Protocol):
-    """A worker's connection to the sweep."""
+    """Connection of a worker to the sweep. Its methods do not block."""
 
-    def tell(self, report: Report) -> None:
-        """Lets the sweep know, without waiting for it."""
+    def send(self, report: Report) -> None:
+        """Sends a report to the sweep."""
 
     def should_stop(self) -> bool:
-        """Whether the sweep is to stop; without waiting for an answer either."""
+        """Returns whether the sweep stops."""
 
 
 def work(run: PlannedRun, prior_cache: str | None, link: Link) -> Ending:
-    """Begins a run, or goes on with it, to its end; standard output is its log.
+    """Starts or resumes a run and trains it to its end. Standard output is its log.
 
     Args:
-        run: What to do.
-        prior_cache: See `runs.prior_cache`.
-        link: Is told how it goes.
+        run: Run to train.
+        prior_cache: Folder of fitted priors, see `runs.run.prior_cache`.
+        link: Receives reports.
     """
-    display = _TellingDisplay(link)
+    display = _ReportingDisplay(link)
     try:
         whole = runs.TrainingRun(run.folder, run.config, inputs.load(run.config), display)
         with whole.directory.locked():
@@ -43,7 +43,7 @@ def work(run: PlannedRun, prior_cache: str | None, link: Link) -> Ending:
             rows = whole.train(agent, link.should_stop)
             whole.conclude(agent, rows)
     except Stopped:
-        display.say("Stopped, to be gone on with")
+        display.say("Stopped; the same command resumes")
         return Ending(STOPPED)
     except (UserError, FloatingPointError) as error:
         message = " ".join(str(error).split())
@@ -51,15 +51,13 @@ def work(run: PlannedRun, prior_cache: str | None, link: Link) -> Ending:
         return Ending(FAILED, message)
     except Exception as error:
         print(traceback.format_exc(), flush=True)
-        reason = " ".join(str(error).split())[:_LONGEST]
-        return Ending(
-            FAILED, f"unexpected {type(error).__name__}: {reason}; its log.txt shows where"
-        )
+        reason = " ".join(str(error).split())[:_MAX_MESSAGE_LENGTH]
+        return Ending(FAILED, f"unexpected {type(error).__name__}: {reason}; see its log.txt")
     return Ending(DONE)
 
 
-class _TellingDisplay(ProgressDisplay):
-    """Plain lines for the log, and reports for the sweep."""
+class _ReportingDisplay(ProgressDisplay):
+    """Writes plain lines to the log and sends reports to the sweep."""
 
     def __init__(self, link: Link) -> None:
         super().__init__()
@@ -68,22 +66,22 @@ class _TellingDisplay(ProgressDisplay):
 
     @contextlib.contextmanager
     def busy(self, description: str) -> Iterator[None]:
-        self._tell(Report(description))
+        self._send(Report(description))
         with super().busy(description):
             yield
 
     def on_progress(self, stage: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
         super().on_progress(stage, done, total, metrics)
-        self._tell(Report(stage, done, total))
+        self._send(Report(stage, done, total))
 
     def on_evaluation(self, row: Mapping[str, float]) -> None:
         super().on_evaluation(row)
-        self._tell(self._report._replace(evaluation=dict(row)))
+        self._send(self._report._replace(evaluation=dict(row)))
 
     def on_notice(self, line: str) -> None:
         super().on_notice(line)
-        self._tell(self._report._replace(notice=line))
+        self._send(self._report._replace(notice=line))
 
-    def _tell(self, report: Report) -> None:
+    def _send(self, report: Report) -> None:
         self._report = report._replace(evaluation=None, notice="")
-        self._link.tell(report)
+        self._link.send(report)
