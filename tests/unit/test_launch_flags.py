@@ -10,9 +10,9 @@ import sys
 import time
 
 import pytest
+from common import config_flags, flagfiles, parsing, program
 from absl import flags
 from absl.testing import flagsaver
-from common import config_flags, flagfiles, parsing, program
 
 from nppac_tf.config import AgentConfig, RunConfig
 from nppac_tf.errors import UserError
