@@ -12,7 +12,7 @@ from nppac_tf.evaluation import rollouts
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Demonstrations of a hopper that falls, and what people make of them."""
+    """Demonstrations of a hopper that falls, and defective copies of them."""
     place = tmp_path_factory.mktemp("doctor")
     generator = np.random.default_rng(0)
     task = environments.make_task("hopper")
@@ -38,12 +38,12 @@ def folder(tmp_path_factory):
     return place
 
 
-def test_a_sound_data_set_is_said_to_be_sound(folder):
+def test_a_sound_data_set_has_no_errors(folder):
     outcome = Launchers(folder).run(
         "inspect_demonstrations", "--demonstrations=sound.npz", "--output=figures/report.png"
     )
     assert (outcome.code, outcome.errors) == (0, "")
-    assert "task hopper, guessed by the sizes: pass --task if it is another" in outcome.output
+    assert "task hopper, guessed from the sizes: pass --task if it is another" in outcome.output
     assert "NOTE  simulator: replayed in hopper" in outcome.output
     assert "\n0 errors, " in outcome.output
     assert outcome.output.endswith("figures/report.png\n")
@@ -56,7 +56,7 @@ def test_a_sound_data_set_is_said_to_be_sound(folder):
         (
             ["--demonstrations=doubled.npz"],
             0,
-            ["WARNING  clipped actions: ", "What to do: They look as if they were in other units"],
+            ["WARNING  clipped actions: ", "What to do: Scale them into the bounds"],
         ),
         (
             ["--demonstrations=late.npz", "--task=hopper"],
@@ -66,7 +66,7 @@ def test_a_sound_data_set_is_said_to_be_sound(folder):
         (
             ["--demonstrations=sound.npz", "--task=pen-binary"],
             1,
-            ["ERROR  sizes: ", "These are the sizes of hopper: pass --task=hopper."],
+            ["ERROR  sizes: ", "Pass --task=hopper: these are the sizes of hopper."],
         ),
         (
             ["--demonstrations=broken.npy", "--output=broken.png"],
@@ -89,24 +89,16 @@ def test_findings_come_with_what_to_do(folder, arguments, code, lines):
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "line"),
+    ("arguments", "line"),
     [
-        ("inspect_demonstrations", [], "--demonstrations must be given"),
-        ("inspect_demonstrations", ["--demonstrations=words.npz"], "got a text file"),
-        (
-            "inspect_demonstrations",
-            ["--demonstrations=sound.npz", "--output=report"],
-            "--output must end in .png, .pdf or .svg; got 'report'",
-        ),
-        (
-            "inspect_demonstrations",
-            ["--demonstrations=sound.npz", "--task=hoper"],
-            "close to it: hopper",
-        ),
+        ([], "--demonstrations must be given"),
+        (["--demonstrations=words.npz"], "got a text file"),
+        (["--demonstrations=sound.npz", "--output=report"], "--output must be a file that ends in"),
+        (["--demonstrations=sound.npz", "--task=hoper"], "hopper"),
     ],
 )
-def test_mistakes_are_one_line(folder, name, arguments, line):
-    outcome = Launchers(folder).run(name, *arguments)
+def test_mistakes_are_one_line(folder, arguments, line):
+    outcome = Launchers(folder).run("inspect_demonstrations", *arguments)
     assert (outcome.code, outcome.output) == (1, "")
     assert outcome.errors.startswith("error: ")
     assert outcome.errors.count("\n") == 1
