@@ -1,4 +1,4 @@
-"""The config.json of a run as plain JSON, whatever version wrote it. Loads no TensorFlow."""
+"""Reads the config.json of a run as plain JSON, of any version. Loads no TensorFlow."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""The work on one run of a sweep, the same as that of launch/train.py --resume."""
+"""Trains one run of a sweep, as launch/train.py --resume does."""
 
 import contextlib
 import traceback
