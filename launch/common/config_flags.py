@@ -25,15 +25,7 @@ def define(config_class: Any, only: Collection[str] = ()) -> None:
 
 
 def configuration(config_class: Any, base: Any = None) -> Any:
-    """Builds a configuration from its flags.
-
-    Args:
-        config_class: Its class.
-        base: Configuration that flags which are not given are taken from (default: the defaults).
-
-    Raises:
-        UserError: if a value is out of range.
-    """
+    """Builds a configuration from its flags; a base has the values of flags that are not given."""
     values = {}
     for field in dataclasses.fields(config_class):
         inherited = getattr(base, field.name) if base is not None else None
@@ -57,11 +49,6 @@ class _Parser(flags.ArgumentParser):
         return self._convert(argument) if isinstance(argument, str) else argument
 
 
-class _Serializer(flags.ArgumentSerializer):
-    def serialize(self, value: Any) -> str:
-        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def _or_none(number: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text.lower() == "none" else number(text)
 
@@ -78,7 +65,7 @@ def _define_flag(field: dataclasses.Field) -> None:
     if field.metadata.get("choices"):
         flags.DEFINE_enum(name, str(default), field.metadata["choices"], text)
     elif field.type in _PARSERS:
-        flags.DEFINE(_PARSERS[field.type], name, default, text, serializer=_Serializer())
+        flags.DEFINE(_PARSERS[field.type], name, default, text)
     else:
         kinds = {bool: "boolean", int: "integer", float: "float", str: "string"}
         getattr(flags, f"DEFINE_{kinds[field.type]}")(name, default, text)

@@ -27,11 +27,7 @@ class Argument(NamedTuple):
 
 
 def expand(arguments: Sequence[str]) -> list[Argument]:
-    """Replaces each --flagfile by the flags in the file, and in the files that it includes.
-
-    Raises:
-        UserError: if a file cannot be read; names file and line of a malformed line.
-    """
+    """Replaces each --flagfile by the flags in the file, and in the files that it includes."""
     expanded: list[Argument] = []
     remaining = iter(arguments)
     for argument in remaining:

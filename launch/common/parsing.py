@@ -27,11 +27,7 @@ def parse(main_options: Sequence[str], takes_arguments: bool) -> list[str]:
 
 
 def apply(arguments: Sequence[flagfiles.Argument]) -> list[str]:
-    """Sets all flags as the arguments say and returns the arguments that are not flags.
-
-    Raises:
-        UserError: names the wrong flag, and its place in a flagfile.
-    """
+    """Sets all flags as the arguments say and returns the arguments that are not flags."""
     FLAGS.unparse_flags()
     FLAGS.set_gnu_getopt(True)
     try:
@@ -67,12 +63,14 @@ def _help(main_options: Sequence[str]) -> str:
         if name not in main_options:
             title = f"{config_flags.groups.get(name)} options"
             sections.setdefault(title if title in sections else other, []).append(name)
-    shown = ("\n".join([f"{k}:", *map(_describe, names)]) for k, names in sections.items() if names)
-    return "\n\n".join([str(sys.modules["__main__"].__doc__).strip(), *shown])
+    parts = ["\n".join([f"{k}:", *map(_describe, names)]) for k, names in sections.items() if names]
+    return "\n\n".join([str(sys.modules["__main__"].__doc__).strip(), *parts])
 
 
 def _describe(name: str) -> str:
     flag = FLAGS[name]
-    default = "" if flag.default is None else f" (default: {flag.default_as_str[1:-1]})"
-    text = f"--{'[no]' if flag.boolean else ''}{name}: {flag.help}{default}"
+    many = isinstance(flag.default, list | tuple)
+    default = ",".join(map(str, flag.default)) if many else flag.default
+    shown = "" if default in (None, "") else f" (default: {default})"
+    text = f"--{'[no]' if flag.boolean else ''}{name}: {flag.help}{shown}"
     return textwrap.fill(text, 100, initial_indent="  ", subsequent_indent=" " * 6)

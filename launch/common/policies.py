@@ -15,12 +15,12 @@ flags.disclaim_key_flags()  # The flags belong to the launcher that defines them
 
 
 class Policy(NamedTuple):
-    """A policy with its task; `provenance` is ready for JSON and names no folder."""
+    """A policy and its task."""
 
     name: str
     act: Callable[[Any], Any]  # Observations [B, D] -> actions [B, A].
     task: Any  # nppac_tf.environments.Task
-    provenance: dict[str, Any]
+    provenance: dict[str, Any]  # Ready for JSON; names no folder.
 
 
 def define_flags() -> None:
@@ -40,9 +40,9 @@ def load() -> Policy:
         from nppac_tf import environments
         from nppac_tf.runs.directory import RunDirectory
 
+        directory = RunDirectory(path)
         trained = environments.make_task(config.task, config.reward)
         require_sizes("policy", (trained.observation_size, trained.action_size), task)
-        directory = RunDirectory(path)
         act, updates = directory.load_policy(trained)
         return Policy(path.name, act, task, {**directory.provenance(), "updates": updates})
     path = checks.existing("saved_model")
@@ -73,7 +73,6 @@ def make_task(name: str | None = None, reward: str | None = None) -> Any:
 
 def require_sizes(what: str, sizes: tuple[int, int], task: Any) -> None:
     """Raises UserError unless the observation and action size are those of the task."""
-    wanted = (task.observation_size, task.action_size)
-    if sizes != wanted:
+    if sizes != (wanted := (task.observation_size, task.action_size)):
         requirement = f"observation and action size {wanted} for task {task.name}"
         raise UserError(f"{what} must have {requirement}; got {sizes}")

@@ -25,12 +25,8 @@ def run(
     """Parses the flags, runs a launcher and exits.
 
     The exit code is 0, 1 after an error, 130 after Ctrl-C and 143 after SIGTERM. An error is one
-    line on standard error; --debug shows the traceback instead.
-
-    Args:
-        main: The launcher.
-        main_options: Names of the flags that --help lists first.
-        takes_arguments: Whether `main` takes a list of the arguments that are not flags.
+    line on standard error; --debug shows the traceback instead. --help lists `main_options` first.
+    If the launcher takes arguments that are not flags, `main` is called with their list.
     """
     flags.DEFINE_string("flagfile", None, "File with a flag per line; later flags override it.")
     flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
@@ -58,8 +54,8 @@ def explain(error: BaseException) -> str:
     message = " ".join(str(error).split())
     if isinstance(error, UserError | OSError | FloatingPointError | KeyboardInterrupt):
         return message or "interrupted"
-    kind, message = type(error).__name__, message if len(message) < 300 else f"{message[:300]}..."
-    return f"unexpected {kind}: {message}; run again with --debug and report the traceback"
+    message = f"{type(error).__name__}: {message[:300]}"
+    return f"unexpected {message}; run again with --debug and report the traceback"
 
 
 class StopRequest:
@@ -68,7 +64,7 @@ class StopRequest:
     requested: str | None = None
 
     def exit(self, how_to_continue: str) -> NoReturn:
-        """Exits as after the signal, which has been requested."""
+        """Exits with one line of error and the shell's exit code for the signal."""
         print(f"error: stopped by {self.requested}; {how_to_continue}", file=sys.stderr)
         sys.exit(128 + signal.Signals[str(self.requested)])
 
@@ -100,8 +96,8 @@ def _silence_libraries() -> None:
 
     notices.notices.clear()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.simplefilter("ignore", SyntaxWarning)
-    warnings.simplefilter("ignore", DeprecationWarning)
+    for category in (SyntaxWarning, DeprecationWarning):
+        warnings.simplefilter("ignore", category)
     # Gymnasium's advice on versions of environments, in color.
     warnings.filterwarnings("ignore", r".*WARN: .*(latest versioned|out of date|deprecated)")
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)

@@ -201,9 +201,17 @@ def test_a_first_signal_is_recorded_and_an_interrupt_after_it_raises(capsys, nam
             OSError(errno.ENOSPC, "No space left on device", "runs/pen/metrics.csv"),
             "[Errno 28] No space left on device: 'runs/pen/metrics.csv'",
         ),
-        (TypeError("x" * 999), "unexpected TypeError: " + "x" * 300 + "...; run again with"),
+        (TypeError("x" * 999), "unexpected TypeError: " + "x" * 300 + "; run again with"),
     ],
 )
 def test_an_exception_is_explained_in_one_line(error, line):
     assert program.explain(error).startswith(line)
     assert "\n" not in program.explain(error)
+
+
+def test_a_missing_installation_is_one_line(tmp_path):
+    program = [sys.executable, "-S", ROOT / "launch/train.py"]  # Without site-packages.
+    result = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: nppac_tf is not installed for this Python: run `make setup`")
+    assert result.returncode == 1
