@@ -1,10 +1,12 @@
 """Tests of reading and writing Minari data sets, hostile and damaged ones included."""
 
+import contextlib
 import json
 import logging
 import shutil
 import sys
 import warnings
+from unittest import mock
 
 import gymnasium
 import h5py
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nppac_tf import environments
-from nppac_tf.demonstrations import load_demonstrations, load_recording
+from nppac_tf.demonstrations import Demonstrations, load_demonstrations, load_recording
 from nppac_tf.demonstrations.formats import minari as minari_data
 from nppac_tf.demonstrations.recording import RecordedEpisode
 from nppac_tf.errors import UserError
@@ -78,17 +80,18 @@ def change_metadata(folder, **changes):
 def test_minari_reads_what_is_written(root):
     assert write() == root / ID
     dataset = minari.load_dataset(ID)
-    assert (dataset.total_episodes, dataset.total_steps) == (2, 5)
     assert dataset.observation_space == ToyEnvironment.observation_space
     assert dataset.action_space == ToyEnvironment.action_space
     assert dataset.storage.metadata["provenance"] == {"seed": 7}
     for written, read in zip(make_episodes(), dataset, strict=True):
-        np.testing.assert_array_equal(read.observations[:-1], written.observations)
-        np.testing.assert_array_equal(read.observations[-1], written.final_observation)
-        np.testing.assert_array_equal(read.actions, written.actions)
-        np.testing.assert_array_equal(read.rewards, written.rewards)
-        np.testing.assert_array_equal(read.terminations, written.terminals)
-        np.testing.assert_array_equal(read.truncations, written.truncations)
+        np.testing.assert_array_equal(read.observations, written.states())
+        for field, value in (
+            ("actions", written.actions),
+            ("rewards", written.rewards),
+            ("terminations", written.terminals),
+            ("truncations", written.truncations),
+        ):
+            np.testing.assert_array_equal(getattr(read, field), value)
     assert minari.list_local_datasets().keys() == {ID}
     assert minari.namespace.list_local_namespaces() == ["toy"]
 
@@ -117,17 +120,12 @@ def test_what_minari_writes_is_read(root):
             observation_space=ToyEnvironment.observation_space,
             action_space=ToyEnvironment.action_space,
         )
+    expected = Demonstrations.from_episodes([(e.observations, e.actions) for e in episodes])
     for source in (f"minari:{ID}", root / ID, f"minari:{root / ID}"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             demonstrations = load_demonstrations(source)
-        np.testing.assert_array_equal(
-            demonstrations.observations, np.concatenate([e.observations for e in episodes])
-        )
-        np.testing.assert_array_equal(
-            demonstrations.actions, np.concatenate([e.actions for e in episodes])
-        )
-        np.testing.assert_array_equal(demonstrations.episode_ends, [3, 5])
+        assert demonstrations.fingerprint() == expected.fingerprint()
         assert (demonstrations.name, demonstrations.notices) == (ID, ())
         assert demonstrations.metadata["source"] == ID
     recording = load_recording(f"minari:{ID}")
@@ -137,23 +135,23 @@ def test_what_minari_writes_is_read(root):
 
 
 def test_the_environment_is_stored_and_recovered(root):
-    task = environments.make_task("pen-binary")
-    size = task.observation_size
-    episode = RecordedEpisode(
-        np.zeros([2, size], np.float32),
-        np.zeros([2, task.action_size], np.float32),
-        np.zeros(size, np.float32),
-        rewards=np.zeros(2),
-        terminals=np.zeros(2, np.bool_),
-        truncations=np.array([False, True]),
-    )
-    environment = task.make()
-    write("pen/mine-v0", [episode], environment)
-    environment.close()
-    assert load_recording("minari:pen/mine-v0").environment_id == task.environment_id
-    recovered = minari.load_dataset("pen/mine-v0").recover_environment()
-    assert recovered.spec.id == task.environment_id
-    recovered.close()
+    task = environments.make_task("hopper")
+    with contextlib.closing(task.make()) as environment:
+        states = np.zeros([3, task.observation_size])
+        episode = RecordedEpisode(
+            states[:2],
+            np.zeros([2, task.action_size]),
+            states[2],
+            rewards=np.zeros(2),
+            terminals=np.zeros(2),
+            truncations=np.arange(2),
+        )
+        write("hopper/mine-v0", [episode], environment)
+    assert load_recording("minari:hopper/mine-v0").environment_id == "Hopper-v5"
+    with contextlib.closing(
+        minari.load_dataset("hopper/mine-v0").recover_environment()
+    ) as recovered:
+        assert recovered.spec.id == "Hopper-v5"
 
 
 def test_an_existing_data_set_is_not_replaced(root):
@@ -165,13 +163,15 @@ def test_an_existing_data_set_is_not_replaced(root):
 
 
 def test_a_failed_write_leaves_nothing(root, monkeypatch):
-    def fail(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("h5py.Group.create_dataset", fail)
-    with pytest.raises(UserError, match=r"writable; .* \(No space left on device\)"):
-        write()
-    assert [path for path in root.rglob("*") if path.is_file()] == []
+    full = OSError(28, "No space left on device")
+    for error, raised, message in (
+        (full, UserError, r"must be writable; .* \(No space left on device\)"),
+        (KeyboardInterrupt, KeyboardInterrupt, ""),
+    ):
+        monkeypatch.setattr("h5py.Group.create_dataset", mock.Mock(side_effect=error))
+        with pytest.raises(raised, match=message):
+            write()
+        assert not (root / ID).exists()
 
 
 @pytest.mark.parametrize("name", ["walk", "toy/walk", "../walk-v0", "/walk-v0", "", "a b-v0"])
@@ -428,9 +428,8 @@ def test_damaged_data_give_a_user_error_or_numbers(pristine, tmp_path_factory, d
 def test_reads_a_published_data_set_as_minari_does(demos_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(demos_path / "minari"))
     demonstrations = load_demonstrations("minari:walker2d/tqc-noisy-v0")
-    dataset = minari.load_dataset("walker2d/tqc-noisy-v0")
-    assert demonstrations.num_steps == 13_572 == dataset.total_steps
-    for (observations, actions), episode in zip(demonstrations.episodes(), dataset, strict=True):
-        np.testing.assert_array_equal(observations, episode.observations[:-1].astype(np.float32))
-        np.testing.assert_array_equal(actions, episode.actions)
-    assert demonstrations.notices == ()
+    expected = Demonstrations.from_episodes(
+        (e.observations, e.actions) for e in minari.load_dataset("walker2d/tqc-noisy-v0")
+    )
+    assert demonstrations.fingerprint() == expected.fingerprint()
+    assert demonstrations.num_steps == 13_572

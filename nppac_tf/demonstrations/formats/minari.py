@@ -15,7 +15,6 @@ import logging
 import os
 import pathlib
 import re
-import secrets
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,7 +124,7 @@ def write(
     description: str,
     provenance: Mapping[str, Any],
 ) -> pathlib.Path:
-    """Writes a data set for `minari.load_dataset`; the write is atomic.
+    """Writes a data set for `minari.load_dataset`. If that fails, nothing remains of it.
 
     Args:
         dataset_id: Id such as `pen/mine-v0`. The data set goes into the folder that the environment
@@ -145,32 +144,29 @@ def write(
         UserError: The id is malformed or taken, an episode lacks its final observation, or the data
             set cannot be written.
     """
-    check_new_id(dataset_id)
-    from minari import namespace
-    from minari.data_collector import EpisodeBuffer
-    from minari.utils import create_dataset_from_buffers
+    with _quiet():
+        import minari
+        from minari.data_collector import EpisodeBuffer
 
+    check_new_id(dataset_id)
     folder = _root() / dataset_id
-    temporary = _root() / f".{secrets.token_hex(8)}.tmp"
-    buffers = [
-        EpisodeBuffer(
-            observations=np.concatenate(
-                [episode.observations, episode.final_observation[None]]
-            ).astype(environment.observation_space.dtype),
-            actions=episode.actions.astype(environment.action_space.dtype),
-            rewards=episode.rewards,
-            terminations=np.asarray(episode.terminals, np.bool_),
-            truncations=np.asarray(episode.truncations, np.bool_),
+    buffers = []
+    for episode in episodes:
+        if episode.final_observation is None:
+            raise UserError("episodes must each have a final observation; got None")
+        states = np.concatenate([episode.observations, episode.final_observation[None]])
+        buffers.append(
+            EpisodeBuffer(
+                observations=states.astype(environment.observation_space.dtype),
+                actions=episode.actions.astype(environment.action_space.dtype),
+                rewards=episode.rewards,
+                terminations=np.asarray(episode.terminals, np.bool_),
+                truncations=np.asarray(episode.truncations, np.bool_),
+            )
         )
-        for episode in episodes
-        if episode.final_observation is not None
-    ]
-    if len(buffers) != len(episodes) or not buffers:
-        raise UserError("episodes must be at least one, each with a final observation")
     try:
-        temporary.mkdir()
-        with _quiet(), _datasets_in(temporary):
-            dataset = create_dataset_from_buffers(
+        with _quiet():
+            dataset = minari.create_dataset_from_buffers(
                 dataset_id,
                 buffers,
                 env=environment,
@@ -178,18 +174,13 @@ def write(
                 description=description,
             )
             dataset.storage.update_metadata({"provenance": dict(provenance)})
-        parent = dataset_id.rpartition("/")[0]
-        with _quiet():
-            if parent and parent not in namespace.list_local_namespaces():
-                namespace.create_namespace(parent)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(temporary / dataset_id, folder)
-    except OSError as error:
-        raise UserError(
-            f"the data set must be writable; got {folder} ({error.strerror or error})"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(
+                f"the data set must be writable; got {folder} ({error.strerror or error})"
+            ) from error
+        raise
     return folder
 
 
@@ -400,17 +391,3 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(disabled)
-
-
-@contextlib.contextmanager
-def _datasets_in(folder: pathlib.Path) -> Iterator[None]:
-    """Makes Minari write into a folder, by its environment variable."""
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MINARI_DATASETS_PATH"]
-        else:
-            os.environ["MINARI_DATASETS_PATH"] = before
