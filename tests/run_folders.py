@@ -1,4 +1,4 @@
-"""Folders of runs as reports find them: a config.json and a metrics.csv."""
+"""Folders of runs as reports read them: a config.json and a metrics.csv."""
 
 import json
 import pathlib
@@ -19,16 +19,16 @@ def write_run(
     planned: int | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
-    """Writes a run whose time at goal is `times`, every 1,000 steps, and whose return is 100 of it.
+    """Writes a run whose returns are 100 times its times at goal.
 
     Args:
-        folder: Made where absent.
-        times: One per evaluation; none for a run that has no table yet.
-        seed: Of the training.
-        steps: Of the evaluations.
-        task: Of the run.
-        planned: Its num_env_steps; by default what it has made.
-        changes: Values by dotted name, put into its configuration; None takes the name away.
+        folder: Created if missing.
+        times: Time at goal of each evaluation; empty for a run that has no table yet.
+        seed: Seed of the training.
+        steps: Environment steps of the evaluations (default: 0, 1000, ...).
+        task: Task of the run.
+        planned: Its num_env_steps (default: the last of the steps).
+        changes: Values by dotted name that replace those in config.json; None removes the name.
     """
     steps = list(steps or range(0, 1000 * len(times), 1000))
     config = RunConfig(task="pen-binary").to_dict()
