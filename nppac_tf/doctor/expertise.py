@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from nppac_tf.config import LARGEST_EXACT_GP
 from nppac_tf.demonstrations.recording import RecordedEpisode
 from nppac_tf.doctor.findings import (
     SHORT_RATIO,
@@ -23,6 +22,7 @@ from nppac_tf.doctor.findings import (
 )
 
 _FEW_EPISODES = 5
+_MANY_STEPS = 10_000
 _REPLAY_STEPS = 5
 _REPLAY_ERROR = 0.05
 
@@ -72,14 +72,13 @@ def check_lengths(examination: Examination) -> Iterator[Finding]:
             f"there are {len(episodes)} episodes with {total:,} steps",
             "Record about 20 episodes: a prior from so few is uncertain almost everywhere.",
         )
-    if total > LARGEST_EXACT_GP:
+    if total > _MANY_STEPS:
         yield Finding(
             "note",
             "many steps",
             f"there are {total:,} steps",
-            "Choose a prior: with so many steps the default gp is a fast, sparse Gaussian process; "
-            "exact_gp is more certain near the data, but its time and memory grow with the square "
-            "of the number of steps.",
+            "Pass --prior=sparse_gp if fitting the prior takes too long: the time and memory of an "
+            "exact Gaussian process grow with the square of the number of steps or faster.",
         )
     if task is not None and examination.fits and task.horizon is not None and median > task.horizon:
         yield Finding(
