@@ -80,34 +80,25 @@ def test_survives_pickle_and_deepcopy():
         assert twin.metadata == demonstrations.metadata
 
 
+TWO = np.zeros([2, 1])
+
+
 @pytest.mark.parametrize(
     ("observations", "actions", "ends", "message"),
     [
-        (
-            np.zeros([90, 45]),
-            np.zeros(90),
-            [90],
-            r"actions must be \[N, A\] to match observations \[90, 45\]; got \[90\]",
-        ),
-        (
-            np.zeros([90, 45]),
-            np.zeros([89, 6]),
-            [90],
-            r"actions must be \[N, A\] to match observations \[90, 45\]; got \[89, 6\]",
-        ),
-        (np.zeros(4), np.zeros([4, 1]), [4], r"observations must be \[N, D\]; got \[4\]"),
-        (np.zeros([4, 0]), np.zeros([4, 1]), [4], r"observations must be .*; got \[4, 0\]"),
-        (np.zeros([2, 1], complex), np.zeros([2, 1]), [2], "observations must be numbers"),
+        (TWO, np.zeros(2), [2], r"actions must be \[N, A\] to match .* \[2, 1\]; got \[2\]"),
+        (TWO, np.zeros([1, 6]), [2], r"actions must be \[N, A\] to match .*; got \[1, 6\]"),
+        (np.zeros(4), TWO, [2], r"observations must be \[N, D\]; got \[4\]"),
+        (np.zeros([2, 0]), TWO, [2], r"observations must be .*; got \[2, 0\]"),
+        (np.zeros([2, 1], complex), TWO, [2], "observations must be numbers"),
         ([["a"]], [[0.0]], [1], "observations must be numbers"),
-        ([[0.0], [0.0, 1.0]], np.zeros([2, 1]), [2], r"observations must be \[N, D\]"),
-        (np.zeros([2, 1]), np.zeros([2, 1]), [], "at least one episode; got 0"),
-        (np.zeros([2, 1]), np.zeros([2, 1]), [1], "the number of steps 2; got 1"),
-        (np.zeros([2, 1]), np.zeros([2, 1]), [3], "the number of steps 2; got 3"),
-        (np.zeros([2, 1]), np.zeros([2, 1]), [1, 1, 2], "no episode is empty; got 1 for episode 1"),
-        (np.zeros([2, 1]), np.zeros([2, 1]), [0, 2], "no episode is empty; got 0 for episode 0"),
-        (np.zeros([2, 1]), np.zeros([2, 1]), [2.0], "episode_ends must be .* whole numbers"),
-        (np.zeros([2, 1]), np.zeros([2, 1]), [[2]], "episode_ends must be .* whole numbers"),
-        (np.zeros([0, 1]), np.zeros([0, 1]), [], "at least one episode; got 0"),
+        ([[0.0], [0.0, 1.0]], TWO, [2], r"observations must be \[N, D\]; got rows of several"),
+        (TWO, TWO, [], "at least one episode; got 0"),
+        (TWO, TWO, [1], "the number of steps 2; got 1"),
+        (TWO, TWO, [1, 1, 2], "no episode is empty; got 1 for episode 1"),
+        (TWO, TWO, [0, 2], "no episode is empty; got 0 for episode 0"),
+        (TWO, TWO, [2.0], "episode_ends must be .* whole numbers"),
+        (TWO, TWO, [[2]], "episode_ends must be .* whole numbers"),
     ],
 )
 def test_refuses_what_does_not_match(observations, actions, ends, message):
@@ -155,18 +146,11 @@ def test_from_episodes_drops_a_last_observation_without_action():
     [
         ([], "at least one episode; got 0"),
         ([(np.zeros([4, 2]), np.zeros([5, 1]))], r"episode 0 .* \[4, 2\]; got \[5, 1\]"),
-        ([(np.zeros([7, 2]), np.zeros([5, 1]))], r"episode 0 .* \[7, 2\]; got \[5, 1\]"),
         ([(np.zeros([1, 2]), np.zeros([0, 1]))], "episode 0 must hold at least one step; got 0"),
         ([(np.zeros([0, 2]), np.zeros([0, 1]))], "episode 0 must hold at least one step; got 0"),
-        ([(np.zeros([5, 2]), np.zeros(5))], r"actions of episode 0 must be .*; got \[5\]"),
-        (
-            [(np.zeros([5, 2]), np.zeros([5, 1])), (np.zeros([5, 3]), np.zeros([5, 1]))],
-            "observations of episode 1 must be 2 wide as in episode 0; got 3",
-        ),
-        (
-            [(np.zeros([5, 2]), np.zeros([5, 1])), (np.zeros([5, 2]), np.zeros([5, 4]))],
-            "actions of episode 1 must be 1 wide as in episode 0; got 4",
-        ),
+        ([(TWO, np.zeros(2))], r"actions of episode 0 must be .*; got \[2\]"),
+        ([(TWO, TWO), (np.zeros([2, 3]), TWO)], "observations of episode 1 must be 1 wide .* 3"),
+        ([(TWO, TWO), (TWO, np.zeros([2, 4]))], "actions of episode 1 must be 1 wide .* got 4"),
     ],
 )
 def test_from_episodes_refuses_what_does_not_match(episodes, message):
@@ -275,17 +259,13 @@ def test_conform_refuses_other_sizes(sizes):
 
 
 def test_fingerprint_is_of_the_arrays_and_their_shapes():
+    digest = hashlib.sha256()
+    for values, dtype in (([[1, 2]], "<f4"), ([[3]], "<f4"), ([1], "<i8")):
+        array = np.array(values, dtype)
+        digest.update(f"{dtype}{array.shape}".encode() + array.tobytes())
     demonstrations = Demonstrations([[1.0, 2.0]], [[3.0]], [1])
-    expected = hashlib.sha256(
-        b"<f4(1, 2)"
-        + np.array([1, 2], "<f4").tobytes()
-        + b"<f4(1, 1)"
-        + np.array([3], "<f4").tobytes()
-        + b"<i8(1,)"
-        + np.array([1], "<i8").tobytes()
-    ).hexdigest()
-    assert demonstrations.fingerprint() == expected
-    assert dataclasses.replace(demonstrations, name="other").fingerprint() == expected
+    assert demonstrations.fingerprint() == digest.hexdigest()
+    assert dataclasses.replace(demonstrations, name="b").fingerprint() == digest.hexdigest()
 
 
 @given(lengths=st.permutations([1, 2, 3]))
