@@ -56,7 +56,7 @@ _PRIOR_CACHE = flags.DEFINE_string(
 
 def main() -> None:
     checks.reject("seed", "in a sweep, which has --seeds")
-    (methods, own_priors), seeds = _methods(), _seeds()
+    methods, seeds = _methods(), _seeds()
     output = checks.output_folder("output_dir") if _OUTPUT_DIR.value else None
     cores = hardware.available_cores()
     if not _ADDRESS.value and _CPUS_PER_RUN.value > cores:
@@ -66,7 +66,7 @@ def main() -> None:
         )
     from nppac_tf.runs.sweep import plan
 
-    runs = plan.grid(methods, seeds, output, own_priors)
+    runs = plan.grid(methods, seeds, output)
     plan.check(runs)
     unfinished = [run for run in runs if not plan.is_complete(run)]
     print(f"{len(runs)} runs: {', '.join(methods)}, with seeds {', '.join(map(str, seeds))}")
@@ -82,20 +82,18 @@ def main() -> None:
         )
 
 
-def _methods() -> tuple[dict[str, RunConfig], set[str]]:
-    """Returns the configuration of each method, and the names of those that set --prior_seed."""
+def _methods() -> dict[str, RunConfig]:
+    """Returns the configuration of each method: this command line with its flagfiles."""
     arguments = flagfiles.expand(sys.argv[1:])
-    methods, own_priors = {}, set()
+    methods = {}
     for name, files in _flagfiles_of_methods().items():
         try:
             parsing.apply(_with_flagfiles(arguments, files))
             methods[name] = config_flags.configuration(RunConfig)
         except UserError as error:
             raise UserError(f"{name}: {error}") from None
-        if flags.FLAGS["prior_seed"].present:
-            own_priors.add(name)
     parsing.apply(arguments)
-    return methods, own_priors
+    return methods
 
 
 def _flagfiles_of_methods() -> dict[str, list[str]]:

@@ -112,7 +112,7 @@ def run_alone(place, run):
     subprocess.run(
         [
             *(sys.executable, str(LAUNCH / "train.py"), "--flagfile=base.flags"),
-            *(f"--flagfile={method}.flags", f"--seed={seed}", f"--prior_seed={seed}"),
+            *(f"--flagfile={method}.flags", f"--seed={seed}"),
             f"--output_dir=runs/{run}",
         ],
         cwd=place,

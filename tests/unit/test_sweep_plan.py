@@ -55,18 +55,8 @@ def test_a_grid_has_each_method_with_each_seed_and_the_first_seed_first(config):
     assert [run.name for run in runs] == ["cold/seed3", "warm/seed3", "cold/seed0", "warm/seed0"]
     assert [str(run.folder) for run in runs] == [f"out/{run.name}" for run in runs]
     assert [run.config.training.seed for run in runs] == [3, 3, 0, 0]
-    assert [run.config.prior.prior_seed for run in runs] == [3, 3, 0, 0]
     loop = dataclasses.replace(warm.training, seed=0)
-    prior = dataclasses.replace(warm.prior, prior_seed=0)
-    # All else is as it was.
-    assert runs[3].config == dataclasses.replace(warm, training=loop, prior=prior)
-
-
-def test_a_method_may_keep_its_prior(config):
-    config = dataclasses.replace(config, prior=dataclasses.replace(config.prior, prior_seed=7))
-    runs = plan.grid({"a": config, "b": config}, [0, 1], own_priors={"a"})
-    assert [run.config.training.seed for run in runs] == [0, 0, 1, 1]
-    assert [run.config.prior.prior_seed for run in runs] == [7, 0, 7, 1]
+    assert runs[3].config == dataclasses.replace(warm, training=loop)
 
 
 def test_runs_go_below_their_task_by_default(config):
@@ -114,9 +104,7 @@ def test_a_run_of_another_configuration_is_found(run):
 
 def test_a_run_of_other_demonstrations_is_found(run):
     begin(run, fingerprint="another")
-    with pytest.raises(
-        UserError, match=r"must be those that .*seed7 was started with"
-    ):
+    with pytest.raises(UserError, match=r"must be those that .*seed7 was started with"):
         plan.check([run])
 
 

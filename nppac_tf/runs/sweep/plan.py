@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from nppac_tf.config import RunConfig
@@ -36,15 +36,13 @@ def grid(
     methods: Mapping[str, RunConfig],
     seeds: Sequence[int],
     output_dir: pathlib.Path | None = None,
-    own_priors: Collection[str] = (),
 ) -> list[PlannedRun]:
     """Combines every method with every seed; the first seed of all methods comes first.
 
     Args:
         methods: Configurations by name.
-        seeds: Seeds that replace the seed of each configuration and of its prior.
+        seeds: Training seeds; each replaces the one of a configuration.
         output_dir: Parent of the folders METHOD/seedN; None for runs/TASK.
-        own_priors: Methods whose prior keeps the seed of the configuration.
 
     Raises:
         UserError: if a name is not a valid folder name.
@@ -58,15 +56,10 @@ def grid(
     runs = []
     for seed in seeds:
         for name, config in methods.items():
-            loop = dataclasses.replace(config.training, seed=seed)
-            prior = config.prior
-            if name not in own_priors:
-                prior = dataclasses.replace(prior, prior_seed=seed)
+            training = dataclasses.replace(config.training, seed=seed)
             root = output_dir or pathlib.Path("runs") / folder_name(config.task)
-            folder = root / name / f"seed{seed}"
-            runs.append(
-                PlannedRun(name, dataclasses.replace(config, training=loop, prior=prior), folder)
-            )
+            planned = dataclasses.replace(config, training=training)
+            runs.append(PlannedRun(name, planned, root / name / f"seed{seed}"))
     return runs
 
 
