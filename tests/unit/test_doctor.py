@@ -443,47 +443,18 @@ def test_without_a_task_little_is_known_and_nothing_fails():
         diagnosis.diagnose(with_episode(3, **changes))
 
 
-@st.composite
-def broken_recordings(draw):
-    """Anything that a reader may hand over, most of it nonsense."""
-    episodes = []
-    width = draw(st.integers(1, 3))
-    for _ in range(draw(st.integers(0, 4))):
-        steps = draw(st.integers(0, 4))
-        generator = np.random.default_rng(draw(st.integers(0, 99)))
-
-        def values(*shape, generator=generator):
-            choice = draw(st.sampled_from(["normal", "constant", "huge", "nan", "flags"]))
-            if choice == "normal":
-                return generator.normal(size=shape)
-            if choice == "flags":
-                return generator.uniform(size=shape) < 0.5
-            return np.full(shape, {"constant": 1.0, "huge": 1e300, "nan": np.nan}[choice])
-
-        def length(steps=steps):
-            return draw(st.sampled_from([steps, steps, steps, steps + 1, 0, 7]))
-
-        size = draw(st.sampled_from([width, width, width, 39]))
-        optional = {
-            name: values(length())
-            for name in ("rewards", "terminals", "truncations", "successes")
-            if draw(st.booleans())
-        }
-        if draw(st.booleans()):
-            optional["next_observations"] = values(length(), draw(st.sampled_from([size, 2])))
-        if draw(st.booleans()):
-            optional["final_observation"] = values(draw(st.sampled_from([size, 2])))
-        episodes.append(
-            RecordedEpisode(values(length(), size), values(steps, draw(st.just(2))), **optional)
-        )
-    return make_recording(episodes)
-
-
 @settings(max_examples=150)
-@given(recording=broken_recordings(), width=st.sampled_from([1, 2, 39]))
-def test_nothing_that_a_reader_hands_over_stops_the_doctor(recording, width):
-    task = make_task("door-binary" if width == 39 else "toy", (width, 2), horizon=3)
-    for finding in diagnosis.diagnose(recording, task):
+@given(
+    defects=st.lists(st.lists(st.sampled_from(list(DEFECTS)), max_size=3), max_size=5),
+    sizes=st.sampled_from([SIZES, (7, 3), (39, 28)]),
+)
+def test_no_combination_of_defects_stops_the_doctor(defects, sizes):
+    episodes = []
+    for seed, names in enumerate(defects):
+        changes = {k: v for name in names for k, v in DEFECTS[name].items()}
+        episodes.append(dataclasses.replace(make_episode(seed), **changes))
+    task = make_task("door-binary" if sizes == (39, 28) else "toy", sizes, horizon=3)
+    for finding in diagnosis.diagnose(make_recording(episodes), task):
         assert finding.message
         assert "\n" not in finding.message
 

@@ -166,7 +166,7 @@ def test_a_failed_write_leaves_nothing(root, monkeypatch):
     full = OSError(28, "No space left on device")
     for error, raised, message in (
         (full, UserError, r"must be writable; .* \(No space left on device\)"),
-        (KeyboardInterrupt, KeyboardInterrupt, ""),
+        (KeyboardInterrupt, KeyboardInterrupt, None),
     ):
         monkeypatch.setattr("h5py.Group.create_dataset", mock.Mock(side_effect=error))
         with pytest.raises(raised, match=message):
@@ -241,11 +241,9 @@ DICT = json.dumps({"type": "Dict", "subspaces": {"goal": json.loads(box(2))}})
     [
         ({"minari_version": "0.9.1"}, r"written by Minari 0\.4\.0 to .*; got '0\.9\.1': use"),
         ({"minari_version": ["a"]}, r"got \['a'\]"),
-        ({"minari_version": None}, "got None"),
         ({"data_format": "arrow"}, "must be in Minari's hdf5 format; got 'arrow'"),
         ({"dataset_id": None}, "must hold dataset_id as text; got None"),
         ({"total_episodes": 0}, "total_episodes must be at least 1; got 0"),
-        ({"total_episodes": "2"}, "total_episodes must be at least 1; got '2'"),
         ({"total_episodes": 3}, "must hold 3 episodes, as metadata.json says; got 2"),
         ({"total_episodes": 10**15}, "must hold 1000000000000000 episodes"),
         ({"observation_space": DICT}, r"a one-dimensional Box; got Dict\('goal'.*from_episodes"),
@@ -253,7 +251,6 @@ DICT = json.dumps({"type": "Dict", "subspaces": {"goal": json.loads(box(2))}})
         ({"observation_space": HUGE_BOX}, "metadata.json must be as Minari writes it"),
         ({"action_space": DISCRETE}, r"a one-dimensional Box; got Discrete\(3\)"),
         ({"action_space": box(3)}, r"actions of episode 0 must be \[T, 3\], .*; got \[3, 2\]"),
-        ({"action_space": "{"}, "metadata.json must be as Minari writes it"),
         ({"action_space": "[" * 10**5}, "metadata.json must be as Minari writes it"),
         ({"action_space": '{"type": "New"}'}, "metadata.json must be as Minari writes it"),
         ({"observation_space": 5}, "must hold observation_space as text; got 5"),
