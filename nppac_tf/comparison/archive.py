@@ -222,8 +222,6 @@ def _resolve(settings: dict[str, str]) -> None:
     if re.fullmatch(r"[0-9]{1,9}", environments):
         _replace_null(settings, "training.num_greedy_environments", str(int(environments) // 2))
     _replace_null(settings, "agent.num_target_critics", settings.get("agent.num_critics", "null"))
-    if settings.get("agent.final_temperature") == "null":  # Then there is nothing to anneal.
-        settings["agent.annealing_updates"] = "null"
 
 
 def _replace_null(settings: dict[str, str], name: str, value: str) -> None:

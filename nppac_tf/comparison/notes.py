@@ -65,7 +65,7 @@ def _lengths(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
 def _seeds(methods: Sequence[Method]) -> list[str]:
     found = []
     seeds = {run.seeds for method in methods for run in method.runs}
-    several = len({prior for _, prior in seeds}) > 1
+    several = len({prior for _, prior in seeds}) > 1 and any(seed != prior for seed, prior in seeds)
     for method in methods:
         missing = sorted(seeds - {run.seeds for run in method.runs})
         if missing:

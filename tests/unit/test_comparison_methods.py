@@ -14,10 +14,14 @@ def sizes(folder):
 
 
 def test_runs_that_differ_in_seeds_or_length_alone_are_one_method(tmp_path):
-    write_run(tmp_path / "a", [0.5], seed=0)
-    write_run(tmp_path / "b", [0.5, 0.6], seed=1)
+    def write(name, times, seed, prior_seed):
+        changes = {"config.prior.prior_seed": prior_seed}
+        write_run(tmp_path / name, times, seed, changes=changes)
+
+    write("a", [0.5], 0, 0)
+    write("b", [0.5, 0.6], 1, 0)
     assert methods.seed_folders(grouped(tmp_path)[0]) == ("seed0", "seed1")
-    write_run(tmp_path / "c", [0.5], seed=0, changes={"config.prior.prior_seed": 1})
+    write("c", [0.5], 0, 1)
     (found,) = grouped(tmp_path)
     assert (found.name, len(found.runs)) == ("prior=gp", 3)
     assert methods.seed_folders(found)[1:] == ("seed1_prior0", "seed0_prior1")
@@ -26,22 +30,19 @@ def test_runs_that_differ_in_seeds_or_length_alone_are_one_method(tmp_path):
 
 
 def test_settings_with_the_same_meaning_are_the_same(tmp_path):
-    greedy, final = "config.training.num_greedy_environments", "config.agent.final_temperature"
-    annealing, least = "config.agent.annealing_updates", "config.agent.num_target_critics"
+    greedy, least = "config.training.num_greedy_environments", "config.agent.num_target_critics"
+    base = {"config.training.num_environments": 10, "config.agent.num_critics": 6}
     for seed, changes in enumerate(
         [
-            {greedy: 5, "config.training.num_environments": 10},
-            {greedy: "null"},
-            {least: "null"},
-            {"config.training.checkpoint_interval": 2000},
-            {final: "null", annealing: 1},
-            {final: "null", annealing: 2},
-            {final: 0.1, annealing: 1},
-            {final: 0.1, annealing: 2},
+            {greedy: 5, least: 6},
+            {greedy: "null", least: "null"},
+            {greedy: 5, least: 6, "config.training.checkpoint_interval": 2000},
+            {greedy: 4, least: 6},
+            {greedy: 5, least: 2},
         ]
     ):
-        write_run(tmp_path / str(seed), [0.5], seed=seed, changes=changes)
-    assert list(sizes(tmp_path).values()) == [4, 2, 1, 1]
+        write_run(tmp_path / str(seed), [0.5], seed=seed, changes={**base, **changes})
+    assert list(sizes(tmp_path).values()) == [3, 1, 1]
 
 
 def test_a_setting_that_not_all_runs_record_is_not_compared(tmp_path):
@@ -111,7 +112,9 @@ def test_folders_anywhere_name_methods_if_each_has_its_own(tmp_path):
 
 
 def test_a_repeated_seed_is_refused(tmp_path):
-    write_run(tmp_path / "a", [0.5], seed=4)
-    write_run(tmp_path / "b", [0.5, 0.6], seed=4)
-    with pytest.raises(UserError, match=r"got .*a and .*b, both with seed 4 and prior_seed 0"):
+    # A prior_seed of null is the seed of the run.
+    for name, prior_seed in (("a", 4), ("b", "null")):
+        changes = {"config.prior.prior_seed": prior_seed}
+        write_run(tmp_path / name, [0.5], seed=4, changes=changes)
+    with pytest.raises(UserError, match=r"got .*a and .*b, both with seed 4 and prior_seed 4"):
         grouped(tmp_path)

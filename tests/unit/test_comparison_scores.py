@@ -156,10 +156,11 @@ def test_refuses_what_cannot_be_compared(tmp_path):
 
 
 def test_differences_between_runs_are_noted(tmp_path):
-    many = {"config.prior.prior": "exact_gp", "versions.numpy": "2.0"}
+    prior_seed = {"config.prior.prior_seed": 0}
+    many = {"config.prior.prior": "uniform", "versions.numpy": "2.0", **prior_seed}
     for seed in (0, 2):
         write_run(tmp_path / f"a{seed}", [0.5, 0.6], seed=seed, changes=many)
-    few = {"config.training.eval_episodes": 20, "config.prior.kernel": None}
+    few = {"config.training.eval_episodes": 20, "config.prior.kernel": None, **prior_seed}
     write_run(tmp_path / "b", [0.5, 0.6, 0.7], steps=[0, 500, 1000], changes=few)
     write_run(tmp_path / "c", [], seed=1)
     lines = told(tmp_path).splitlines()
