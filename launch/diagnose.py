@@ -22,7 +22,7 @@ from nppac_tf.config import PRIORS, REWARDS, PriorConfig, RunConfig
 from nppac_tf.errors import UserError
 
 _FITTED = sorted(
-    set(PRIORS) - {"gp", "uniform"}, key=lambda name: (name[-3:] == "_gp", PRIORS.index(name))
+    set(PRIORS) - {"uniform"}, key=lambda name: (name.endswith("gp"), PRIORS.index(name))
 )
 
 config_flags.define(RunConfig, only=("demonstrations",))

@@ -75,7 +75,6 @@ def _load_prior() -> policies.Policy:
 
 def _evaluate(policy: policies.Policy, video: pathlib.Path | None) -> None:
     from nppac_tf.evaluation import rollouts
-    from nppac_tf.runs import display, metrics
 
     with _filming(video, policy.task, _NUM_EPISODES.value) as (on_frame, number):
         if on_frame is not None:
@@ -84,16 +83,10 @@ def _evaluate(policy: policies.Policy, video: pathlib.Path | None) -> None:
     episodes = rollouts.evaluate(
         policy.act, policy.task, _NUM_EPISODES.value, _SEED.value, record=is_run
     )
-    intervals = episodes.intervals()
-    display.print_table(
-        f"{policy.name} on {policy.task.name}, {_NUM_EPISODES.value} episodes, seed {_SEED.value}",
-        ("", "mean", "95 % interval"),
-        [
-            (metrics.LABELS[name], f"{mean:,.4g}", "[{:,.4g}, {:,.4g}]".format(*intervals[name]))
-            for name, mean in episodes.summary().items()
-            if not math.isnan(mean)
-        ],
+    print(
+        f"{policy.name} on {policy.task.name}, {_NUM_EPISODES.value} episodes, seed {_SEED.value}\n"
     )
+    print(episodes)
     if is_run:
         _print_failure_prediction(episodes)
 

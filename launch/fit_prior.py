@@ -55,8 +55,6 @@ def main() -> None:
     from nppac_tf.priors import scores
     from nppac_tf.runs import display, metrics
 
-    name, choice = priors.chosen_class(config, training.num_steps)
-    print(f"Prior: {choice}")
     with display.ProgressDisplay() as progress, progress.busy("Fitting without the held-out part"):
         fitted = priors.fit_prior(training, config)
     statistics = tf.function(fitted.statistics, reduce_retracing=True)
@@ -83,10 +81,8 @@ def main() -> None:
     }.items():
         scales = scores.predict(statistics, observations)[1]
         rows.append((f"median standard deviation {where}", np.median(scales)))
-    title = (
-        f"{name} on {task.name}, {training.num_episodes} episodes fitted, {held_out.num_episodes} "
-        "held out"
-    )
+    episodes = f"{training.num_episodes} episodes fitted, {held_out.num_episodes} held out"
+    title = f"{config.prior} on {task.name}, {episodes}"
     display.print_table(title, ("", "value"), [(label, f"{x:.4g}") for label, x in rows])
 
     if not _NUM_EPISODES.value and output is None:
@@ -95,7 +91,7 @@ def main() -> None:
         prior = priors.fit_prior(data, config)
     if _NUM_EPISODES.value:
         mean = tf.function(lambda observations: prior.statistics(observations).location)
-        episodes = rollouts.evaluate(
+        evaluated = rollouts.evaluate(
             lambda observations: mean(observations).numpy(), task, _NUM_EPISODES.value, _SEED.value
         )
         display.print_table(
@@ -103,7 +99,7 @@ def main() -> None:
             ("", "value"),
             [
                 (metrics.LABELS[metric], f"{value:,.4g}")
-                for metric, value in episodes.summary().items()
+                for metric, value in evaluated.summary().items()
                 if not math.isnan(value)
             ],
         )

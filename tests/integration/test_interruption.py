@@ -20,7 +20,6 @@ ROOT = pathlib.Path(__file__).parents[2]
 # middle of an episode.
 FLAGS = (
     "--task=Pendulum-v1",
-    "--prior=exact_gp",
     "--prior_cache=none",
     "--actor_layers=16",
     "--critic_layers=16",
@@ -30,7 +29,6 @@ FLAGS = (
     "--num_environments=3",
     "--steps_per_epoch=60",
     "--critic_warmup_steps=120",
-    "--policy_averaging=100",
     "--eval_interval=120",
     "--eval_episodes=3",
     "--checkpoint_interval=120",

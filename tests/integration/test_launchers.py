@@ -16,7 +16,7 @@ from launching import LAUNCH, Launchers
 
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
 from nppac_tf.export import load_metadata
-from nppac_tf.priors import ExactGPPrior, load_prior
+from nppac_tf.priors import load_prior
 from nppac_tf.runs.directory import RunDirectory
 
 SMALL = (
@@ -99,7 +99,7 @@ def test_training_reports_its_progress_and_results(run):
     assert rows[0]["eval/return"] != rows[-1]["eval/return"]
     assert rows[-1]["train/prior_scale"] >= 0.1 - 1e-6
     content = json.loads((path / "config.json").read_text())
-    assert content["prior"]["class"] == "ExactGPPrior"
+    assert content["prior"]["class"].endswith("GPPrior")
 
 
 def test_a_run_with_other_settings_is_not_resumed(launchers, run):
@@ -215,7 +215,7 @@ def test_a_prior_is_fitted_scored_saved_and_evaluated(launchers):
     for line in ("held-out log likelihood", "coverage of the 99% interval", "\n  return  "):
         assert line in output
     assert "3 episodes fitted, 1 held out" in output
-    assert isinstance(load_prior(launchers.folder / "prior.npz"), ExactGPPrior)
+    assert load_prior(launchers.folder / "prior.npz").action_size == 1
     arguments = ("--prior_file=prior.npz", "--task=Pendulum-v1", "--num_episodes=2")
     output = succeed(launchers, "evaluate", *arguments)
     assert output.startswith("prior mean on Pendulum-v1, 2 episodes, seed 1000")
