@@ -98,7 +98,7 @@ def _print_failure_prediction(episodes: Any) -> None:
 
     path = RunDirectory(checks.existing("run")).prior
     if path.exists() and not math.isnan(episodes.any_success[0]):
-        print(failure_prediction.told(priors.load_prior(path), episodes))
+        print(failure_prediction.describe(priors.load_prior(path), episodes))
 
 
 def _replay(video: pathlib.Path | None) -> None:

@@ -1,1 +1,1 @@
-"""Evaluation of policies: metrics with intervals, prediction of failures, videos."""
+"""Evaluates policies: metrics with intervals, prediction of failures, videos."""

@@ -1,8 +1,8 @@
-"""Whether the prior says beforehand which episodes will fail.
+"""Tests whether the prior's uncertainty predicts which episodes fail.
 
-Where no demonstration went, nobody showed the agent the way, and exploring around the prior seldom
-finds it. The prior is unsure there: its uncertainty at an episode's first observation, before
-anything has moved, can be held against how the episode ended.
+Exploration around the prior seldom finds the goal from states that no demonstration visited. There
+the prior is uncertain, so its uncertainty at an episode's first observation can predict the outcome
+before anything has moved.
 """
 
 from typing import NamedTuple, Self
@@ -11,36 +11,36 @@ import numpy as np
 import tensorflow as tf
 from scipy import stats
 
-from nppac_tf.evaluation.rollouts import Episodes
+from nppac_tf.evaluation.episodes import Episodes
 from nppac_tf.priors import BehavioralPrior, scores
 
 _SIGNIFICANT = 0.05
-_FEWEST = 3  # Failures, and successes: with fewer the ranks say nothing.
+_FEWEST = 3  # Failures, and successes: with fewer the ranks mean nothing.
 
 
-def told(prior: BehavioralPrior, episodes: Episodes) -> str:
-    """What a user is told: `FailurePrediction.sentence`, or why there is nothing to say."""
-    seen = FailurePrediction.of(prior, episodes)
-    if seen is not None:
-        return seen.sentence()
+def describe(prior: BehavioralPrior, episodes: Episodes) -> str:
+    """Returns `FailurePrediction.sentence`, or the reason why there is no prediction."""
+    prediction = FailurePrediction.of(prior, episodes)
+    if prediction is not None:
+        return prediction.sentence()
     if not prior.informative:
-        return "A uniform prior foretells nothing."
+        return "A uniform prior has no uncertainty that could predict failures."
     failed, reached = ((episodes.any_success == outcome).sum() for outcome in (0, 1))
     return (
-        "Whether the prior's uncertainty foretold failures cannot be said: that takes "
-        f"{_FEWEST} failures and {_FEWEST} successes, and there were {failed} and {reached}."
+        f"Too few episodes to test whether the prior's uncertainty predicts failures: {_FEWEST} "
+        f"failures and {_FEWEST} successes are needed; got {failed} and {reached}."
     )
 
 
 class FailurePrediction(NamedTuple):
-    """The prior's uncertainty at the first observations of E episodes, and how they ended.
+    """Uncertainty of the prior at the first observations of E episodes, and their outcomes.
 
     Attributes:
-        uncertainty: [E] float32, `BehavioralPrior.uncertainty`, greater for less sure.
-        failed: [E] bool, whether the goal was never reached.
-        auroc: in [0, 1], the share of pairs of a failure and a success in which the prior was less
-            sure of the failure; 0.5 is chance.
-        p_value: in [0, 1], of as large an `auroc` by chance (Mann and Whitney's test).
+        uncertainty: [E] float32, `BehavioralPrior.uncertainty`, larger if less certain.
+        failed: [E] bool, True if the goal was never reached.
+        auroc: In [0, 1], fraction of pairs of a failure and a success in which the prior was more
+            uncertain about the failure; 0.5 is chance.
+        p_value: In [0, 1], one-sided p-value of the Mann-Whitney U test.
     """
 
     uncertainty: np.ndarray
@@ -50,11 +50,15 @@ class FailurePrediction(NamedTuple):
 
     @classmethod
     def of(cls, prior: BehavioralPrior, episodes: Episodes) -> Self | None:
-        """None of a prior that is not informative, or with under three failures or successes.
+        """Computes the prediction.
 
         Args:
-            prior: pi0 that the policy was trained with.
-            episodes: Of the policy, recorded.
+            prior: Prior that the policy was trained with.
+            episodes: Recorded episodes of the policy.
+
+        Returns:
+            None if the prior is not informative, or there are fewer than three failures or
+            successes.
         """
         failed = episodes.any_success == 0
         reached = episodes.any_success == 1
@@ -67,23 +71,26 @@ class FailurePrediction(NamedTuple):
         return cls(uncertainty, failed, auroc, float(test.pvalue))
 
     def sentence(self) -> str:
-        """What a user is told of it."""
-        unsure, sure = self.failures(0.1, surest=False), self.failures(0.5, surest=True)
-        told = "tells" if self.p_value < _SIGNIFICANT else "does not surely tell"
+        """Describes the prediction in words."""
+        most, least = self.failures(0.1, certain=False), self.failures(0.5, certain=True)
+        verb = "predicts" if self.p_value < _SIGNIFICANT else "does not significantly predict"
         return (
-            f"The prior's uncertainty at the first observation {told} failures from successes: "
-            f"AUROC {self.auroc:.2f} (p {self.p_value:.1g}); of the {unsure[1]} episodes that it "
-            f"was least sure of {unsure[0]} failed, of the {sure[1]} surest {sure[0]}."
+            f"The prior's uncertainty at the first observation {verb} failures: AUROC "
+            f"{self.auroc:.2f} (p {self.p_value:.1g}). Failed: {most[0]} of the {most[1]} most "
+            f"uncertain episodes, {least[0]} of the {least[1]} most certain."
         )
 
-    def failures(self, share: float, surest: bool) -> tuple[int, int]:
-        """Failures among the surest or least sure episodes, and how many these are.
+    def failures(self, fraction: float, certain: bool) -> tuple[int, int]:
+        """Counts failures among the most certain or the most uncertain episodes.
 
         Args:
-            share: Of the episodes, in (0, 1].
-            surest: Which end.
+            fraction: Fraction of the episodes to consider, in (0, 1].
+            certain: Whether to consider the most certain episodes, or the most uncertain.
+
+        Returns:
+            The number of failures, and the number of episodes considered.
         """
-        number = max(1, round(share * len(self.failed)))
+        number = max(1, round(fraction * len(self.failed)))
         order = np.argsort(self.uncertainty, kind="stable")
-        chosen = order[:number] if surest else order[len(order) - number :]
+        chosen = order[:number] if certain else order[len(order) - number :]
         return int(self.failed[chosen].sum()), number

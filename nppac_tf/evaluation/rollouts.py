@@ -1,33 +1,30 @@
-"""Rollouts of a policy, and the metrics that go with binary tasks.
+"""Rollouts of a policy in its task.
 
 Glossary: E episodes, B environments in a batch, D observation components, A action components.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from nppac_tf.environments import Task, clip_actions, episode_seed, require_finite
 from nppac_tf.errors import UserError
+from nppac_tf.evaluation.episodes import Episodes
 
 PolicyFunction = Callable[[np.ndarray], np.ndarray]
 
-_PROPORTIONS = ("eval/any_success", "eval/final_success")
-
 
 def as_policy_function(policy: Any) -> PolicyFunction:
-    """Gives a policy as a function from observations [B, D] to actions [B, A].
+    """Converts a policy to a function from observations [B, D] to actions [B, A].
 
     Args:
-        policy: a callable, returned as it is, or a TF-Agents TFPolicy without state, which becomes
-            its greedy action (the mode) in a compiled call. That call reads the policy's variables
-            anew each time, so make it once and keep it: each new one is compiled again.
+        policy: A callable, returned unchanged, or a TF-Agents TFPolicy without state, converted to
+            a compiled function that returns its greedy action (the mode). The function follows
+            later changes of the policy's variables. Keep it: each conversion compiles again.
 
     Raises:
-        UserError: if it is neither, or the TFPolicy has state.
+        UserError: if the policy is neither, or the TFPolicy has state.
     """
     if callable(policy):
         return policy
@@ -53,73 +50,6 @@ def as_policy_function(policy: Any) -> PolicyFunction:
     return policy_function
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Episodes:
-    """What E episodes came to.
-
-    Attributes:
-        any_success: [E] float32, 1 where the goal was reached at least once, else 0; nan, as in the
-            other two successes, where the task has no success.
-        time_at_goal: [E] float32 in [0, 1], steps at the goal over the task's horizon, or over the
-            episode's length for a task without one.
-        final_success: [E] float32, 1 where the last step was at the goal, else 0.
-        returns: [E] float32, undiscounted.
-        lengths: [E] int64, in steps.
-        observations: of each episode, [T, D] float32, those acted upon; this and what follows is
-            empty unless recorded.
-        actions: of each episode, [T, A] float32, as executed.
-        rewards: of each episode, [T] float32.
-        final_observations: [E, D] float32, after each episode's last action.
-        terminated: [E] bool, whether an episode ended in a terminal state; else it was truncated.
-    """
-
-    any_success: np.ndarray
-    time_at_goal: np.ndarray
-    final_success: np.ndarray
-    returns: np.ndarray
-    lengths: np.ndarray
-    observations: tuple[np.ndarray, ...] = ()
-    actions: tuple[np.ndarray, ...] = ()
-    rewards: tuple[np.ndarray, ...] = ()
-    final_observations: np.ndarray = dataclasses.field(
-        default_factory=lambda: np.empty((0, 0), np.float32)
-    )
-    terminated: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.bool_))
-
-    def summary(self) -> dict[str, float]:
-        """Means over the episodes; nan where the task has no success."""
-        return {name: float(np.mean(values)) for name, values in self._metrics().items()}
-
-    def intervals(self, confidence: float = 0.95) -> dict[str, tuple[float, float]]:
-        """Confidence intervals of the means in `summary`.
-
-        Shares of episodes get Wilson's interval; time at goal and return get the BCa bootstrap's,
-        always with the same resamples, which of equal values is that value twice. It is nan where
-        the task has no success, and for a bootstrap of a single episode.
-
-        Args:
-            confidence: in (0, 1).
-
-        Raises:
-            UserError: if confidence is out of range.
-        """
-        if not 0 < confidence < 1:
-            raise UserError(f"confidence must be in (0, 1); got {confidence}")
-        return {
-            name: (_wilson if name in _PROPORTIONS else _bootstrap)(values, confidence)
-            for name, values in self._metrics().items()
-        }
-
-    def _metrics(self) -> dict[str, np.ndarray]:
-        metrics = {
-            "eval/any_success": self.any_success,
-            "eval/time_at_goal": self.time_at_goal,
-            "eval/final_success": self.final_success,
-            "eval/return": self.returns,
-        }
-        return {name: values.astype(np.float64) for name, values in metrics.items()}
-
-
 def evaluate(
     policy: Any,
     task: Task,
@@ -131,20 +61,20 @@ def evaluate(
 ) -> Episodes:
     """Rolls a policy out for a number of episodes.
 
-    Episode i is reset with a seed derived from (seed, i) alone, so num_environments changes the
-    time taken and, but for the rounding of a policy that computes in batches, nothing else. The
-    policy is called on the observations of all environments at once, always as many; the actions
-    for those that have no episode left are ignored.
+    The initial state of episode i depends on (seed, i) only, so num_environments changes the time
+    taken but, up to rounding in policies that compute in batches, not the result. The policy is
+    always called with the observations of all B environments; actions for environments without an
+    episode left are ignored.
 
     Args:
-        policy: anything that `as_policy_function` accepts.
-        task: what to roll out in; without a horizon its episodes must terminate by themselves.
+        policy: Anything that `as_policy_function` accepts.
+        task: Task to roll out in. Without a horizon its episodes must terminate by themselves.
         num_episodes: E, at least 1.
-        seed: at least 0.
-        num_environments: B, at least 1; no more than num_episodes are made.
-        record: whether to keep the observations, actions and rewards.
-        on_frame: is given a frame [H, W, 3] uint8 of the start of each episode and of every step,
-            one episode after the other: num_environments counts as 1.
+        seed: Seed of the initial states, at least 0.
+        num_environments: B, at least 1; at most num_episodes are made.
+        record: Whether to keep the observations, actions and rewards.
+        on_frame: Called with a frame [H, W, 3] uint8 at the start of each episode and after every
+            step, one episode after the other (num_environments is then 1).
 
     Raises:
         UserError: if an argument is out of range, or the policy's actions are not [B, A].
@@ -226,6 +156,8 @@ def _roll_out(
                 ended.append(i)
                 final_observations[episode] = observations[i]
                 terminations[episode] = terminated
+                if terminated and success > 0 and task.horizon:
+                    steps_at_goal[episode] += task.horizon - lengths[episode]
         require_finite("observation", observations)
         require_finite("reward", rewards)
         for i in ended:
@@ -240,7 +172,6 @@ def _roll_out(
             "actions": tuple(np.stack(rows) for rows in recorded_actions),
             "rewards": tuple(np.array(row, np.float32) for row in recorded_rewards),
             "final_observations": final_observations,
-            "terminated": terminations,
         }
     any_success = np.where(np.isnan(steps_at_goal), np.nan, steps_at_goal > 0)
     return Episodes(
@@ -249,25 +180,7 @@ def _roll_out(
         final_success=final_success,
         returns=returns.astype(np.float32),
         lengths=lengths,
+        terminated=terminations,
+        horizon=task.horizon,
         **recorded,
     )
-
-
-def _wilson(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    if np.isnan(values).any():
-        return np.nan, np.nan
-    interval = stats.binomtest(round(values.sum()), len(values)).proportion_ci(
-        confidence, method="wilson"
-    )
-    return float(interval.low), float(interval.high)
-
-
-def _bootstrap(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    if np.isnan(values).any() or len(values) < 2:
-        return np.nan, np.nan
-    if np.ptp(values) == 0:
-        return float(values[0]), float(values[0])
-    result = stats.bootstrap(
-        (values,), np.mean, confidence_level=confidence, method="BCa", rng=np.random.default_rng(0)
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)

@@ -11,12 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nppac_tf.errors import UserError
+from nppac_tf.evaluation.episodes import LABELS as LABELS
 from nppac_tf.files import write_text
 
-METRICS = ("eval/any_success", "eval/time_at_goal", "eval/final_success", "eval/return")
-LABELS = dict(
-    zip(METRICS, ("A, any-time success", "B, time at goal", "final", "return"), strict=True)
-)
+METRICS = tuple(LABELS)
 KEPT_SHARE = 0.9
 _TIMING_COLUMNS = ("wall_seconds", "train/updates_per_second")
 
