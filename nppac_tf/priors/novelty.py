@@ -1,10 +1,10 @@
-"""How far a state is from the demonstrations, as a score in [0, 1] calibrated on them.
+"""Out-of-demonstration score: how far a state is from the demonstrations, calibrated to [0, 1].
 
-A prior's `uncertainty` orders states but has no scale of its own: what is much depends on kernel,
-units and number of demonstrations. The scale taken here is what demonstrations look like that the
-prior has not seen. Whole episodes are left out in turn, and the score of a state is the share of
-the held-out states less uncertain than it. A demonstration that went through the same kind of
-states, and is not in the data, then exceeds a threshold t in about 1 - t of its steps.
+A prior's `uncertainty` orders states, but its size depends on kernel, units and number of
+demonstrations. It is therefore compared with that of demonstrations that the prior has not seen:
+whole episodes are held out in turn, and the score of a state is the share of held-out states that
+are less uncertain. A new demonstration of the same kind exceeds a threshold t in about 1 - t of its
+steps.
 """
 
 import json
@@ -25,16 +25,16 @@ _VERSION = 1
 class Novelty(tf.Module):
     """Maps a prior's uncertainty to the out-of-demonstration score.
 
-    With N held-out uncertainties, the i-th smallest scores i / (N + 1), those between two are
-    interpolated, and beyond the largest (or the smallest) the score approaches 1 (or 0) as one over
-    the distance and goes on telling states apart.
+    The i-th smallest of N held-out uncertainties scores i / (N + 1), with linear interpolation
+    between them. Above the largest the score approaches 1 with one over the distance, and below the
+    smallest 0, so that it increases everywhere.
 
     Args:
-        uncertainties: [N], of held-out demonstration states, in any order.
-        num_folds: Into which the demonstrations were divided to get them.
+        uncertainties: Uncertainties of held-out demonstration states [N], in any order.
+        num_folds: Number of folds that held them out.
 
     Raises:
-        ValueError: if there are none or one is not finite.
+        ValueError: There are no uncertainties, or one is not finite.
     """
 
     def __init__(self, uncertainties: np.ndarray, num_folds: int) -> None:
@@ -59,23 +59,21 @@ class Novelty(tf.Module):
         num_folds: int = 5,
         seed: int = 0,
     ) -> Self:
-        """The score for a prior, with its hyper-parameters kept while folds are left out.
+        """Calibrates the score of a prior by cross-validation with its present hyper-parameters.
 
-        Episodes are dealt to the folds at random. A single episode is cut into stretches, whose
-        neighbors stay in: held-out states are then nearer to the rest than another episode's would
-        be, and the score is on the high side. A prior that cannot leave data out
-        (`BehavioralPrior.held_out_uncertainty`) is taken at its word on states that it has seen,
-        which raises the score of new ones further.
+        Episodes are assigned to folds at random. A single episode is cut into segments instead.
+        Their states are near the rest of the episode, so the scores of new states are too high. So
+        are those of priors that do not hold data out (`BehavioralPrior.held_out_uncertainty`), such
+        as networks.
 
         Args:
-            prior: Fitted to the demonstrations.
-            demonstrations: Of E episodes.
-            num_folds: At least 2; no more than E are used.
-            seed: Of the folds.
+            prior: Prior that was fitted to the demonstrations.
+            demonstrations: Demonstrations of E episodes.
+            num_folds: Number of folds, at least 2; at most E are used.
+            seed: Seed of the assignment.
 
         Raises:
-            UserError: for a uniform prior, which is as unsure everywhere, or an argument out of
-                range.
+            UserError: The prior is uniform, or an argument is out of range.
         """
         if not prior.informative:
             raise UserError("prior must be fitted to demonstrations to score novelty; got uniform")
@@ -87,7 +85,7 @@ class Novelty(tf.Module):
         )
 
     def __call__(self, uncertainty: tf.Tensor) -> tf.Tensor:
-        """Score in [0, 1] (float32) of uncertainties (float32, any shape), and increasing in it."""
+        """Maps uncertainties (float32, any shape) to scores in [0, 1] (float32), increasing."""
         uncertainty = tf.cast(uncertainty, tf.float64)
         knots, levels = tf.convert_to_tensor(self._knots), tf.convert_to_tensor(self._levels)
         last = tf.shape(knots)[0] - 1
@@ -106,7 +104,7 @@ class Novelty(tf.Module):
 
     @property
     def summary(self) -> dict[str, float]:
-        """The calibration in a few numbers: held-out steps, folds, and uncertainty at scores."""
+        """Number of held-out steps and folds, and the uncertainties at scores 0.5, 0.95, 0.99."""
         quantiles = np.quantile(self._uncertainties, (0.5, 0.95, 0.99))
         return {
             "held_out_steps": len(self._uncertainties),
@@ -118,17 +116,17 @@ class Novelty(tf.Module):
         }
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What `save_novelty` writes: JSON-able settings, and arrays."""
+        """Returns what `save_novelty` writes: JSON-serializable settings, and arrays."""
         return {"num_folds": self.num_folds}, {"uncertainties": self._uncertainties}
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        """The inverse of `state`."""
+        """Rebuilds a score from what `state` returned."""
         return cls(arrays["uncertainties"], settings["num_folds"])
 
 
 def save_novelty(novelty: Novelty, path: str | os.PathLike[str]) -> None:
-    """Writes a calibrated score to `path` (.npz), whole or not at all."""
+    """Writes a calibrated score to `path` (.npz), atomically."""
     settings, arrays = novelty.state()
     header = np.array(json.dumps({"version": _VERSION, "settings": settings}))
     replace_file(path, lambda file: np.savez(file, header=header, **arrays))
@@ -138,7 +136,7 @@ def load_novelty(path: str | os.PathLike[str]) -> Novelty:
     """Reads what `save_novelty` wrote.
 
     Raises:
-        UserError: if the file is missing, damaged, or of another version.
+        UserError: The file is missing, damaged, or of another version.
     """
     try:
         with open(path, "rb") as file:
@@ -151,13 +149,13 @@ def load_novelty(path: str | os.PathLike[str]) -> Novelty:
     except Exception as error:  # A damaged file can make zipfile and NumPy raise anything.
         raise UserError(f"{path} is not a file written by save_novelty: {error}") from None
     raise UserError(
-        f"{path} was written by version {header['version']} of the format; "
-        f"this program reads version {_VERSION}: calibrate again"
+        f"{path} has format version {header['version']}, but this program reads {_VERSION}; "
+        "calibrate again"
     )
 
 
 def _folds(demonstrations: Demonstrations, num_folds: int, seed: int) -> np.ndarray:
-    """[N] the fold of each step."""
+    """Fold of each step [N]."""
     num_episodes, num_steps = demonstrations.num_episodes, demonstrations.num_steps
     if num_episodes == 1:
         return np.arange(num_steps) * min(num_folds, num_steps) // num_steps

@@ -1,4 +1,4 @@
-"""The units in which priors are fitted: zero mean and unit deviation per dimension."""
+"""Units in which priors are fitted: zero mean and unit standard deviation per component."""
 
 import dataclasses
 from typing import Self
@@ -8,9 +8,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Standardization:
-    """Shift and scale per dimension that give data zero mean and unit deviation.
+    """Shift and scale per component that give data zero mean and unit standard deviation.
 
-    A dimension that does not vary keeps its scale: a constant says nothing about units.
+    A component that does not vary has scale 1.
 
     Attributes:
         shift: [D] float64.
@@ -22,11 +22,15 @@ class Standardization:
 
     @classmethod
     def of(cls, data: np.ndarray) -> Self:
-        """The units of data [N, D]."""
+        """Computes shift and scale from data [N, D]."""
         data = np.asarray(data, np.float64)
-        deviation = data.std(axis=0)
-        return cls(data.mean(axis=0), np.where(deviation > 1e-8, deviation, 1.0))
+        scale = data.std(axis=0)
+        return cls(data.mean(axis=0), np.where(scale > 1e-8, scale, 1.0))
 
     def __call__(self, data: np.ndarray) -> np.ndarray:
-        """Data [N, D] in these units, float64."""
+        """Standardizes data [N, D]; float64."""
         return (data - self.shift) / self.scale
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Returns `{name}_shift` and `{name}_scale`."""
+        return {f"{name}_shift": self.shift, f"{name}_scale": self.scale}
