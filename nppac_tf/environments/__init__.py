@@ -1,9 +1,9 @@
-"""Tasks, vectorized stepping, and the TF-Agents adapter; the one door to Gymnasium and MuJoCo.
+"""Tasks, vectorized stepping, and the TF-Agents adapter; only this package imports Gymnasium.
 
 Glossary: B environments in a batch, D observation components, A action components.
 
-Importing this package imports neither MuJoCo, nor gymnasium-robotics, nor TensorFlow: the first
-task made imports the former two, the first look at `GymnasiumPyEnvironment` the latter.
+Importing this package imports neither MuJoCo, nor gymnasium-robotics, nor TensorFlow. `make_task`
+imports the first two, access to `GymnasiumPyEnvironment` the last.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,7 @@
-"""The hand tasks: gymnasium-robotics' `AdroitHand*-v1`, rewarded with their goal flag alone.
+"""Hand tasks: gymnasium-robotics' `AdroitHand*-v1` with their goal flag as the only reward.
 
-The reward is made of `info["success"]`. Episodes never terminate: they truncate at the horizon.
+The reward is computed from `info["success"]`. Episodes never terminate; they are truncated at the
+horizon.
 """
 
 from typing import Any, ClassVar
@@ -12,12 +13,12 @@ from nppac_tf.environments.known import KNOWN_TASKS
 
 
 def register() -> None:
-    """Registers the hand tasks with Gymnasium, unless that is done."""
+    """Registers the hand tasks with Gymnasium, if they are not registered yet."""
     for task in KNOWN_TASKS.values():
         if task.base_id is not None and task.environment_id not in gymnasium.registry:
             gymnasium.register(
                 id=task.environment_id,
-                # Not this module's name: files of demonstrations keep it.
+                # Saved demonstrations contain this name, so it must not depend on this module's.
                 entry_point=f"{__package__}:{SuccessRewardEnvironment.__name__}",
                 max_episode_steps=task.horizon,
                 kwargs={"base_id": task.base_id},
@@ -25,10 +26,10 @@ def register() -> None:
 
 
 class SuccessRewardEnvironment(gymnasium.Env):
-    """An environment with its goal flag, `info["success"]`, for a reward; it ends no episode.
+    """Environment whose reward is the goal flag `info["success"]`; episodes never end.
 
     Attributes:
-        base: the environment behind it, without wrappers.
+        base: The wrapped environment, without Gymnasium's wrappers.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -37,12 +38,12 @@ class SuccessRewardEnvironment(gymnasium.Env):
     }
 
     def __init__(self, base_id: str, reward: str = "binary", render_mode: str | None = None):
-        """Makes the environment behind it.
+        """Makes the wrapped environment.
 
         Args:
-            base_id: its Gymnasium id; its own time limit is left out.
-            reward: "binary" pays 1 at the goal and 0 elsewhere, "negative" 0 and -1.
-            render_mode: "human", "rgb_array", "depth_array", or None to render nothing.
+            base_id: Its Gymnasium id; its time limit is removed.
+            reward: "binary" for 1 at the goal and 0 elsewhere, "negative" for 0 and -1.
+            render_mode: "human", "rgb_array", "depth_array", or None for no rendering.
         """
         self.base = gymnasium.make(
             base_id, disable_env_checker=True, render_mode=render_mode
@@ -64,7 +65,7 @@ class SuccessRewardEnvironment(gymnasium.Env):
         return observation, float(info["success"]) + self._offset, False, False, info
 
     def render(self) -> Any:
-        """Renders a frame in the mode chosen at construction."""
+        """Renders a frame in the render mode."""
         return self.base.render()
 
     def close(self) -> None:

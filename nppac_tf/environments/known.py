@@ -1,7 +1,7 @@
-"""What is known of the tasks that have a short name: one table of ids, sizes, horizons and goals.
+"""Table of the tasks that have a short name: ids, sizes, horizons and success rules.
 
-The goal rules are those of gymnasium-robotics' `AdroitHand*-v1`, and the layout of the observations
-is theirs. The simulator computes the flag of a step from the state after it.
+Success rules and the layout of the observations are those of gymnasium-robotics' `AdroitHand*-v1`.
+The simulator computes the flag of a step from the state after the step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SuccessRule = Callable[[np.ndarray], np.ndarray]
 
 
 class KnownTask(NamedTuple):
-    """The facts of one task.
+    """Facts about one task.
 
     Attributes:
         name: Its short name, such as "pen-binary".
@@ -23,9 +23,9 @@ class KnownTask(NamedTuple):
         observation_size: D.
         action_size: A.
         horizon: Steps after which an episode is truncated.
-        base_id: For a hand task, the id of the environment that the binary reward is put on.
-        success_rule: Observations [..., D] to goal flags [...] bool; None where the task has no
-            goal that its observations show.
+        base_id: For a hand task, the Gymnasium id of the environment without the binary reward.
+        success_rule: Maps observations [..., D] to goal flags [...] bool; None if the goal cannot
+            be computed from observations.
     """
 
     name: str
@@ -49,7 +49,7 @@ def _pen(observations: np.ndarray) -> np.ndarray:
 
 
 def _door(observations: np.ndarray) -> np.ndarray:
-    return observations[..., 28] >= 1.35  # The hinge, in radians.
+    return observations[..., 28] >= 1.35  # Angle of the hinge in radians.
 
 
 def _relocate(observations: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ def _relocate(observations: np.ndarray) -> np.ndarray:
 
 
 def _hammer(observations: np.ndarray) -> np.ndarray:
-    # The nail's depth; flush with the board it is 0.091 m.
+    # Depth of the nail in meters; 0.091 is flush with the board.
     return np.abs(0.091 - observations[..., 26]) < 0.01
 
 
@@ -87,17 +87,17 @@ KNOWN_TASKS = {
 
 
 def known_task(name: str) -> KnownTask | None:
-    """The task of a short name, or of a Gymnasium id of any version; None for any other name."""
+    """Finds a task by its short name, or by its Gymnasium id of any version; None if unknown."""
     return KNOWN_TASKS.get(name) or _BY_STEM.get(_stem(name))
 
 
 def tasks_of_sizes(sizes: tuple[int, int] | None) -> list[str]:
-    """Short names of the known tasks whose observations and actions have these sizes."""
+    """Short names of the known tasks with these sizes of observations and actions."""
     return [task.name for task in KNOWN_TASKS.values() if task.sizes == sizes]
 
 
 def _stem(environment_id: str) -> str:
-    """An id without its version, in lower case; the "Sparse" variant is the same task."""
+    """Gymnasium id in lower case, without version; a "Sparse" variant is the same task."""
     return environment_id.rpartition("-v")[0].lower().removesuffix("sparse")
 
 

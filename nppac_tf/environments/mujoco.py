@@ -1,4 +1,4 @@
-"""MuJoCo and gymnasium-robotics: the one door to them, opened when first needed, and kept quiet."""
+"""Loads MuJoCo and gymnasium-robotics when first needed, and silences their notices."""
 
 import contextlib
 import functools
@@ -10,9 +10,9 @@ import gymnasium
 
 @functools.cache
 def load() -> None:
-    """Imports gymnasium-robotics without its notice, and keeps MuJoCo from writing MUJOCO_LOG.TXT.
+    """Imports gymnasium-robotics without its notice, and stops MuJoCo from writing MUJOCO_LOG.TXT.
 
-    The notice concerns dense rewards, which no task here uses. MuJoCo still warns on stderr.
+    The notice is about dense rewards, which no task here uses. MuJoCo still warns on stderr.
     """
     import farama_notifications
     import mujoco
@@ -31,7 +31,7 @@ def load() -> None:
 
 @contextlib.contextmanager
 def deprecations_dropped() -> Iterator[None]:
-    """Drops MuJoCo's remarks on deprecated attributes in the environments' own model files."""
+    """Silences MuJoCo's warnings about deprecated attributes in the environments' model files."""
     import mujoco
 
     def warn(message: str) -> None:

@@ -1,4 +1,4 @@
-"""What all ways to step share: seeds of episodes, actions within bounds, values that are finite.
+"""Seeds of episodes, and checks of actions, observations and rewards.
 
 Glossary: B environments in a batch, A action components.
 """
@@ -10,7 +10,7 @@ from nppac_tf.errors import UserError
 
 
 def episode_seed(seed: int, *key: int) -> int:
-    """Derives an episode's seed, in [0, 2³²), from a run's seed and the episode's place in it.
+    """Derives the seed of an episode, in [0, 2³²), from a seed and the episode's indices.
 
     Raises:
         UserError: if the seed is negative.
@@ -21,11 +21,11 @@ def episode_seed(seed: int, *key: int) -> int:
 
 
 def clip_actions(actions: np.ndarray, task: Task, num_environments: int) -> np.ndarray:
-    """Checks a batch of actions and clips it into the task's bounds.
+    """Checks a batch of actions and clips it to the task's bounds.
 
     Args:
         actions: [B, A], in the environment's units.
-        task: gives A and the bounds.
+        task: Task with A action components and the bounds.
         num_environments: B.
 
     Returns:
@@ -47,7 +47,7 @@ def clip_actions(actions: np.ndarray, task: Task, num_environments: int) -> np.n
 
 
 def require_finite(quantity: str, values: np.ndarray) -> None:
-    """Raises FloatingPointError, naming the rows, unless all values [B] or [B, K] are finite."""
+    """Raises FloatingPointError if values [B] or [B, K] are not all finite, and lists the rows."""
     finite = np.isfinite(values)
     if not finite.all():
         rows = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))

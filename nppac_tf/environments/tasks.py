@@ -1,4 +1,4 @@
-"""Tasks: looked up by name, told by their sizes and bounds, made into environments.
+"""Tasks: environments with their sizes and bounds, looked up by name.
 
 Glossary: D observation components, A action components.
 """
@@ -20,16 +20,16 @@ from nppac_tf.errors import UserError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """An environment's name, sizes and bounds, and the way to make it.
+    """An environment with its sizes and bounds.
 
     Attributes:
-        name: the short name, such as "pen-binary", or the Gymnasium id where there is none.
-        environment_id: the Gymnasium id.
-        environment_kwargs: keyword arguments for `gymnasium.make`.
+        name: Short name such as "pen-binary", or the Gymnasium id if there is none.
+        environment_id: Gymnasium id.
+        environment_kwargs: Keyword arguments for `gymnasium.make`.
         observation_size: D.
-        action_low: lower action bounds, [A] float32, finite.
-        action_high: upper action bounds, [A] float32, finite.
-        horizon: steps after which an episode is truncated; None where it is not.
+        action_low: Lower action bounds, [A] float32, finite.
+        action_high: Upper action bounds, [A] float32, finite.
+        horizon: Number of steps after which an episode is truncated; None if it never is.
     """
 
     name: str
@@ -46,10 +46,10 @@ class Task:
         return len(self.action_low)
 
     def make(self, render_mode: str | None = None) -> gymnasium.Env:
-        """Makes a new environment; its observations and rewards are Gymnasium's own, uncast.
+        """Makes a new environment, whose observations and rewards are not cast to float32.
 
         Args:
-            render_mode: "rgb_array" for one whose `render()` gives frames [H, W, 3] uint8.
+            render_mode: "rgb_array" if `render()` is to return frames [H, W, 3] uint8.
         """
         kwargs = dict(self.environment_kwargs)
         if render_mode is not None:
@@ -63,13 +63,14 @@ def make_task(name: str, reward: str = "binary") -> Task:
     Args:
         name: pen-binary, door-binary, relocate-binary, hammer-binary, halfcheetah, ant, walker2d,
             hopper, or a Gymnasium id with one-dimensional Box observations and bounded,
-            one-dimensional Box actions; "module:Name-v0" imports the module that registers it.
-        reward: of the hand tasks, "binary" pays 1 per step at the goal and 0 elsewhere, "negative"
-            0 and -1. Other tasks keep their own reward and accept only "binary", the default.
+            one-dimensional Box actions. "module:Name-v0" first imports the module that registers
+            the id.
+        reward: For hand tasks "binary" (1 per step at the goal, 0 elsewhere) or "negative" (0 and
+            -1). Other tasks keep their own reward and accept only the default.
 
     Raises:
-        UserError: if the name is unknown, the spaces are of another kind, or the reward does not
-            suit the task.
+        UserError: if the name is unknown, the spaces are not supported, or the task does not have
+            the reward.
     """
     if reward not in REWARDS:
         raise UserError(f"reward must be one of {', '.join(REWARDS)}; got {reward!r}")
@@ -82,7 +83,7 @@ def make_task(name: str, reward: str = "binary") -> Task:
         environment_kwargs = {"reward": reward}
     elif reward != "binary":
         raise UserError(
-            f"reward must be 'binary' for a task without a success signal, {name!r}; got {reward!r}"
+            f"reward must be 'binary' for task {name!r}, which is not a hand task; got {reward!r}"
         )
     else:
         environment_id = known.environment_id if known else name
@@ -96,21 +97,21 @@ def make_task(name: str, reward: str = "binary") -> Task:
     except gymnasium.error.UnregisteredEnv as error:
         raise UserError(_unknown_task_message(name)) from error
     except ModuleNotFoundError as error:
-        if colon and error.name and f"{module}.".startswith(f"{error.name}."):
+        missing = getattr(error.__cause__ or error, "name", None)  # Gymnasium raises another one.
+        if colon and missing and f"{module}.".startswith(f"{missing}."):
             raise UserError(
-                f"task {name!r} must name a module that Python can import; there is no {module}: "
-                "look for it in the working directory or install it"
+                f"task {name!r} must name a module that Python can import; no module {module} was "
+                "found: run in its folder or install it"
             ) from error
-        raise UserError(_unknown_task_message(name)) from error
-    except Exception as error:  # An environment of the user's own can raise anything.
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"task {name!r} cannot be made: {reason}") from error
+        raise UserError(_failure_message(name, error)) from error
+    except Exception as error:  # A user's environment can raise anything.
+        raise UserError(_failure_message(name, error)) from error
     with contextlib.closing(environment):
         observation_space = environment.observation_space
         action_space = environment.action_space
         horizon = environment.spec.max_episode_steps
         if not colon:
-            environment_id = environment.spec.id  # With a version, if the name had none.
+            environment_id = environment.spec.id  # Includes the version if the name did not.
     if not isinstance(observation_space, gymnasium.spaces.Box) or len(observation_space.shape) != 1:
         raise UserError(
             f"task {name!r} must have a one-dimensional Box observation space; "
@@ -147,6 +148,11 @@ def _is_module_name(text: str) -> bool:
     return all(part.isidentifier() for part in text.split("."))
 
 
+def _failure_message(name: str, error: Exception) -> str:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"task {name!r} failed to start: {reason}"
+
+
 def _unknown_task_message(name: str) -> str:
     short_names = list(KNOWN_TASKS)
     by_lower_case = {known.lower(): known for known in [*gymnasium.registry, *short_names]}
@@ -154,8 +160,8 @@ def _unknown_task_message(name: str) -> str:
     bare = name.rpartition(":")[2].lower()
     matches = difflib.get_close_matches(bare, by_lower_case, n=3)
     close = list(dict.fromkeys([*by_prefix, *(by_lower_case[match] for match in matches)]))
-    suggestion = f"close to it: {', '.join(close)}; " if close else ""
+    suggestion = f"; did you mean {' or '.join(close)}?" if close else ""
     return (
-        f"task must be one of {', '.join(short_names)}, a Gymnasium id, or module:id, which "
-        f"imports the module that registers it; {suggestion}got {name!r}"
+        f"task must be one of {', '.join(short_names)}, a Gymnasium id, or module:id if a module "
+        f"registers it; got {name!r}{suggestion}"
     )

@@ -1,4 +1,4 @@
-"""A task as an environment of TF-Agents; importing this module imports TensorFlow.
+"""TF-Agents environments for tasks; importing this module imports TensorFlow.
 
 Glossary: D observation components, A action components.
 """
@@ -19,18 +19,18 @@ with warnings.catch_warnings():
 
 
 class GymnasiumPyEnvironment(py_environment.PyEnvironment):
-    """A task as a TF-Agents environment: float32 observations [D], rewards and actions [A].
+    """TF-Agents environment of a task: float32 observations [D], actions [A] and rewards.
 
-    A terminal state gives discount 0; a truncated episode ends with discount 1. Episode k has
-    the seed of episode k in the first environment of a `VectorEnvironment`.
+    The discount is 0 at a terminal state and 1 at a truncation. Episode k has the seed of episode k
+    in the first environment of a `VectorEnvironment`.
     """
 
     def __init__(self, task: Task, seed: int) -> None:
-        """Makes the environment; nothing is reset yet.
+        """Makes the environment without resetting it.
 
         Args:
-            task: what to make.
-            seed: at least 0.
+            task: Task to make.
+            seed: At least 0.
         """
         super().__init__(handle_auto_reset=True)
         self._task = task
@@ -40,11 +40,11 @@ class GymnasiumPyEnvironment(py_environment.PyEnvironment):
         self._info: dict[str, Any] = {}
 
     def observation_spec(self) -> array_spec.ArraySpec:
-        """Of observations: float32 [D]."""
+        """Spec of observations: float32 [D]."""
         return array_spec.ArraySpec((self._task.observation_size,), np.float32, "observation")
 
     def action_spec(self) -> array_spec.BoundedArraySpec:
-        """Of actions: float32 [A], with the task's bounds."""
+        """Spec of actions: float32 [A] with the task's bounds."""
         return array_spec.BoundedArraySpec(
             (self._task.action_size,),
             np.float32,
@@ -54,7 +54,7 @@ class GymnasiumPyEnvironment(py_environment.PyEnvironment):
         )
 
     def get_info(self) -> dict[str, Any]:
-        """The `info` of the last reset or step."""
+        """Returns the `info` of the last reset or step."""
         return self._info
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Environments of one task stepped side by side, whose episodes underway can be saved.
+"""Vectorized environments whose state can be saved within episodes.
 
 Glossary: B environments in a batch, D observation components, A action components.
 """
@@ -17,10 +17,10 @@ class Step(NamedTuple):
     """One step of B environments.
 
     Attributes:
-        next_observations: [B, D] float32, the true successors, at an episode's end too.
+        next_observations: [B, D] float32, the true successors, also at the end of an episode.
         rewards: [B] float32.
-        terminations: [B] bool, the episode ended in a terminal state.
-        truncations: [B] bool, the episode was cut off; the successor state is not terminal.
+        terminations: [B] bool, True if the episode ended in a terminal state.
+        truncations: [B] bool, True if the episode was truncated in a state that is not terminal.
     """
 
     next_observations: np.ndarray
@@ -30,23 +30,23 @@ class Step(NamedTuple):
 
 
 class VectorEnvironment:
-    """B environments of one task, stepped together in this process; each resets itself at its end.
+    """B environments of one task, stepped together in this process, with automatic resets.
 
-    Every episode is reset with a seed of its own, derived from the run's seed, the environment's
-    index and the episode's index: the same actions always give the same run. So its state is saved
-    as the seeds and the actions of the episodes underway, and restored by doing them again: exact
-    in any simulator that repeats itself, and no simulator is looked into.
+    Each episode is reset with its own seed, derived from the run's seed, the index of the
+    environment and the index of the episode, so the same actions always give the same run. The
+    saved state is these indices and the actions of the current episodes; loading replays the
+    actions. This is exact for every deterministic simulator and needs no access to its state.
 
-    Arrays handed out are never written to again.
+    Returned arrays are never modified later.
     """
 
     def __init__(self, task: Task, num_environments: int, seed: int) -> None:
         """Makes the environments and starts the first episode of each.
 
         Args:
-            task: what to make.
+            task: Task to make.
             num_environments: B, at least 1.
-            seed: at least 0.
+            seed: At least 0.
 
         Raises:
             UserError: if num_environments or seed is out of range.
@@ -67,19 +67,19 @@ class VectorEnvironment:
 
     @property
     def observations(self) -> np.ndarray:
-        """Current observations, [B, D] float32: a new episode's first where one has just ended."""
+        """Current observations, [B, D] float32, after automatic resets."""
         return self._observations
 
     def step(self, actions: np.ndarray) -> Step:
-        """Steps every environment once, and starts the next episode in those whose episode ended.
+        """Steps every environment once and resets those whose episode ended.
 
         Args:
-            actions: [B, A], clipped into the task's bounds.
+            actions: [B, A], clipped to the task's bounds.
 
         Raises:
             UserError: if the shape is not [B, A].
-            FloatingPointError: if an action, an observation or a reward is not finite; after the
-                latter two the environments must not be stepped again.
+            FloatingPointError: if an action, an observation or a reward is not finite. After an
+                observation or a reward, the environments must not be stepped again.
         """
         batch_size = self.num_environments
         actions = clip_actions(actions, self._task, batch_size)
@@ -104,11 +104,11 @@ class VectorEnvironment:
         return Step(next_observations, rewards, terminations, truncations)
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs.
+        """Returns the state for `load_state_dict`.
 
         Returns:
             "episode_indices" [B] int64, "observations" [B, D] float32, and "actions", for each
-            environment those of its episode underway, [T, A] float32.
+            environment [T, A] float32 of its current episode.
         """
         none = np.empty((0, self._task.action_size), np.float32)
         return {
@@ -118,17 +118,17 @@ class VectorEnvironment:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> list[int]:
-        """Goes on from a saved state, in the middle of episodes too.
+        """Restores a saved state by replaying the actions of the current episodes.
 
         Args:
-            state: of `state_dict`, from as many environments with the same seed.
+            state: Returned by `state_dict`, for the same seed and number of environments.
 
         Returns:
-            The environments that do not repeat themselves: the saved actions led them to another
-            observation, and they begin their next episode. Empty for a deterministic simulator.
+            Indices of the environments in which the saved actions led to another observation; they
+            start their next episode. Empty for a deterministic simulator.
 
         Raises:
-            UserError: if the state is of another number of environments.
+            UserError: if the number of environments differs.
         """
         if len(state["actions"]) != self.num_environments:
             raise UserError(
