@@ -10,7 +10,7 @@ import numpy as np
 
 from nppac_tf.environments import Task, clip_actions, episode_seed, require_finite
 from nppac_tf.errors import UserError
-from nppac_tf.evaluation.episodes import Episodes
+from nppac_tf.evaluation.episodes import Episodes as Episodes
 
 PolicyFunction = Callable[[np.ndarray], np.ndarray]
 
