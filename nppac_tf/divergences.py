@@ -1,4 +1,4 @@
-"""KL divergences between the online policy pi and the behavioral prior pi0.
+"""Densities, entropy and KL divergence of diagonal Gaussians.
 
 Notation: pi = N(location, diag(scale^2)) and pi0 = N(prior_location, diag(prior_scale^2)) over
 actions [..., A]. Scales are standard deviations, never variances.

@@ -1,5 +1,5 @@
-"""The one exception that a user is meant to read."""
+"""Exceptions of the package."""
 
 
 class UserError(ValueError):
-    """A mistake in a flag, a file or an argument; launchers print it as one line."""
+    """An invalid flag, file or argument; launchers print it as one line."""

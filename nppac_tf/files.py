@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and npz archives read without running code."""
+"""Atomic writing of files, and reading of npz archives without running code."""
 
 import os
 import pathlib
@@ -16,14 +16,14 @@ _MAX_UNPACKED_BYTES = 2**32
 
 
 def replace_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file, replacing an earlier one only when the new one is whole and on the disk.
+    """Writes a file atomically: an earlier file is replaced once the new one is on the disk.
 
-    The mode is that of any new file of this process (0o666 less the umask). The folder is made if
-    it is missing. If `write` raises, the earlier file stays as it was.
+    The mode of the file is 0o666 without the umask. A missing folder is made. If `write` raises,
+    the earlier file is kept.
 
     Args:
-        path: Of the file.
-        write: Writes the content to the binary file that it is given.
+        path: File to write.
+        write: Called with a binary file to write the content to.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,12 +41,12 @@ def replace_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """`replace_file` for UTF-8 text."""
+    """Writes UTF-8 text atomically; see `replace_file`."""
     replace_file(path, lambda file: file.write(text.encode()))
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Asks the disk to keep a file, or what was made, renamed or removed in a folder."""
+    """Flushes a file, or changes of a folder's entries, to the disk."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -57,11 +57,11 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
-    """The plain arrays of an npz archive, by name; nothing in it is unpickled.
+    """Reads the arrays of an npz archive by name; never unpickles.
 
     Raises:
-        UserError: if the archive says that it unpacks to more than 4 GiB.
-        Exception: of any kind, for a damaged one: zipfile and NumPy have many.
+        UserError: if the archive declares more than 4 GiB of unpacked data.
+        Exception: of several types from zipfile and NumPy, if the archive is damaged.
     """
     with zipfile.ZipFile(file) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
@@ -74,5 +74,5 @@ def read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def folder_name(text: str) -> str:
-    """The nearest name of a folder: letters, digits and _.+=,- only, none of .-,+= in front."""
+    """Makes a folder name of letters, digits and _.+=,- that does not start with one of .-,+=."""
     return re.sub(r"[^A-Za-z0-9_.+=,-]", "_", text).lstrip(".-,+=") or "_"

@@ -1,13 +1,14 @@
-"""What the machine offers: threads for TensorFlow, and the number format of matrix products.
+"""Threads of TensorFlow, and the number format of matrix products, for this machine.
 
-An update of soft actor-critic is many small operations. Some can run side by side (two critics,
-actor and targets), and few are worth splitting. So each operation gets one thread, and as many
-operations run at once as there are cores; TensorFlow's default splits each over all cores.
+An update of soft actor-critic consists of many small operations. Some can run in parallel (critics,
+actor, targets), and few are large enough to be split over threads. So each operation gets one
+thread (more from eight cores), and as many operations run at once as there are cores. TensorFlow's
+default splits each operation over all cores.
 
-bfloat16 halves the bits of each factor and keeps float32's range. Where a processor has
-instructions for it (AMX, AVX512-BF16, tensor cores) products run at a multiple of float32's rate;
-elsewhere they are emulated, and slower. Master weights, losses, targets and log-probabilities stay
-float32 (Micikevicius et al. 2018, Mixed Precision Training).
+bfloat16 has the range of float32 and half its bits. On processors with instructions for it (AMX,
+AVX512-BF16, tensor cores) matrix products are several times faster than in float32; on others they
+are emulated and slower. Master weights, losses, targets and log-probabilities stay in float32
+(Micikevicius et al. 2018, Mixed Precision Training).
 """
 
 import os
@@ -18,23 +19,23 @@ from typing import Any
 _CPU_FEATURES = ("amx_bf16", "avx512_bf16")
 _FIRST_GPU_WITH_BFLOAT16 = (8, 0)
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
-# Operations of an update that can run side by side; cores beyond them may split operations.
+# Operations of an update that can run in parallel; more cores than these split operations.
 _PARALLEL_OPERATIONS = 4
 
 
 def available_cores() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def variables(cores: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """What to set in the environment before TensorFlow starts.
+    """Computes the environment variables to set before TensorFlow is imported.
 
     Args:
-        cores: That the process may use, at least 1.
-        environment: The present one; where it has one of the variables, nothing is to be set.
+        cores: Number of cores that the process may use, at least 1.
+        environment: Current environment. If it sets one of the variables, the result is empty.
     """
     wanted = {
         "TF_NUM_INTRAOP_THREADS": max(1, cores // _PARALLEL_OPERATIONS),
@@ -46,10 +47,10 @@ def variables(cores: int, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def resolve_precision(precision: str) -> str:
-    """What a precision means on this machine: "auto" is bfloat16 where its device has it.
+    """Resolves a precision for this machine.
 
     Args:
-        precision: "float32", "bfloat16" or "auto".
+        precision: "float32", "bfloat16", or "auto" for bfloat16 if the hardware supports it.
 
     Returns:
         "float32" or "bfloat16".
@@ -64,7 +65,7 @@ def resolve_precision(precision: str) -> str:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware, as far as Linux tells."""
+    """Whether the processor multiplies bfloat16 in hardware; False if that is unknown."""
     try:
         lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
     except OSError:

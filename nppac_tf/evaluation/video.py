@@ -1,4 +1,4 @@
-"""Videos of episodes, .mp4 or .gif; the one door to imageio-ffmpeg.
+"""Videos of episodes, .mp4 or .gif.
 
 Glossary: H and W are a frame's height and width in pixels.
 """
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".mp4", ".gif")
 
-_DEFAULT_FPS = 30.0  # Of an environment that does not tell.
+_DEFAULT_FPS = 30.0  # For environments without "render_fps".
 _EVEN_SIZE = "crop=trunc(iw/2)*2:trunc(ih/2)*2"
 _GIF_FPS = 20.0
 _GIF_WIDTH = 320
-# One palette for the whole video; of each frame only what changed is stored.
+# One palette for the whole video; frames store only what changed.
 _GIF_FILTER = (
     "scale='min({width},iw)':-1:flags=area,split[a][b];"
     "[a]palettegen[p];[b][p]paletteuse=dither=bayer:diff_mode=rectangle"
@@ -40,17 +40,17 @@ _ADVICE = (
 
 
 class VideoWriter:
-    """A context manager that writes a video, whole or not at all.
+    """Context manager that writes a video atomically.
 
-    An .mp4 is H.264 with 4:2:0 color, which every player shows; odd sizes lose a pixel. A .gif is
-    at most 320 pixels wide, and leaves frames out to have at most 20 a second, in true time.
+    An .mp4 is H.264 with 4:2:0 color, which every player supports; odd sizes lose a pixel. A .gif
+    is at most 320 pixels wide and drops frames to have at most 20 per second at the same speed.
 
     Args:
-        path: A name that ends in .mp4 or .gif; a file of that name is replaced at the end.
-        fps: Frames per second of what is appended.
+        path: File name that ends in .mp4 or .gif; an earlier file is replaced on exit.
+        fps: Frames per second of the appended frames.
 
     Raises:
-        UserError: if the name ends otherwise, or fps is not positive.
+        UserError: if the name has another ending, or fps is not positive.
     """
 
     def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
@@ -77,10 +77,10 @@ class VideoWriter:
         """Adds a frame.
 
         Args:
-            frame: [H, W, 3] uint8, of one size throughout.
+            frame: [H, W, 3] uint8, all of one size.
 
         Raises:
-            UserError: if it is of another shape or type, or cannot be encoded.
+            UserError: if the frame has another shape or type, or cannot be encoded.
         """
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise UserError(
@@ -118,7 +118,7 @@ class VideoWriter:
         import imageio_ffmpeg
 
         if not self._written:
-            raise UserError(f"{self._path} must have a frame; got none, and nothing is written")
+            raise UserError(f"{self._path} must have at least one frame; got none")
         try:
             count, _ = imageio_ffmpeg.count_frames_and_secs(str(self._part))
         except (OSError, RuntimeError) as error:
@@ -129,8 +129,7 @@ class VideoWriter:
 
     def _broken(self) -> UserError:
         return UserError(
-            f"{self._path} cannot be encoded: check the room on the disk, and the permission to "
-            "write there"
+            f"{self._path} could not be encoded: check free disk space and permission to write"
         )
 
     def _open(self) -> Generator[None, Any, None]:
@@ -167,12 +166,12 @@ class VideoWriter:
 
 
 def load_renderer() -> None:
-    """Loads MuJoCo to draw without a display where there is none; to be called before any task.
+    """Loads MuJoCo with a renderer that works on this machine; call it before making a task.
 
-    On Linux without a display it is told to use EGL, unless `MUJOCO_GL` says otherwise.
+    On Linux without a display this is EGL, unless `MUJOCO_GL` is set.
 
     Raises:
-        UserError: if the graphics library is missing, with what to install.
+        UserError: if the graphics library is missing, with the package to install.
     """
     if sys.platform == "linux" and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
@@ -181,7 +180,7 @@ def load_renderer() -> None:
     from nppac_tf import environments
 
     try:
-        environments.make_task("Pendulum-v1")  # Any task loads MuJoCo.
+        environments.make_task("Pendulum-v1")  # Every task loads MuJoCo.
     except Exception as error:  # Graphics libraries raise anything, AttributeError included.
         chosen = os.environ.get("MUJOCO_GL", "")
         raise UserError(
@@ -190,14 +189,14 @@ def load_renderer() -> None:
 
 
 def rendered_fps(task: "Task") -> float:
-    """Draws one frame of a task, and tells its frames per second, in simulated time.
+    """Renders one frame of a task, and returns its frames per second of simulated time.
 
     Raises:
-        UserError: if the task cannot be drawn, with what to install.
+        UserError: if the task cannot be rendered, with the package to install.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Gymnasium's, of what is an error here.
+            warnings.simplefilter("ignore")  # Gymnasium warns about what is an error here.
             environment = task.make("rgb_array")
         with contextlib.closing(environment):
             environment.reset(seed=0)
@@ -205,12 +204,12 @@ def rendered_fps(task: "Task") -> float:
             fps = environment.metadata.get("render_fps") or _DEFAULT_FPS
     except Exception as error:
         raise UserError(
-            f"task {task.name!r} cannot be drawn ({_reason(error)}): its environment must draw "
-            f"with render_mode='rgb_array'; if it does elsewhere, {_ADVICE}"
+            f"task {task.name!r} cannot be drawn ({_reason(error)}): its environment must support "
+            f"render_mode='rgb_array'; if it does, {_ADVICE}"
         ) from error
     if not isinstance(frame, np.ndarray) or frame.ndim != 3:
         raise UserError(
-            f"task {task.name!r} must draw frames [H, W, 3] with render_mode='rgb_array'; "
+            f"task {task.name!r} must render frames [H, W, 3] with render_mode='rgb_array'; "
             f"got {type(frame).__name__}"
         )
     return float(fps)
