@@ -37,8 +37,6 @@ _OWN = (
     *("limit_float32", "limit_bfloat16", "fill_10000", "fill_1000000"),
 )
 _PEERS = ("sbx", "sb3")
-# Above this number of points an exact posterior's matrices (8 N^2 bytes each) become too large.
-_MAX_EXACT_POINTS = 10_000
 _PACKAGES = ("tensorflow", "tensorflow-probability", "tf-agents", "gpflow", "numpy")
 
 
@@ -87,14 +85,13 @@ def measure_training(settings: argparse.Namespace) -> Results:
 
 
 def measure_priors(settings: argparse.Namespace) -> Results:
-    """Measures the costs of exact and sparse Gaussian processes."""
+    """Measures the costs of Gaussian processes."""
     results: Results = {}
     for size in settings.prior_sizes:
-        for prior in ("exact_gp", "sparse_gp"):
-            if prior == "sparse_gp" or size <= _MAX_EXACT_POINTS:
-                print(f"{prior} of {size:,} points", flush=True)
-                answer = measure("prior_costs", f"--prior={prior}", f"--num_points={size}")
-                results |= {f"prior/{prior}/{size}/{key}": value for key, value in answer.items()}
+        for prior in ("gp", "sparse_gp"):
+            print(f"{prior} of {size:,} points", flush=True)
+            answer = measure("prior_costs", f"--prior={prior}", f"--num_points={size}")
+            results |= {f"prior/{prior}/{size}/{key}": value for key, value in answer.items()}
     return results
 
 

@@ -1,6 +1,6 @@
 """Cost of a prior fitted to N synthetic points: time, memory and size.
 
-Run it with `python -m benchmarks.prior_costs --prior=sparse_gp --num_points=20000`.
+Run it with `python -m benchmarks.prior_costs --prior=gp --num_points=20000`.
 """
 
 import argparse
@@ -121,7 +121,7 @@ def peak_memory() -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prior", choices=PRIORS, default="sparse_gp")
+    parser.add_argument("--prior", choices=PRIORS, default="gp")
     parser.add_argument("--num_points", type=int, default=5000)
     parser.add_argument("--num_inducing_points", type=int, default=PriorConfig.num_inducing_points)
     parser.add_argument("--observation_size", type=int, default=SHAPES["B"].observation_size)

@@ -15,7 +15,7 @@ import time
 from benchmarks.measuring import ROOT, environment
 
 _FLAGS = (
-    *("--task=pen-binary", "--demonstrations=embedded:pen", "--prior=exact_gp"),
+    *("--task=pen-binary", "--demonstrations=embedded:pen"),
     *("--actor_layers=256,256,256,256", "--num_critics=2", "--n_step=1"),
     *("--num_greedy_environments=0", "--critic_warmup_steps=0", "--eval_episodes=1"),
 )

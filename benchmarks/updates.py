@@ -21,7 +21,6 @@ from tf_agents.trajectories import time_step as ts
 from benchmarks.measuring import rate
 from benchmarks.shapes import CHUNK, NUM_TRANSITIONS, SHAPES, TEMPERATURE, Shape
 from nppac_tf.agents.batch import Batch
-from nppac_tf.agents.networks import LOG_SCALE_RANGE
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, TrainingConfig
 from nppac_tf.hardware import available_cores
@@ -34,6 +33,7 @@ CONTENDERS = (
     *("limit_float32", "limit_bfloat16", "fill_10000", "fill_1000000"),
 )
 _PRODUCTS = 200
+_LOG_SCALE_RANGE = (-10.0, 2.0)  # As in `nppac_tf.agents`.
 
 Chunk = Callable[[], float]
 
@@ -95,13 +95,13 @@ def project_agent(shape: Shape, prior: BehavioralPrior, precision: str) -> Nppac
     config = AgentConfig(
         actor_layers=shape.actor_layers,
         critic_layers=shape.critic_layers,
+        actor="network",
         squash=shape.squash,
         critic_layer_norm=False,
         num_critics=2,
         divergence="sampled",
         temperature=TEMPERATURE,
-        final_temperature=None,
-        policy_averaging=0,
+        reward_scale=1.0,
         precision=precision,
     )
     return NppacAgent.for_task(task, prior, config)
@@ -109,7 +109,8 @@ def project_agent(shape: Shape, prior: BehavioralPrior, precision: str) -> Nppac
 
 def project_updates(agent: NppacAgent, replay: Replay, batch_size: int) -> Chunk:
     """Updates as in training, including the check for finite weights."""
-    learner = Learner(agent, replay, TrainingConfig(batch_size=batch_size))
+    config = TrainingConfig(batch_size=batch_size, final_temperature=None, policy_averaging=0)
+    learner = Learner(agent, replay, config)
 
     def chunk() -> int:
         return max(done for done, _ in learner.update(CHUNK, learn_policy=True))
@@ -131,7 +132,7 @@ def stock_agent(shape: Shape) -> sac_agent.SacAgent:
         return normal_projection_network.NormalProjectionNetwork(
             spec,
             mean_transform=normal_projection_network.tanh_squash_to_spec,
-            std_transform=lambda scale: tf.exp(tf.clip_by_value(scale, *LOG_SCALE_RANGE)),
+            std_transform=lambda scale: tf.exp(tf.clip_by_value(scale, *_LOG_SCALE_RANGE)),
             state_dependent_std=True,
             init_means_output_factor=0.1,
         )

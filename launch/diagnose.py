@@ -135,7 +135,7 @@ def _scales_and_calibration(folder: pathlib.Path, config: PriorConfig) -> list[p
         on_progress=lambda name: print(f"measuring {name}", flush=True),
     )
     print("measuring calibration", flush=True)
-    calibration = claims.measure_calibration(priors, fitted, held_out, seed=_SEED.value)
+    calibration = claims.measure_calibration(priors, held_out)
     about = {
         "demonstrations": {
             "name": data.name,

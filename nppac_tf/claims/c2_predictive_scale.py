@@ -120,7 +120,7 @@ class PredictiveScales:
                 aims["network_stays_within_twice_its_value_on_data"] = {
                     place: ratio <= COLLAPSE_FACTOR for place, ratio in off.items()
                 }
-            if name.endswith("_gp"):
+            if name.endswith("gp"):
                 aims[f"{name}_rises_tenfold"] = {
                     place: ratio >= RISE_FACTOR for place, ratio in off.items()
                 }
@@ -150,8 +150,8 @@ class PredictiveScales:
     def finding(self) -> str:
         """One line: how the scale of each kind of prior changes 10 standard deviations away."""
         changes = []
-        exact = "exact_gp" if "exact_gp" in self.places else "sparse_gp"
-        for name, short in (("gaussian_network", "network"), (exact, "GP")):
+        gp = "gp" if "gp" in self.places else "sparse_gp"
+        for name, short in (("gaussian_network", "network"), (gp, "GP")):
             if name in self.places:
                 ratio = self.ratios(name)["far"]
                 factor = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
@@ -191,7 +191,7 @@ class PredictiveScales:
         axis.set(xlim=(-0.5, len(places) - 0.5), ylabel=_LABEL)
         for edge in np.arange(len(places) - 1) + 0.5:
             axis.axvline(edge, color="#DDDDDD", linewidth=0.8)
-        gps = any(name.endswith("_gp") for name in self.places)
+        gps = any(name.endswith("gp") for name in self.places)
         axis.set_title(
             "Medians and 10 to 90 % bands over states"
             + ("; GP without observation noise, with it: dotted, open circles" if gps else ""),

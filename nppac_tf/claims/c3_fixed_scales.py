@@ -15,7 +15,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from nppac_tf.claims import drawing
-from nppac_tf.claims.common import Table, read_configs
+from nppac_tf.claims.common import Table, read_configs, seeds
 from nppac_tf.errors import UserError
 from nppac_tf.runs import metrics
 
@@ -83,9 +83,9 @@ class FixedScaleRuns:
         """Content of c3.csv: one row per scale, seed, metric and evaluation."""
         rows = [
             (scale, seed, metric, int(step), value)
-            for scale, seeds, curves in zip(self.scales, self.seeds, self.curves, strict=True)
+            for scale, of_scale, curves in zip(self.scales, self.seeds, self.curves, strict=True)
             for metric, (steps, values) in curves.items()
-            for seed, run in zip(seeds, values, strict=True)
+            for seed, run in zip(of_scale, values, strict=True)
             for step, value in zip(steps, run, strict=True)
             if np.isfinite(value)
         ]
@@ -161,7 +161,7 @@ def read_fixed_scale_runs(runs: Sequence[str | os.PathLike[str]]) -> FixedScaleR
         scale = config["prior.fixed_scale"]
         if scale is None:
             raise UserError(f"--runs must be made with --fixed_scale; {run} was not: leave it out")
-        key = (scale, config["training.seed"], config["prior.prior_seed"])
+        key = (scale, *seeds(config))
         if key in found:
             raise UserError(
                 f"--runs must differ in fixed_scale or seed; got {found[key]} and {run}, both "
@@ -169,11 +169,11 @@ def read_fixed_scale_runs(runs: Sequence[str | os.PathLike[str]]) -> FixedScaleR
             )
         found[key] = run
     tables: dict[float, list[metrics.Table]] = {}
-    seeds: dict[float, list[int]] = {}
+    run_seeds: dict[float, list[int]] = {}
     compared = metrics.in_common([metrics.read_metrics(found[key]) for key in sorted(found)])
     for (scale, seed, _), table in zip(sorted(found), compared, strict=True):
         tables.setdefault(scale, []).append(table)
-        seeds.setdefault(scale, []).append(seed)
+        run_seeds.setdefault(scale, []).append(seed)
     scales = sorted(tables)
     return FixedScaleRuns(
         np.array(scales),
@@ -185,5 +185,5 @@ def read_fixed_scale_runs(runs: Sequence[str | os.PathLike[str]]) -> FixedScaleR
             }
             for scale in scales
         ),
-        tuple(tuple(seeds[scale]) for scale in scales),
+        tuple(tuple(run_seeds[scale]) for scale in scales),
     )

@@ -31,12 +31,12 @@ from nppac_tf.priors.base import BehavioralPrior, FixedScalePrior
 DECADES = 3.0
 TOLERANCE = 0.1
 _PAPER = AgentConfig(
+    actor="network",
     squash=False,
     divergence="sampled",
     critic_layer_norm=False,
     num_critics=2,
-    temperature=0.1,
-    policy_averaging=0,
+    reward_scale=1.0,
 )
 _ACTORS: Mapping[str, AgentConfig] = {
     "gaussian_closed_form": dataclasses.replace(_PAPER, divergence="closed_form"),

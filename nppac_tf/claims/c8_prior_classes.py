@@ -17,9 +17,8 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from nppac_tf.claims import drawing
-from nppac_tf.claims.common import Table, read_configs
+from nppac_tf.claims.common import Table, read_configs, seeds
 from nppac_tf.claims.drawing import CLASSES
-from nppac_tf.config import PRIORS
 from nppac_tf.errors import UserError
 from nppac_tf.runs import metrics
 from nppac_tf.runs.directory import RunDirectory
@@ -123,9 +122,9 @@ class PriorClassRuns:
     def table(self) -> Table:
         """Content of c8.csv: one row per class, seed and evaluation."""
         rows = [
-            (name, *seeds, int(step), *(runs.values[metric][run, index] for metric in METRICS))
+            (name, *of_run, int(step), *(runs.values[metric][run, index] for metric in METRICS))
             for name, runs in self.classes.items()
-            for run, seeds in enumerate(runs.seeds)
+            for run, of_run in enumerate(runs.seeds)
             for index, step in enumerate(self.env_steps)
         ]
         return ("prior", "seed", "prior_seed", "env_steps", *METRICS), rows
@@ -199,8 +198,8 @@ def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassR
     found: dict[_Key, str | os.PathLike[str]] = {}
     for run, config in zip(runs, configs, strict=True):
         kind = _Kind(config["prior.prior"], config["prior.scale_floor"])
-        key = _Key(kind, config["training.seed"], config["prior.prior_seed"])
-        if kind[0] == "uniform" or kind[0] not in PRIORS:
+        key = _Key(kind, *seeds(config))
+        if kind.prior not in CLASSES:
             raise UserError(f"--runs must be made with a fitted prior; {run} was not: leave it out")
         if key in found:
             raise UserError(
@@ -210,7 +209,10 @@ def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassR
         found[key] = run
     left_out = tuple(str(run) for run in found.values() if not RunDirectory(run).rows())
     found = {key: run for key, run in found.items() if str(run) not in left_out}
-    kinds = sorted({key.kind for key in found}, key=lambda kind: (PRIORS.index(kind[0]), kind[1]))
+    order = list(CLASSES)
+    kinds = sorted(
+        {key.kind for key in found}, key=lambda kind: (order.index(kind.prior), kind.scale_floor)
+    )
     if len(kinds) < 2:
         raise UserError(
             "--runs must be of two or more classes of prior; got "
@@ -237,7 +239,7 @@ def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassR
             kind.name: _class_runs(kind, {k[1:]: rows[k] for k in sorted(rows) if k.kind == kind})
             for kind in kinds
         },
-        configs[0]["training.critic_warmup_steps"],
+        configs[0]["training.critic_warmup_steps"] or 0,
         configs[0]["training.eval_episodes"],
         unfinished,
         left_out,

@@ -56,6 +56,12 @@ def read_configs(
     return configs
 
 
+def seeds(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Seeds of a run and of its prior, from what `read_configs` returns."""
+    seed, prior_seed = config["training.seed"], config["prior.prior_seed"]
+    return seed, seed if prior_seed is None else prior_seed
+
+
 def write_claim(
     folder: pathlib.Path,
     name: str,

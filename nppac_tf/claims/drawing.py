@@ -5,15 +5,16 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Label and color of each prior class: Okabe and Ito's palette, safe for color blindness.
+# Label and color of each prior class, in the order of tables and legends: Okabe and Ito's palette,
+# safe for color blindness. "exact_gp" is in runs of earlier versions.
 CLASSES: Mapping[str, tuple[str, str]] = {
+    "gp": ("GP", "#0072B2"),
+    "sparse_gp": ("sparse GP", "#56B4E9"),
+    "exact_gp": ("exact GP", "#0072B2"),
     "gaussian_network": ("maximum-likelihood net", "#D55E00"),
     "ensemble": ("ensemble", "#E69F00"),
     "bayesian_network": ("Bayesian network", "#CC79A7"),
     "dropout": ("dropout", "#7F7F7F"),
-    "gp": ("GP", "#0072B2"),
-    "exact_gp": ("exact GP", "#0072B2"),
-    "sparse_gp": ("sparse GP", "#56B4E9"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The configurations of the hand tasks without data of ours: a run of each on scripted episodes."""
+"""Configurations of hand tasks without bundled demonstrations: a run of each on scripted ones."""
 
 import contextlib
 import csv
@@ -14,16 +14,15 @@ from nppac_tf.environments import VectorEnvironment, make_task
 
 ROOT = pathlib.Path(__file__).parents[2]
 QUICK = (
-    "--num_hyperparameter_points=60",
-    "--max_fit_iterations=3",
+    "--num_inducing_points=20",
     "--actor_layers=32",
     "--critic_layers=32",
     "--num_environments=2",
-    "--pretraining_steps=100",
-    "--critic_warmup_steps=200",
-    "--steps_per_epoch=200",
-    "--num_env_steps=400",
-    "--eval_interval=400",
+    "--pretraining_steps=20",
+    "--critic_warmup_steps=100",
+    "--steps_per_epoch=100",
+    "--num_env_steps=200",
+    "--eval_interval=200",
     "--eval_episodes=1",
     "--batch_size=32",
     "--prior_cache=none",
@@ -31,7 +30,7 @@ QUICK = (
 
 
 def scripted_demonstrations(task, num_episodes=3, num_steps=60):
-    """Episodes of the simulator in which every joint swings slowly."""
+    """Simulated episodes in which every joint swings slowly."""
     generator = np.random.default_rng(0)
     episodes = []
     with contextlib.closing(VectorEnvironment(task, 1, seed=0)) as environment:
@@ -62,6 +61,6 @@ def test_a_hand_task_trains_on_scripted_demonstrations(tmp_path, name):
     assert outcome.code == 0, outcome.errors
     with open(tmp_path / "run" / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["env_steps"]) for row in rows] == [0, 400]
+    assert [int(row["env_steps"]) for row in rows] == [0, 200]
     assert all(np.isfinite(float(rows[-1][column])) for column in ("train/kl", "train/q_value"))
     assert os.listdir(tmp_path / "run" / "policy")
