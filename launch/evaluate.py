@@ -83,10 +83,7 @@ def _evaluate(policy: policies.Policy, video: pathlib.Path | None) -> None:
     episodes = rollouts.evaluate(
         policy.act, policy.task, _NUM_EPISODES.value, _SEED.value, record=is_run
     )
-    print(
-        f"{policy.name} on {policy.task.name}, {_NUM_EPISODES.value} episodes, seed {_SEED.value}\n"
-    )
-    print(episodes)
+    print(f"{policy.name} on {policy.task.name}, seed {_SEED.value}\n\n{episodes}")
     if is_run:
         _print_failure_prediction(episodes)
 

@@ -7,8 +7,6 @@ mean acts in the simulator, and it is saved. --scale_factor, --scale_floor and -
 to the report only: they belong to a run's configuration, not to the file.
 """
 
-import math
-
 from common import checks, config_flags, program
 from absl import flags
 
@@ -53,7 +51,7 @@ def main() -> None:
     from nppac_tf import priors
     from nppac_tf.evaluation import rollouts
     from nppac_tf.priors import scores
-    from nppac_tf.runs import display, metrics
+    from nppac_tf.runs import display
 
     with display.ProgressDisplay() as progress, progress.busy("Fitting without the held-out part"):
         fitted = priors.fit_prior(training, config)
@@ -94,15 +92,7 @@ def main() -> None:
         evaluated = rollouts.evaluate(
             lambda observations: mean(observations).numpy(), task, _NUM_EPISODES.value, _SEED.value
         )
-        display.print_table(
-            f"mean of the prior fitted to all, {_NUM_EPISODES.value} episodes, seed {_SEED.value}",
-            ("", "value"),
-            [
-                (metrics.LABELS[metric], f"{value:,.4g}")
-                for metric, value in evaluated.summary().items()
-                if not math.isnan(value)
-            ],
-        )
+        print(f"mean of the prior fitted to all episodes, seed {_SEED.value}\n\n{evaluated}")
     if output is not None:
         priors.save_prior(prior.prior if isinstance(prior, priors.RescaledPrior) else prior, output)
         print(output)

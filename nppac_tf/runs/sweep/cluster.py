@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from gym_notices import notices
+
 from nppac_tf import hardware
 from nppac_tf.errors import UserError
 from nppac_tf.runs.sweep.display import SweepDisplay
@@ -285,6 +287,7 @@ def _work(run: PlannedRun, index: int, place: str, prior_cache: str | None, boar
         os.dup2(log.fileno(), descriptor)
     sys.stdout = sys.stderr = log
     sys.path.append(place)  # A task's module may be there.
+    notices.notices.clear()  # gym prints one into the log when it is imported.
     from nppac_tf.runs.sweep import worker
 
     ending = worker.work(run, prior_cache, link)
