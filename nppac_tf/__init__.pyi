@@ -8,7 +8,7 @@ from .demonstrations import save_demonstrations as save_demonstrations
 from .environments import Task as Task
 from .environments import make_task as make_task
 from .errors import UserError as UserError
-from .evaluation.rollouts import Episodes as Episodes
+from .evaluation.episodes import Episodes as Episodes
 from .evaluation.rollouts import evaluate as evaluate
 from .export import export_policy as export_policy
 from .export import load_policy as load_policy
@@ -16,9 +16,9 @@ from .priors import BayesianNetworkPrior as BayesianNetworkPrior
 from .priors import BehavioralPrior as BehavioralPrior
 from .priors import DropoutPrior as DropoutPrior
 from .priors import EnsemblePrior as EnsemblePrior
-from .priors import ExactGPPrior as ExactGPPrior
 from .priors import FixedScalePrior as FixedScalePrior
 from .priors import GaussianNetworkPrior as GaussianNetworkPrior
+from .priors import GPPrior as GPPrior
 from .priors import Novelty as Novelty
 from .priors import PriorStatistics as PriorStatistics
 from .priors import RescaledPrior as RescaledPrior

@@ -6,163 +6,88 @@ module imports the standard library only: `--help` must answer at once.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 from nppac_tf.errors import UserError
+from nppac_tf.options import check_fields, flatten, option, require
 
 PRIORS = (
     "gp",
     "sparse_gp",
-    "exact_gp",
     "gaussian_network",
     "ensemble",
     "bayesian_network",
     "dropout",
     "uniform",
 )
-# Points up to which the prior "gp" is an exact Gaussian process: of the door's 6,729 a sparse one
-# loses the skill (docs/recipe.md).
-LARGEST_EXACT_GP = 10_000
 KERNELS = ("rbf", "matern12", "matern32", "matern52")
 ALGORITHMS = ("nppac", "awac", "cloning")
+ACTORS = ("anchored", "network")
 ACTOR_VALUES = ("min", "mean")
 TAUGHT = ("critics", "all")
-DIVERGENCES = ("sampled", "closed_form")
+DIVERGENCES = ("auto", "sampled", "closed_form")
 XLA_MODES = ("auto", "on", "off")
 PRECISIONS = ("float32", "bfloat16", "auto")
 REWARDS = ("binary", "negative")
 _MAY_GROW = "training.num_env_steps"
 
 
-def _option(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
-    return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
-
-
-def _require(condition: bool, name: str, requirement: str, received: Any) -> None:
-    if not condition:
-        raise UserError(f"{name} must be {requirement}; got {received!r}")
-
-
-def _require_positive(name: str, value: float) -> None:
-    _require(0 < value < math.inf, name, "positive and finite", value)
-
-
-def _check_choices(config: Any) -> None:
-    for field in dataclasses.fields(config):
-        choices = field.metadata.get("choices")
-        value = getattr(config, field.name)
-        if choices and value not in choices:
-            raise UserError(f"{field.name} must be one of {', '.join(choices)}; got {value!r}")
-
-
-def _check_layers(name: str, layers: tuple[int, ...]) -> None:
-    _require(
-        len(layers) > 0 and all(isinstance(units, int) and units > 0 for units in layers),
-        name,
-        "one or more positive layer sizes",
-        layers,
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class PriorConfig:
-    """How the behavioral policy pi0 is fitted to the demonstrations."""
+    """How the behavioral prior pi0 is fitted to the demonstrations."""
 
-    prior: str = _option(
+    prior: str = option(
         "gp",
-        f"Class of the behavioral prior; gp: exact up to {LARGEST_EXACT_GP:,} points, then sparse.",
+        "Class of the prior. gp: exact mean, variance from the nearest demonstration states.",
         PRIORS,
     )
-    kernel: str = _option("matern52", "Kernel of the Gaussian process (ARD).", KERNELS)
-    action_lookahead: int = _option(
+    kernel: str = option("matern52", "Kernel of the Gaussian process (ARD).", KERNELS)
+    num_neighbors: int = option(
+        64, "Demonstration states that the variance of the prior gp is conditioned on.", minimum=1
+    )
+    action_lookahead: int = option(
         0,
-        "Steps to look ahead: pairs an observation with the action that many steps later, so that "
-        "the prior hurries where a position-controlled demonstrator was slow.",
+        "Pair each observation with the action this many steps later, so that the prior is faster "
+        "than a slow demonstrator.",
+        minimum=0,
     )
-    num_inducing_points: int = _option(500, "Inducing points of the sparse Gaussian process.")
-    num_hyperparameter_points: int = _option(
-        1000, "Random points on which a Gaussian process fits its hyper-parameters."
+    num_inducing_points: int = option(
+        2000, "Inducing points of the sparse Gaussian process.", minimum=1
     )
-    max_fit_iterations: int = _option(100, "L-BFGS iterations on the marginal likelihood.")
-    observation_noise: bool = _option(
-        True, "Count the demonstrator's noise in the deviation of the Gaussian process."
+    network_layers: tuple[int, ...] = option((256, 256), "Hidden layers of a network prior.")
+    network_epochs: int = option(
+        100, "Passes over the demonstrations to fit a network prior.", minimum=1
     )
-    network_layers: tuple[int, ...] = _option((256, 256), "Hidden layers of a network as prior.")
-    network_epochs: int = _option(100, "Passes over the demonstrations that fit a network.")
-    weight_decay: float = _option(
+    ensemble_size: int = option(5, "Networks in the ensemble.", minimum=1)
+    dropout_rate: float = option(0.1, "Share of hidden units that dropout leaves out.")
+    scale_factor: float = option(1.0, "Factor on the prior's standard deviation.", positive=True)
+    scale_floor: float = option(
         0.0,
-        "Decoupled weight decay of a network; a Bayesian one has its weights' prior instead.",
+        "Smallest standard deviation of the prior, in units of the action; 0 for none.",
+        minimum=0,
     )
-    entropy_bonus: float = _option(
-        0.0,
-        "Weight in [0, 1) of the entropy in a network's objective; c widens the fitted deviation "
-        "by 1 / sqrt(1 - c).",
+    fixed_scale: float | None = option(
+        None,
+        "Standard deviation of the prior in every state, in units of the action; or none.",
+        positive=True,
     )
-    early_stopping_patience: int = _option(
-        0,
-        "Epochs without progress on held-out episodes after which a network's fit stops, and its "
-        "best weights are restored; 0 to fit all episodes for all epochs.",
-    )
-    validation_fraction: float = _option(0.2, "Share of the episodes held out for early stopping.")
-    ensemble_size: int = _option(5, "Networks in the ensemble.")
-    num_network_samples: int = _option(
-        20, "Draws of a Bayesian network's weights, or of dropout's masks, that a prior averages."
-    )
-    dropout_rate: float = _option(0.1, "Share of hidden units that dropout leaves out.")
-    scale_factor: float = _option(1.0, "The prior's deviation is multiplied by this.")
-    scale_floor: float = _option(
-        0.0, "Lower bound on the prior's deviation, in units of the action; 0 for none."
-    )
-    fixed_scale: float | None = _option(
-        None, "If given, the prior's deviation everywhere, in units of the action."
-    )
-    prior_seed: int = _option(
-        0,
-        "Seed of a Gaussian process's random subset, and of all that is random in a network's fit.",
+    prior_seed: int | None = option(
+        None, "Seed of the prior's fit (default: the training seed).", minimum=0
     )
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        for name in (
-            "num_inducing_points",
-            "num_hyperparameter_points",
-            "max_fit_iterations",
-            "network_epochs",
-            "ensemble_size",
-            "num_network_samples",
-        ):
-            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in ("action_lookahead", "early_stopping_patience", "prior_seed"):
-            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        _check_layers("network_layers", self.network_layers)
-        _require(
-            0 <= self.weight_decay < math.inf,
-            "weight_decay",
-            "finite and at least 0",
-            self.weight_decay,
-        )
-        _require(0 <= self.entropy_bonus < 1, "entropy_bonus", "in [0, 1)", self.entropy_bonus)
-        for name in ("validation_fraction", "dropout_rate"):
-            _require(0 < getattr(self, name) < 1, name, "in (0, 1)", getattr(self, name))
-        _require_positive("scale_factor", self.scale_factor)
-        _require(
-            0 <= self.scale_floor < math.inf,
-            "scale_floor",
-            "finite and at least 0",
-            self.scale_floor,
-        )
+        check_fields(self)
+        require(0 < self.dropout_rate < 1, "dropout_rate", "in (0, 1)", self.dropout_rate)
         if self.fixed_scale is not None:
-            _require_positive("fixed_scale", self.fixed_scale)
-            _require(
+            require(
                 self.scale_factor == 1.0 and self.scale_floor == 0.0,
                 "fixed_scale",
-                "none with a scale_factor or scale_floor, which it makes void",
+                "none with a scale_factor or scale_floor, which it overrides",
                 self.fixed_scale,
             )
 
     def unscaled(self) -> "PriorConfig":
-        """The same fit, without what `priors.rescale` adds to it."""
+        """The same fit without factor, floor and fixed scale."""
         return dataclasses.replace(self, scale_factor=1.0, scale_floor=0.0, fixed_scale=None)
 
 
@@ -170,269 +95,235 @@ class PriorConfig:
 class AgentConfig:
     """Networks and constants of the KL-regularized soft actor-critic.
 
-    The defaults hold the skill of a prior and climb from it; configs/paper has those of the paper.
+    The defaults are the recipe of docs/recipe.md; configs/paper has the settings of the paper.
     """
 
-    actor_layers: tuple[int, ...] = _option((256, 256), "Hidden layers of the actor.")
-    critic_layers: tuple[int, ...] = _option((256, 256), "Hidden layers of each critic.")
-    squash: bool = _option(
-        False, "Actor: tanh-squashed Gaussian (true), or Gaussian with a tanh mean (false)."
+    actor: str = option(
+        "anchored",
+        "Policy. anchored: the prior plus a learned correction, so that it is the prior until it "
+        "learns; network: a network of its own (always, with a uniform prior).",
+        ACTORS,
     )
-    critic_layer_norm: bool = _option(True, "Layer normalization in the critics.")
-    num_critics: int = _option(6, "Critics, each with its own weights and target.")
-    num_target_critics: int | None = _option(
-        None,
-        "Critics, drawn anew for each update, of whose values a target takes the least; none for "
-        "all of them.",
+    actor_layers: tuple[int, ...] = option((256, 256), "Hidden layers of the actor.")
+    critic_layers: tuple[int, ...] = option((256, 256), "Hidden layers of each critic.")
+    squash: bool = option(
+        False, "Network actor: tanh-squashed Gaussian, instead of a Gaussian with a tanh mean."
     )
-    actor_value: str = _option(
-        "min", "What the actor maximizes: the least or the mean of all critics.", ACTOR_VALUES
+    critic_layer_norm: bool = option(True, "Use layer normalization in the critics.")
+    num_critics: int = option(6, "Number of critics.", minimum=2)
+    num_target_critics: int | None = option(
+        None, "Critics drawn for each update, whose minimum is the target; none for all."
     )
-    kl_in_target: bool = _option(True, "Count the KL term in the critics' targets.")
-    divergence: str = _option(
-        "closed_form",
-        "KL from the prior by one sample, or in closed form (needs --nosquash).",
+    actor_value: str = option(
+        "min", "Value that the actor maximizes: minimum or mean of the critics.", ACTOR_VALUES
+    )
+    kl_in_target: bool = option(True, "Include the KL term in the critics' targets.")
+    divergence: str = option(
+        "auto",
+        "Estimate of the KL. auto: closed form where the policy is Gaussian, else one sample.",
         DIVERGENCES,
     )
-    temperature: float = _option(
+    temperature: float = option(
         0.2,
-        "Weight alpha of the KL term: its value, or its start, where it stays while critics warm "
-        "up; annealed, it goes on from where the schedule is by then.",
+        "Weight alpha of the KL term, per unit of --reward_scale; with annealing, its start.",
+        positive=True,
     )
-    target_kl: float | None = _option(
-        None, "If given, alpha is tuned to hold the mean KL at this many nats."
+    target_kl: float | None = option(
+        None,
+        "Tune alpha to hold the mean KL at this many nats; none to follow the schedule.",
+        positive=True,
     )
-    final_temperature: float | None = _option(
-        0.0015,
-        "Alpha of N-PPAC goes to this value, geometrically, over --annealing_updates, once the "
-        "policy learns, unless a --target_kl tunes it; none to stay.",
+    reward_scale: float | None = option(
+        None,
+        "Reward of a good step, the unit of alpha and Q (default: largest of an epoch).",
+        positive=True,
     )
-    annealing_updates: int = _option(
-        45_000,
-        "Updates of the critics, their warm-up included, until alpha is at its final value.",
-    )
-    policy_averaging: int = _option(
-        4_000,
-        "Updates of the actor over which the policy that is evaluated and exported averages its "
-        "weights, exponentially; 0 for none.",
-    )
-    precision: str = _option(
+    precision: str = option(
         "float32",
-        "Of matrix products in hidden layers; auto: bfloat16 where the processor or GPU has it.",
+        "Precision of hidden layers' products. auto: bfloat16 where the hardware has it.",
         PRECISIONS,
     )
-    learning_rate: float = _option(3e-4, "Adam's step size for actor, critics and alpha.")
-    discount: float = _option(0.98, "Discount gamma per environment step.")
-    target_update_rate: float = _option(0.05, "Share tau of the critics in each target update.")
-    algorithm: str = _option("nppac", "N-PPAC, or what it is compared with.", ALGORITHMS)
+    learning_rate: float = option(
+        3e-4, "Step size of Adam for actor, critics and alpha.", positive=True
+    )
+    discount: float = option(0.98, "Discount gamma per environment step.")
+    target_update_rate: float = option(0.05, "Rate tau of the target critics' moving average.")
+    algorithm: str = option("nppac", "N-PPAC, or a baseline.", ALGORITHMS)
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        _check_layers("actor_layers", self.actor_layers)
-        _check_layers("critic_layers", self.critic_layers)
-        _require(self.num_critics >= 2, "num_critics", "at least 2", self.num_critics)
-        _require(
+        check_fields(self)
+        require(
             self.num_target_critics is None or 1 <= self.num_target_critics <= self.num_critics,
             "num_target_critics",
             f"none, or from 1 to num_critics ({self.num_critics})",
             self.num_target_critics,
         )
-        _require(
-            self.divergence == "sampled" or not self.squash,
+        require(
+            self.divergence != "closed_form" or not self.squash,
             "divergence",
-            "'sampled' with a squashed actor (closed_form needs --nosquash)",
+            "'auto' or 'sampled' with a squashed actor",
             self.divergence,
         )
-        _require_positive("temperature", self.temperature)
-        if self.target_kl is not None:
-            _require_positive("target_kl", self.target_kl)
+        require(
+            self.actor == "network" or not self.squash,
+            "squash",
+            "false with actor anchored, whose mean is squashed already (--actor=network)",
+            self.squash,
+        )
         if self.algorithm != "nppac":
-            _require(
+            require(
                 self.target_kl is None,
                 "target_kl",
                 f"none with algorithm {self.algorithm}",
                 self.target_kl,
             )
-        if self.final_temperature is not None:
-            _require_positive("final_temperature", self.final_temperature)
-        _require(
-            self.annealing_updates >= 1, "annealing_updates", "at least 1", self.annealing_updates
-        )
-        _require(
-            self.policy_averaging >= 0, "policy_averaging", "at least 0", self.policy_averaging
-        )
-        _require_positive("learning_rate", self.learning_rate)
-        _require(0 <= self.discount < 1, "discount", "in [0, 1)", self.discount)
-        _require(
+        require(0 <= self.discount < 1, "discount", "in [0, 1)", self.discount)
+        require(
             0 < self.target_update_rate <= 1,
             "target_update_rate",
             "in (0, 1]",
             self.target_update_rate,
         )
 
-    @property
-    def anneals(self) -> bool:
-        """Whether alpha goes to `final_temperature`."""
-        tuned = self.target_kl is not None
-        return self.algorithm == "nppac" and self.final_temperature is not None and not tuned
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """The loop: pre-train, then collect, update, evaluate, save."""
+    """The loop: pre-train, then collect, update, evaluate, save.
 
-    num_env_steps: int = _option(
-        50_000, "Environment steps of online training; rounded up to whole epochs."
+    Schedules are shares of the run unless given: warm-up, annealing and averaging end where they
+    should whatever the length of the run.
+    """
+
+    num_env_steps: int = option(
+        50_000, "Environment steps of online training, rounded up to whole epochs.", minimum=0
     )
-    num_environments: int = _option(10, "Environments stepped side by side.")
-    num_greedy_environments: int | None = _option(
-        None,
-        "Of these, those in which the mean of the newest policy acts, without exploring; "
-        "none for half of them.",
+    num_environments: int = option(10, "Environments stepped side by side.", minimum=1)
+    num_greedy_environments: int | None = option(
+        None, "Environments that take the policy's mean action (default: half of them)."
     )
-    exploration_spread: float = _option(
+    exploration_scale: float = option(
+        1.0,
+        "Factor on the policy's standard deviation in the environments that explore.",
+        positive=True,
+    )
+    exploration_spread: float = option(
         3.0,
-        "Of the others, where they are two or more, the first explores with the policy's deviation "
-        "and the last with so many times as much, those between evenly between.",
+        "Ratio of the largest to the smallest exploration noise among the environments that "
+        "explore; the noise of the others lies evenly between.",
+        minimum=1,
     )
-    steps_per_epoch: int = _option(
-        1000, "Environment steps collected between two rounds of updates."
+    steps_per_epoch: int = option(
+        1000, "Environment steps between two rounds of updates.", minimum=1
     )
-    updates_per_step: float = _option(1.0, "Gradient updates per environment step.")
-    policy_interval: int = _option(1, "Updates of the critics for one of the actor.")
-    n_step: int = _option(
-        5,
-        "Environment steps whose rewards a critic's target sums; the KL term is that of the last, "
-        "and sums end with an epoch.",
+    updates_per_step: float = option(1.0, "Gradient updates per environment step.", positive=True)
+    policy_interval: int = option(1, "Critic updates per actor update.", minimum=1)
+    n_step: int = option(
+        5, "Steps of reward in a critic's target; sums end with an epoch.", minimum=1
     )
-    batch_size: int = _option(256, "Transitions per update.")
-    demonstration_share: float = _option(
+    batch_size: int = option(256, "Transitions per update.", minimum=1)
+    final_temperature: float | None = option(
+        0.0015,
+        "Value that alpha falls to, geometrically, once the actor learns; none to keep it.",
+        positive=True,
+    )
+    annealing_steps: int | None = option(
+        None,
+        "Environment steps from the warm-up's end to the final alpha (default: 40 % of all, at "
+        "least 8,000).",
+        minimum=0,
+    )
+    policy_averaging: int | None = option(
+        None,
+        "Updates over which the evaluated policy averages the actor's weights (default: 4 % of "
+        "all; 0 for none).",
+        minimum=0,
+    )
+    critic_warmup_steps: int | None = option(
+        None,
+        "Environment steps before the actor learns (default: 4,000, or half of a shorter run).",
+        minimum=0,
+    )
+    warmup_imitation: bool = option(
+        True, "Network actor: fit it to the prior on visited states during the warm-up."
+    )
+    pretraining_steps: int = option(
+        20_000, "Network actor: updates that fit it to the prior before the first step.", minimum=0
+    )
+    pretraining_batch_size: int = option(256, "States per pre-training update.", minimum=1)
+    demonstration_share: float = option(
         0.0, "Share of each batch drawn from the demonstrations (hand tasks)."
     )
-    demonstrations_teach: str = _option(
-        "critics", "What learns from that share: the critics, or all.", TAUGHT
+    demonstrations_teach: str = option(
+        "critics", "Networks that learn from that share: critics, or all.", TAUGHT
     )
-    offline_updates: int = _option(
-        0,
-        "Updates on the replayed demonstrations before the first environment step; with "
-        "--critic_warmup_steps of the critics alone.",
+    offline_updates: int = option(
+        0, "Updates on the replayed demonstrations before the first environment step.", minimum=0
     )
-    prefill_replay: bool = _option(False, "The replay begins with the demonstrations (hand tasks).")
-    replay_capacity: int = _option(1_000_000, "Transitions the replay holds.")
-    pretraining_steps: int = _option(
-        20_000, "Updates that fit the actor to the prior on the demonstrations; 0 for none."
+    prefill_replay: bool = option(False, "Put the demonstrations into the replay (hand tasks).")
+    replay_capacity: int = option(
+        1_000_000, "Largest number of transitions in the replay.", minimum=1
     )
-    pretraining_batch_size: int = _option(256, "Demonstration states per pre-training update.")
-    pretraining_noise: float = _option(
-        0.05,
-        "Noise on pre-training states, as a share of each dimension's deviation in the "
-        "demonstrations; it makes the actor forgive states beside them.",
-    )
-    critic_warmup_steps: int = _option(
-        4_000,
-        "Environment steps at the start in which the critics learn and the actor does not: "
-        "untrained critics would make it forget what it was pre-trained to do.",
-    )
-    warmup_imitation: bool = _option(
-        True,
-        "In those steps fit the actor to the prior where it is now, on the states of the replay.",
-    )
-    eval_interval: int = _option(2000, "Environment steps between evaluations.")
-    eval_episodes: int = _option(50, "Episodes per evaluation.")
-    checkpoint_interval: int = _option(10_000, "Environment steps between checkpoints.")
-    seed: int = _option(0, "Seed of networks, environments, replay and exploration.")
-    xla: str = _option("auto", "Compile updates with XLA; auto: with a GPU.", XLA_MODES)
+    eval_interval: int = option(2000, "Environment steps between evaluations.", minimum=1)
+    eval_episodes: int = option(50, "Episodes per evaluation.", minimum=1)
+    checkpoint_interval: int = option(10_000, "Environment steps between checkpoints.", minimum=1)
+    seed: int = option(0, "Seed of networks, environments, replay and exploration.", minimum=0)
+    xla: str = option("auto", "Compile updates with XLA; auto: on a GPU.", XLA_MODES)
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        for name in (
-            "num_environments",
-            "steps_per_epoch",
-            "policy_interval",
-            "n_step",
-            "batch_size",
-            "replay_capacity",
-            "pretraining_batch_size",
-            "eval_interval",
-            "eval_episodes",
-            "checkpoint_interval",
-        ):
-            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        for name in (
-            "num_env_steps",
-            "pretraining_steps",
-            "offline_updates",
-            "critic_warmup_steps",
-            "seed",
-        ):
-            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
-        _require(
+        check_fields(self)
+        require(
             0 <= self.greedy_environments < self.num_environments,
             "num_greedy_environments",
             f"none, or at least 0 and below num_environments ({self.num_environments}), "
             "or nothing explores",
             self.num_greedy_environments,
         )
-        _require(
-            1 <= self.exploration_spread < math.inf,
-            "exploration_spread",
-            "finite and at least 1",
-            self.exploration_spread,
-        )
-        _require(
-            self.num_env_steps == 0 or self.critic_warmup_steps < self.num_env_steps,
+        require(
+            self.num_env_steps == 0 or (self.critic_warmup_steps or 0) < self.num_env_steps,
             "critic_warmup_steps",
-            f"below num_env_steps ({self.num_env_steps}), or the actor never learns: fewer, in "
-            f"epochs of {self.steps_per_epoch}, or 0 for none",
+            f"below num_env_steps ({self.num_env_steps}), or the actor never learns",
             self.critic_warmup_steps,
         )
-        _require(
-            0 <= self.pretraining_noise < math.inf,
-            "pretraining_noise",
-            "finite and at least 0",
-            self.pretraining_noise,
-        )
         replayed = round(self.demonstration_share * self.batch_size)
-        _require(
+        require(
             self.demonstration_share == 0 or 1 <= replayed <= self.batch_size - 1,
             "demonstration_share",
             f"0, or between 1 and {self.batch_size - 1} of the {self.batch_size} transitions",
             self.demonstration_share,
         )
-        _require(
+        require(
             self.demonstration_share > 0 or self.demonstrations_teach == "critics",
             "demonstrations_teach",
             "'critics' without a demonstration_share, since it means nothing then",
             self.demonstrations_teach,
         )
-        _require(
-            self.num_env_steps > 0 or self.offline_updates == 0 or self.critic_warmup_steps == 0,
+        require(
+            self.num_env_steps > 0 or self.offline_updates == 0 or not self.critic_warmup_steps,
             "critic_warmup_steps",
             "0 with offline_updates alone, or the actor never learns",
             self.critic_warmup_steps,
         )
-        _require(
+        require(
             self.offline_updates == 0 or self.prefill_replay,
             "offline_updates",
             "0 without prefill_replay, or there is nothing to learn from",
             self.offline_updates,
         )
-        _require_positive("updates_per_step", self.updates_per_step)
-        _require(
+        require(
             self.steps_per_epoch % self.num_environments == 0,
             "steps_per_epoch",
             f"a multiple of num_environments ({self.num_environments})",
             self.steps_per_epoch,
         )
-        _require(
+        require(
             self.replay_capacity >= self.steps_per_epoch,
             "replay_capacity",
             f"at least steps_per_epoch ({self.steps_per_epoch})",
             self.replay_capacity,
         )
         for name in ("eval_interval", "checkpoint_interval", "critic_warmup_steps"):
-            _require(
-                getattr(self, name) % self.steps_per_epoch == 0,
+            require(
+                (getattr(self, name) or 0) % self.steps_per_epoch == 0,
                 name,
                 f"a multiple of steps_per_epoch ({self.steps_per_epoch})",
                 getattr(self, name),
@@ -445,14 +336,36 @@ class TrainingConfig:
             return self.num_environments // 2
         return self.num_greedy_environments
 
+    @property
+    def warmup_steps(self) -> int:
+        """`critic_warmup_steps`, or 4,000, or half of a shorter run, in whole epochs."""
+        if self.critic_warmup_steps is not None:
+            return self.critic_warmup_steps
+        steps = min(4000, self.num_env_steps // 2)
+        return steps - steps % self.steps_per_epoch
+
+    @property
+    def annealed_steps(self) -> int:
+        """`annealing_steps`, or 40 % of the run, at least 8,000; at least 1."""
+        if self.annealing_steps is not None:
+            return max(1, self.annealing_steps)
+        return max(8000, round(0.4 * self.num_env_steps))
+
+    @property
+    def averaged_updates(self) -> int:
+        """`policy_averaging`, or 4 % of the run's updates; at least 1, which averages nothing."""
+        given = self.policy_averaging
+        updates = self.num_env_steps * self.updates_per_step
+        return max(1, round(0.04 * updates) if given is None else given)
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Everything needed to repeat a run."""
 
-    task: str = _option("pen-binary", "pen-binary, door-binary, halfcheetah, or a Gymnasium id.")
-    reward: str = _option("binary", "Hand tasks: 0/1 (binary) or -1/0 (negative).", REWARDS)
-    demonstrations: str = _option(
+    task: str = option("pen-binary", "pen-binary, door-binary, halfcheetah, or a Gymnasium id.")
+    reward: str = option("binary", "Hand tasks: 0/1 (binary) or -1/0 (negative).", REWARDS)
+    demonstrations: str = option(
         "embedded:pen", "embedded:NAME, minari:ID, or a .npz, AWAC .npy or DAPG .pickle file."
     )
     prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
@@ -460,21 +373,21 @@ class RunConfig:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        _require(
+        check_fields(self)
+        require(
             self.demonstrations != "",
             "demonstrations",
             "named, by a file, embedded:NAME or minari:ID",
             self.demonstrations,
         )
         if self.agent.algorithm == "cloning":
-            _require(
+            require(
                 self.prior.prior != "uniform",
                 "prior",
                 "one that is fitted with algorithm cloning, which acts as it does",
                 self.prior.prior,
             )
-            _require(
+            require(
                 self.training.pretraining_steps == 0,
                 "pretraining_steps",
                 "0 with algorithm cloning, which has nothing to train",
@@ -529,14 +442,3 @@ class RunConfig:
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by their dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.networks import network
 
-from nppac_tf.agents.networks import ActorNetwork
+from nppac_tf.agents.actors import ActorNetwork
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task, make_task
 from nppac_tf.priors import BehavioralPrior, PriorStatistics

@@ -18,8 +18,8 @@ the bounds of a squashed actor are moved in by 1e-4 of the range.
 
 import tensorflow as tf
 
+from nppac_tf.agents.actors import SquashedGaussian
 from nppac_tf.agents.batch import Batch
-from nppac_tf.agents.networks import SquashedGaussian
 from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
 
 _LARGEST_ADVANTAGE = 0.5
@@ -44,13 +44,13 @@ class AwacAgent(NppacAgent):
         self, batch: Batch, weights: tf.Tensor | None, learn_policy: bool
     ) -> NppacLossInfo:
         observations = batch.observations
-        _, divergence, log_prob = self._act(
+        _, divergence, log_prob = self._actions_and_kl(
             observations, batch.prior, self._sample_seed("actor"), training=False
         )
         variables = self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            policy, _ = self._actor_network(observations, step_type=(), network_state=())
+            policy = self.policy_distribution(observations, batch.prior)
             log_likelihood = policy.log_prob(self._inside(batch.actions, policy))
             with tape.stop_recording():
                 value = self._value(observations, policy.mode())
@@ -67,7 +67,7 @@ class AwacAgent(NppacAgent):
             actor_loss=loss,
             alpha_loss=tf.constant(0.0),
             kl=tf.reduce_mean(divergence),
-            q_value=tf.reduce_mean(value),
+            q_value=tf.reduce_mean(value) * self._reward_unit(),
             alpha=tf.exp(self._log_alpha),
             entropy=-tf.reduce_mean(log_prob),
             prior_scale=tf.reduce_mean(batch.prior.scale),

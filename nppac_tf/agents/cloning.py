@@ -51,6 +51,7 @@ class CloningAgent(NppacAgent):
         action_spec: Any,
         prior: BehavioralPrior,
         config: AgentConfig,
+        precision: str,
         seed: int,
     ) -> PriorNetwork:
         if not prior.informative:

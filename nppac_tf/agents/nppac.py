@@ -4,41 +4,38 @@ The entropy bonus of SAC is replaced by minus the KL divergence to pi0,
 
     R(tau_t) = sum_k gamma^k [ r(s_k, a_k) - alpha KL(pi(. | s_k) || pi0(. | s_k)) ],
 
-which changes one quantity in each loss, the log ratio (or the closed-form KL) d(s):
+which changes one quantity in each loss, the KL d(s):
 
     critic target     y = r + gamma (1 - terminal) [ min_i Q'_i(s', a') - alpha d(s') ],   a' ~ pi
     actor loss        E[ alpha d(s) - min_i Q_i(s, a) ],                                   a ~ pi
     temperature loss  log(alpha) (target KL - d(s))
 
-with d(s) = log pi(a | s) - log pi0(a | s), a single-sample estimate of the KL, or the KL itself
-where both are Gaussian in the same space. pi0 gets no gradients. With `UniformPrior` log pi0 = 0,
-and this is `SacAgent`, to rounding.
+with d(s) the KL in closed form where both are Gaussian in the same space, else log pi(a | s) -
+log pi0(a | s), an estimate from one sample. pi0 gets no gradients. With `UniformPrior` log pi0 = 0,
+and with sampled d(s) this is `SacAgent`, to rounding. r is in units of the reward scale.
 
 Each of SacAgent's two critics may be a `CriticEnsemble`; then i runs over all members, in the
 target over a random few of them (REDQ, Chen et al. 2021; RLPD, Ball et al. 2023), and the actor may
-maximize their mean instead of their least.
+maximize their mean instead of their minimum.
 """
 
 import collections
 import functools
-import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.agents import tf_agent
-from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
-from nppac_tf import divergences
 from nppac_tf.agents import arguments
+from nppac_tf.agents.actors import AnchoredActorNetwork
 from nppac_tf.agents.batch import Batch
-from nppac_tf.agents.networks import ActorNetwork, CriticEnsemble, CriticNetwork, make_critics
+from nppac_tf.agents.critics import CriticEnsemble, CriticNetwork, members
 from nppac_tf.agents.sac import BatchSacAgent
 from nppac_tf.config import AgentConfig
-from nppac_tf.hardware import resolve_precision
 from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
 from nppac_tf.seeding import derive_seed
 
@@ -69,32 +66,33 @@ class NppacAgent(BatchSacAgent):
     Args:
         time_step_spec: Of the environment; observations [D] float32.
         action_spec: Bounded, [A] float32.
+        critic_network: As in SacAgent; its twin, where none is given, has other initial weights.
+        actor_network: As in SacAgent, or an `AnchoredActorNetwork`.
+        actor_optimizer: As in SacAgent.
+        critic_optimizer: As in SacAgent.
+        alpha_optimizer: Tunes alpha to a target; None keeps it where `temperature` sets it.
         prior: pi0, over the same observations and actions.
-        divergence: "sampled" or "closed_form" (the policy must be a `MultivariateNormalDiag`).
-        num_target_critics: Members, drawn for each update, of which a target takes the least; None
-            for all.
-        actor_value: "min" or "mean" of all members, for the actor.
+        divergence: "sampled", "closed_form" (the policy must be a `MultivariateNormalDiag`), or
+            "auto": closed form where it can be.
+        num_target_critics: Critics, drawn for each update, of which a target takes the minimum;
+            None for all.
+        actor_value: "min" or "mean" of all critics, for the actor.
         kl_in_target: Whether the critic target has its KL term.
         target_kl: Mean KL in nats to which alpha is tuned; None with an alpha optimizer means
             SacAgent's `target_entropy`, of which it is the negative.
-        alpha_optimizer: None keeps alpha at exp(initial_log_alpha), or anneals it.
-        final_temperature: What alpha goes to, geometrically; None for no annealing.
-        annealing_updates: Updates of the critics until it is there.
-        policy_averaging: Updates over which `policy` averages the actor's weights, exponentially
-            (Polyak and Juditsky 1992): it forgets what the actor tries for a moment. 0: `policy`
-            has the actor's own. `collect_policy` always does.
-        seed: Of the samples of actions in the losses; they depend on it and on the step counter
+        target_entropy: As in SacAgent.
+        reward_scale: Unit of rewards, positive; None to take it from `calibrate_rewards`.
+        average_policy: Whether `policy` acts by an average of the actor's weights (Polyak and
+            Juditsky 1992), which `update` moves. `collect_policy` always has the actor's own.
+        seed: Of the samples of actions in the losses. They depend on it and on the step counter
             alone, so a resumed run repeats an uninterrupted one.
-        **kwargs: As of `tf_agents.agents.SacAgent`.
+        name: Of the agent.
+        **kwargs: As in SacAgent.
 
     Raises:
-        ValueError: for an unknown divergence or actor_value, a target KL that is not positive or is
-            given beside a target entropy, a negative policy_averaging, or a prior whose sizes are
-            not those of the specs.
+        ValueError: for an unknown divergence or actor_value, a target KL that is not positive or
+            is given beside a target entropy, or a prior whose sizes are not those of the specs.
     """
-
-    # The `constant_scale` of `for_task`'s actor, for algorithms that have one.
-    _actor_scale: tuple[float, float] | None = None
 
     def __init__(
         self,
@@ -107,24 +105,21 @@ class NppacAgent(BatchSacAgent):
         alpha_optimizer: Any = None,
         *,
         prior: BehavioralPrior,
-        divergence: str = "sampled",
-        num_target_critics: int | None = None,
-        actor_value: str = "min",
-        kl_in_target: bool = True,
-        target_kl: float | None = None,
+        divergence: str = AgentConfig.divergence,
+        num_target_critics: int | None = AgentConfig.num_target_critics,
+        actor_value: str = AgentConfig.actor_value,
+        kl_in_target: bool = AgentConfig.kl_in_target,
+        target_kl: float | None = AgentConfig.target_kl,
         target_entropy: float | None = None,
-        final_temperature: float | None = None,
-        annealing_updates: int = 100_000,
-        policy_averaging: int = 0,
+        reward_scale: float | None = AgentConfig.reward_scale,
+        average_policy: bool = False,
         seed: int = 0,
         name: str = "NppacAgent",
         **kwargs: Any,
     ) -> None:
         arguments.check_prior(prior, time_step_spec, action_spec)
-        arguments.check_losses(divergence, actor_value, num_target_critics, policy_averaging)
-        arguments.check_temperature(
-            target_kl, target_entropy, final_temperature, annealing_updates, alpha_optimizer
-        )
+        arguments.check_losses(divergence, actor_value, num_target_critics, reward_scale)
+        arguments.check_targets(target_kl, target_entropy, alpha_optimizer)
         if kwargs.get("critic_network_2") is None and isinstance(
             critic_network, CriticNetwork | CriticEnsemble
         ):
@@ -143,96 +138,17 @@ class NppacAgent(BatchSacAgent):
             **kwargs,
         )
         self._prior = prior
-        self._final_temperature = final_temperature
-        self._annealing_updates = annealing_updates
-        self._initial_log_alpha = kwargs.get("initial_log_alpha", 0.0)
         self._divergence = divergence
         self._kl_in_target = kl_in_target
         self._num_target_critics = num_target_critics
         self._actor_value = {"min": tf.reduce_min, "mean": tf.reduce_mean}[actor_value]
-        self._policy_averaging = policy_averaging
         self._seed = seed
-        if policy_averaging:
+        # 0 until it is known: all rewards so far were 0.
+        self._reward_scale = tf.Variable(
+            reward_scale or 0.0, dtype=tf.float32, trainable=False, name="reward_scale"
+        )
+        if average_policy:
             self._average_actor(time_step_spec, action_spec)
-
-    @classmethod
-    def for_task(
-        cls,
-        task: Any,
-        prior: BehavioralPrior,
-        config: AgentConfig | None = None,
-        seed: int = 0,
-    ) -> Self:
-        """An agent with the project's own networks, ready to train.
-
-        Args:
-            task: Gives `observation_size`, `action_low` [A] and `action_high` [A].
-            prior: pi0.
-            config: Networks and constants; defaults where None.
-            seed: Of initial weights and samples.
-        """
-        config = config or AgentConfig()
-        observation_spec = tf.TensorSpec([task.observation_size], tf.float32, "observation")
-        action_spec = tensor_spec.BoundedTensorSpec(
-            task.action_low.shape, tf.float32, task.action_low, task.action_high, "action"
-        )
-
-        def adam() -> tf.keras.optimizers.legacy.Optimizer:
-            return tf.keras.optimizers.legacy.Adam(config.learning_rate)
-
-        critics = make_critics(
-            (observation_spec, action_spec),
-            config,
-            resolve_precision(config.precision),
-            seed,
-        )
-        agent = cls(
-            ts.time_step_spec(observation_spec),
-            action_spec,
-            critic_network=critics[0],
-            critic_network_2=critics[1],
-            actor_network=cls._make_actor(observation_spec, action_spec, prior, config, seed),
-            actor_optimizer=adam(),
-            critic_optimizer=adam(),
-            alpha_optimizer=None if config.target_kl is None else adam(),
-            prior=prior,
-            divergence=config.divergence,
-            num_target_critics=config.num_target_critics,
-            actor_value=config.actor_value,
-            kl_in_target=config.kl_in_target,
-            target_kl=config.target_kl,
-            final_temperature=config.final_temperature if config.anneals else None,
-            annealing_updates=config.annealing_updates,
-            policy_averaging=config.policy_averaging,
-            initial_log_alpha=math.log(config.temperature),
-            target_update_tau=config.target_update_rate,
-            gamma=config.discount,
-            td_errors_loss_fn=tf.math.squared_difference,
-            train_step_counter=tf.Variable(0, dtype=tf.int64, trainable=False, name="updates"),
-            seed=seed,
-        )
-        agent.initialize()
-        agent._make_optimizer_variables()
-        return agent
-
-    @classmethod
-    def _make_actor(
-        cls,
-        observation_spec: tf.TensorSpec,
-        action_spec: Any,
-        prior: BehavioralPrior,
-        config: AgentConfig,
-        seed: int,
-    ) -> Any:
-        return ActorNetwork(
-            observation_spec,
-            action_spec,
-            config.actor_layers,
-            config.squash,
-            seed=derive_seed(seed, "initial actor"),
-            precision=resolve_precision(config.precision),
-            constant_scale=cls._actor_scale,
-        )
 
     @property
     def prior(self) -> BehavioralPrior:
@@ -261,6 +177,7 @@ class NppacAgent(BatchSacAgent):
         weights: tf.Tensor | None = None,
         learn_policy: bool = True,
         policy_batch: Batch | None = None,
+        averaging: int = 1,
     ) -> tf_agent.LossInfo:
         """One update of critics, actor, temperature and target critics.
 
@@ -270,13 +187,14 @@ class NppacAgent(BatchSacAgent):
             learn_policy: False leaves actor and temperature as they are.
             policy_batch: What actor and temperature learn from, without weights; `batch` where
                 None.
+            averaging: Updates over which an averaged policy averages, exponentially.
         """
         critic_loss = self._improve_critics(batch, weights)
         if policy_batch is not None:
             batch, weights = policy_batch, None
         losses = self._improve_policy(batch, weights, learn_policy)
-        if self._policy_averaging:
-            self._move_average(1.0 / self._policy_averaging)
+        if self._averaged_actor is not None:
+            self._move_average(1.0 / averaging)
         self.train_step_counter.assign_add(1)
         self._update_target()
         return tf_agent.LossInfo(
@@ -307,7 +225,7 @@ class NppacAgent(BatchSacAgent):
         variables = self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            loss, kl, q_value, entropy = self._actor_objective(
+            loss, kl, value, entropy = self._actor_objective(
                 batch.observations, batch.prior, weights
             )
             loss = self._actor_loss_weight * loss
@@ -321,7 +239,7 @@ class NppacAgent(BatchSacAgent):
             loss,
             alpha_loss,
             kl,
-            q_value,
+            value * self._reward_unit(),
             tf.exp(self._log_alpha),
             entropy,
             tf.reduce_mean(batch.prior.scale),
@@ -350,7 +268,7 @@ class NppacAgent(BatchSacAgent):
         variables = self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            _, divergence, _ = self._act(observations, statistics, seed, training=True)
+            _, divergence, _ = self._actions_and_kl(observations, statistics, seed, training=True)
             kl = tf.reduce_mean(divergence)
         optimizer = optimizer or self._actor_optimizer
         optimizer.apply_gradients(zip(tape.gradient(kl, variables), variables, strict=True))
@@ -372,30 +290,15 @@ class NppacAgent(BatchSacAgent):
         variables = self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
             tape.watch(variables)
-            actions, divergence, _ = self._act(observations, statistics, seed, training=True)
+            actions, divergence, _ = self._actions_and_kl(
+                observations, statistics, seed, training=True
+            )
             penalty = tf.exp(self._log_alpha) * tf.reduce_mean(divergence)
             loss = -tf.reduce_mean(self._value(observations, actions))
         unconnected = tf.UnconnectedGradients.ZERO
         penalty_gradient = tape.gradient(penalty, variables, unconnected_gradients=unconnected)
         loss_gradient = tape.gradient(loss, variables, unconnected_gradients=unconnected)
         return penalty_gradient, loss_gradient
-
-    def kl_by_component(
-        self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor
-    ) -> tf.Tensor:
-        """KL from the prior in each action component [B, A], in nats; they sum to d(s).
-
-        In closed form where the policy is Gaussian, else an estimate from one sample. A prior
-        without a density of its own (`UniformPrior`) has none.
-        """
-        policy, _ = self._actor_network(observations, step_type=(), network_state=())
-        if isinstance(policy, tfp.distributions.MultivariateNormalDiag):
-            parts = (policy.mean(), policy.stddev(), *statistics)
-            return divergences.gaussian_kl(*(part[..., tf.newaxis] for part in parts))
-        actions = policy.sample(seed=seed)
-        location, scale = (part[..., tf.newaxis] for part in statistics)
-        prior_log_prob = divergences.gaussian_log_prob(actions[..., tf.newaxis], location, scale)
-        return policy.log_prob_by_component(actions) - prior_log_prob
 
     def _critic_objective(
         self,
@@ -411,7 +314,7 @@ class NppacAgent(BatchSacAgent):
         reward_scale = self._reward_scale_factor
         if reward_scale_factor is not None:
             reward_scale = reward_scale_factor
-        next_actions, divergence, _ = self._act(
+        next_actions, divergence, _ = self._actions_and_kl(
             batch.next_observations,
             batch.next_prior,
             self._sample_seed("critic"),
@@ -419,7 +322,7 @@ class NppacAgent(BatchSacAgent):
         )
         next_q = self._target_value(batch.next_observations, next_actions)
         targets = tf.stop_gradient(
-            reward_scale * batch.rewards
+            reward_scale * batch.rewards / self._reward_unit()
             + gamma * batch.discounts * (next_q - self._penalty_in_target(divergence))
         )
         q = self._q_values(self._critics, batch.observations, batch.actions, training)
@@ -435,7 +338,7 @@ class NppacAgent(BatchSacAgent):
         training: bool = True,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """The loss, and for the record the mean KL, the mean Q and the policy's entropy."""
-        actions, divergence, log_prob = self._act(
+        actions, divergence, log_prob = self._actions_and_kl(
             observations, statistics, self._sample_seed("actor"), training
         )
         q = self._value(observations, actions)
@@ -447,7 +350,7 @@ class NppacAgent(BatchSacAgent):
     def _temperature_objective(
         self, observations: tf.Tensor, statistics: PriorStatistics, weights: tf.Tensor | None
     ) -> tf.Tensor:
-        _, divergence, _ = self._act(
+        _, divergence, _ = self._actions_and_kl(
             observations, statistics, self._sample_seed("temperature"), training=False
         )
         alpha = self._log_alpha if self._use_log_alpha_in_alpha_loss else tf.exp(self._log_alpha)
@@ -456,10 +359,6 @@ class NppacAgent(BatchSacAgent):
         )
 
     def _update_temperature(self, batch: Batch, weights: tf.Tensor | None) -> tf.Tensor:
-        if self._final_temperature is not None:
-            done = tf.cast(self.train_step_counter + 1, tf.float32) / self._annealing_updates
-            start, end = self._initial_log_alpha, math.log(self._final_temperature)
-            self._log_alpha.assign(start + tf.minimum(done, 1.0) * (end - start))
         if self._alpha_optimizer is None:
             return tf.constant(0.0)
         with tf.GradientTape() as tape:
@@ -471,25 +370,37 @@ class NppacAgent(BatchSacAgent):
         )
         return loss
 
-    def _act(
+    def _actions_and_kl(
         self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Actions a ~ pi [B, A], d(s) [B], and log pi(a | s) [B]."""
-        distribution, _ = self._actor_network(
-            observations, step_type=(), network_state=(), training=training
-        )
-        actions, log_prob = distribution.experimental_sample_and_log_prob(seed=seed)
-        if self._divergence == "sampled":
+        """Actions a ~ pi [B, A], KL(pi || pi0) or its estimate d(s) [B], and log pi(a | s) [B]."""
+        policy = self.policy_distribution(observations, statistics, training)
+        actions, log_prob = policy.experimental_sample_and_log_prob(seed=seed)
+        gaussian = isinstance(policy, tfp.distributions.MultivariateNormalDiag)
+        if self._divergence == "sampled" or (self._divergence == "auto" and not gaussian):
             return actions, log_prob - self._prior.log_prob(statistics, actions), log_prob
-        if not isinstance(distribution, tfp.distributions.MultivariateNormalDiag):
+        if not gaussian:
             raise ValueError(
-                "divergence must be sampled unless the actor gives a MultivariateNormalDiag; "
-                f"got {type(distribution).__name__}"
+                "divergence must be auto or sampled unless the actor gives a "
+                f"MultivariateNormalDiag; got {type(policy).__name__}"
             )
-        divergence = self._prior.kl_divergence(
-            statistics, distribution.mean(), distribution.stddev()
-        )
-        return actions, divergence, log_prob
+        kl = self._prior.kl_divergence(statistics, policy.mean(), policy.stddev())
+        return actions, kl, log_prob
+
+    def policy_distribution(
+        self, observations: tf.Tensor, statistics: PriorStatistics, training: bool = False
+    ) -> tfp.distributions.Distribution:
+        """pi(. | s) of the actor, at observations [B, D] with pi0's statistics there."""
+        known = {}
+        if isinstance(self._actor_network, AnchoredActorNetwork):
+            known["statistics"] = statistics
+        return self._actor_network(
+            observations, step_type=(), network_state=(), training=training, **known
+        )[0]
+
+    def _reward_unit(self) -> tf.Tensor:
+        """The scale that rewards are divided by, []; 1 as long as it is not known."""
+        return tf.where(self._reward_scale > 0.0, self._reward_scale, 1.0)
 
     def _sample_seed(self, loss: str) -> tf.Tensor:
         """Of this step's sample for one of the losses; stateless, so that a resumed run repeats."""
@@ -507,8 +418,8 @@ class NppacAgent(BatchSacAgent):
         return self._actor_value(q, axis=0)
 
     def _target_value(self, observations: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
-        """The least of the target critics, or of some drawn for this update, [B]."""
-        critics = _members(self._target_critics)
+        """Minimum of the target critics, or of some drawn for this update, [B]."""
+        critics = members(self._target_critics)
         count = self._num_target_critics
         if count is None or count >= len(critics):
             return tf.reduce_min(self._q_values(critics, observations, actions), axis=0)
@@ -529,16 +440,8 @@ class NppacAgent(BatchSacAgent):
     ) -> tf.Tensor:
         """Values [E, B] of critics, those of an ensemble one by one."""
         return tf.stack(
-            [critic((observations, actions), training=training)[0] for critic in _members(critics)]
+            [critic((observations, actions), training=training)[0] for critic in members(critics)]
         )
-
-
-def _members(critics: Sequence[Any]) -> list[Any]:
-    """All critics, those of an ensemble one by one."""
-    ensembles = [
-        critic.members if isinstance(critic, CriticEnsemble) else [critic] for critic in critics
-    ]
-    return [member for members in ensembles for member in members]
 
 
 def _aggregate(

@@ -5,17 +5,26 @@ the algorithm alone.
 """
 
 import abc
-from typing import Any
+import math
+from typing import Any, Self
 
+import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.policies import actor_policy
+from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
 from tf_agents.utils import common
 
+from nppac_tf.agents.actors import BOUND_MARGIN, AnchoredActorNetwork, make_actor
 from nppac_tf.agents.batch import Batch
-from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
+from nppac_tf.agents.critics import make_critics
+from nppac_tf.agents.layers import ObservationStandardization
+from nppac_tf.config import AgentConfig
+from nppac_tf.hardware import resolve_precision
+from nppac_tf.priors.base import BehavioralPrior, BoundedPrior, PriorStatistics
+from nppac_tf.priors.standardization import Standardization
 
 
 class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
@@ -26,6 +35,9 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
     """
 
     _prior: BehavioralPrior
+    _reward_scale: tf.Variable
+    # The `constant_scale` of the actor, for algorithms that have one.
+    _actor_scale: tuple[float, float] | None = None
     _averaged_actor: Any = None
 
     @abc.abstractmethod
@@ -60,6 +72,127 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
     ) -> tf.Tensor:
         """The temperature's loss []."""
 
+    @classmethod
+    def for_task(
+        cls,
+        task: Any,
+        prior: BehavioralPrior,
+        config: AgentConfig | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """An agent with the project's own networks, ready to train.
+
+        Args:
+            task: Gives `observation_size`, `action_low` [A] and `action_high` [A].
+            prior: pi0; its location is kept inside the bounds of actions.
+            config: Networks and constants; defaults where None.
+            seed: Of initial weights and samples.
+        """
+        config = config or AgentConfig()
+        observation_spec = tf.TensorSpec([task.observation_size], tf.float32, "observation")
+        action_spec = tensor_spec.BoundedTensorSpec(
+            task.action_low.shape, tf.float32, task.action_low, task.action_high, "action"
+        )
+        if prior.informative:
+            margin = 0.5 * BOUND_MARGIN * (task.action_high - task.action_low)
+            prior = BoundedPrior(prior, task.action_low + margin, task.action_high - margin)
+
+        def adam() -> tf.keras.optimizers.legacy.Optimizer:
+            return tf.keras.optimizers.legacy.Adam(config.learning_rate)
+
+        precision = resolve_precision(config.precision)
+        critics = make_critics((observation_spec, action_spec), config, precision, seed)
+        agent = cls(
+            ts.time_step_spec(observation_spec),
+            action_spec,
+            critic_network=critics[0],
+            critic_network_2=critics[1],
+            actor_network=cls._make_actor(
+                observation_spec, action_spec, prior, config, precision, seed
+            ),
+            actor_optimizer=adam(),
+            critic_optimizer=adam(),
+            alpha_optimizer=None if config.target_kl is None else adam(),
+            prior=prior,
+            divergence=config.divergence,
+            num_target_critics=config.num_target_critics,
+            actor_value=config.actor_value,
+            kl_in_target=config.kl_in_target,
+            target_kl=config.target_kl,
+            reward_scale=config.reward_scale,
+            average_policy=True,
+            initial_log_alpha=math.log(config.temperature),
+            target_update_tau=config.target_update_rate,
+            gamma=config.discount,
+            td_errors_loss_fn=tf.math.squared_difference,
+            train_step_counter=tf.Variable(0, dtype=tf.int64, trainable=False, name="updates"),
+            seed=seed,
+        )
+        agent.initialize()
+        agent._make_optimizer_variables()
+        return agent
+
+    @classmethod
+    def _make_actor(
+        cls,
+        observation_spec: tf.TensorSpec,
+        action_spec: Any,
+        prior: BehavioralPrior,
+        config: AgentConfig,
+        precision: str,
+        seed: int,
+    ) -> Any:
+        return make_actor(
+            observation_spec, action_spec, prior, config, precision, seed, cls._actor_scale
+        )
+
+    @property
+    def temperature(self) -> float:
+        """Alpha, the weight of the KL term, per unit of the reward scale."""
+        return float(tf.exp(self._log_alpha))
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._log_alpha.assign(math.log(value))
+
+    @property
+    def tunes_temperature(self) -> bool:
+        """Whether alpha follows a target and not `temperature`."""
+        return self._alpha_optimizer is not None
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the actor is the prior until it learns."""
+        return isinstance(self._actor_network, AnchoredActorNetwork)
+
+    @property
+    def reward_scale(self) -> float | None:
+        """Unit of rewards in the losses; None while it is not known."""
+        return float(self._reward_scale) or None
+
+    def calibrate_rewards(self, rewards: np.ndarray) -> None:
+        """Takes the reward scale, where it is not known yet, from rewards [N]: the largest |r|."""
+        if self.reward_scale is None and np.size(rewards):
+            self._reward_scale.assign(np.abs(rewards).max())
+
+    def standardize(self, observations: np.ndarray) -> None:
+        """Has all networks see observations in units of these, [N, D].
+
+        A dimension that does not vary keeps its scale.
+        """
+        units = Standardization.of(observations)
+        for network in self._networks:
+            for layer in network.submodules:
+                if isinstance(layer, ObservationStandardization):
+                    layer.shift.assign(units.shift)
+                    layer.scale.assign(units.scale)
+
+    @property
+    def _networks(self) -> list[Any]:
+        actors = [self._actor_network, self._averaged_actor]
+        critics = [*self._critics, *self._target_critics]
+        return [network for network in (*actors, *critics) if network is not None]
+
     @property
     def parameters(self) -> list[tf.Variable]:
         """What gradients change: weights of actor and critics, and log alpha."""
@@ -77,6 +210,7 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
             "target_critic_1": self._target_critic_network_1,
             "target_critic_2": self._target_critic_network_2,
             "log_alpha": self._log_alpha,
+            "reward_scale": self._reward_scale,
             "actor_optimizer": self._actor_optimizer,
             "critic_optimizer": self._critic_optimizer,
             "updates": self.train_step_counter,
@@ -135,7 +269,7 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
     def _move_average(self, rate: float) -> None:
         variables = zip(self._actor_network.variables, self._averaged_actor.variables, strict=True)
         for source, average in variables:
-            _move_toward(average, source, rate)
+            _move_toward(average, source, rate if source.trainable else 1.0)
 
     def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Any:
         """As SacAgent's, w' + tau (w - w')."""

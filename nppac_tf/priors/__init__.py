@@ -2,20 +2,21 @@
 
 from nppac_tf.priors.base import (
     BehavioralPrior,
+    BoundedPrior,
     FixedScalePrior,
     PriorStatistics,
     RescaledPrior,
     UniformPrior,
 )
 from nppac_tf.priors.fitting import (
-    chosen_class,
+    cached,
     default_cache,
     fit_prior,
     load_prior,
     rescale,
     save_prior,
 )
-from nppac_tf.priors.gaussian_process import ExactGPPrior, GaussianProcessPrior, SparseGPPrior
+from nppac_tf.priors.gaussian_process import GaussianProcessPrior, GPPrior
 from nppac_tf.priors.networks import (
     BayesianNetworkPrior,
     DropoutPrior,
@@ -24,14 +25,16 @@ from nppac_tf.priors.networks import (
     NetworkPrior,
 )
 from nppac_tf.priors.novelty import Novelty, load_novelty, save_novelty
+from nppac_tf.priors.sparse_gp import SparseGPPrior
 
 __all__ = [
     "BayesianNetworkPrior",
     "BehavioralPrior",
+    "BoundedPrior",
     "DropoutPrior",
     "EnsemblePrior",
-    "ExactGPPrior",
     "FixedScalePrior",
+    "GPPrior",
     "GaussianNetworkPrior",
     "GaussianProcessPrior",
     "NetworkPrior",
@@ -40,7 +43,7 @@ __all__ = [
     "RescaledPrior",
     "SparseGPPrior",
     "UniformPrior",
-    "chosen_class",
+    "cached",
     "default_cache",
     "fit_prior",
     "load_novelty",

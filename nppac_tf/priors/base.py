@@ -132,75 +132,110 @@ class UniformPrior(BehavioralPrior):
         return cls(settings["observation_size"], settings["action_size"])
 
 
-class RescaledPrior(BehavioralPrior):
-    """A prior whose deviation is multiplied by `factor` and then kept at `floor` or above.
-
-    The deviation sets both how much the pre-trained actor explores and how hard the KL term
-    pulls (its gradient grows as 1 / scale^2, Proposition 1 of the paper); this bounds the latter.
+class WrappedPrior(BehavioralPrior):
+    """A prior whose location and scale are changed; its uncertainty is kept.
 
     Args:
-        prior: The prior whose location is kept.
-        factor: Positive multiplier of the deviation.
-        floor: Smallest deviation, in units of the action, at least 0.
+        prior: The prior behind it.
 
     Raises:
-        ValueError: for a factor or floor out of range, or a uniform prior, which has no deviation.
+        ValueError: for a uniform prior, which has neither location nor scale.
     """
 
-    def __init__(self, prior: BehavioralPrior, factor: float = 1.0, floor: float = 0.0) -> None:
+    def __init__(self, prior: BehavioralPrior) -> None:
         super().__init__(prior.observation_size, prior.action_size)
-        if factor <= 0 or floor < 0:
-            raise ValueError(
-                f"factor must be positive and floor at least 0; got {factor} and {floor}"
-            )
         if not prior.informative:
-            raise ValueError(f"prior must have a deviation to rescale; got {type(prior).__name__}")
+            raise ValueError(f"prior must have a scale to change; got {type(prior).__name__}")
         self.prior = prior
-        self.factor = factor
-        self.floor = floor
+
+    @abc.abstractmethod
+    def _change(self, location: tf.Tensor, scale: tf.Tensor) -> PriorStatistics:
+        """The statistics of this prior, from those of the prior behind it."""
 
     def statistics(self, observations: tf.Tensor) -> PriorStatistics:  # noqa: D102
-        return self._rescale(*self.prior.statistics(observations))
+        return self._change(*self.prior.statistics(observations))
 
-    def uncertainty(self, observations: tf.Tensor) -> tf.Tensor:
-        """That of the wrapped prior: it depends on neither factor nor floor."""
+    def uncertainty(self, observations: tf.Tensor) -> tf.Tensor:  # noqa: D102
         return self.prior.uncertainty(observations)
 
     def predict(self, observations: tf.Tensor) -> tuple[PriorStatistics, tf.Tensor]:  # noqa: D102
-        (location, scale), uncertainty = self.prior.predict(observations)
-        return self._rescale(location, scale), uncertainty
+        statistics, uncertainty = self.prior.predict(observations)
+        return self._change(*statistics), uncertainty
 
     def held_out_uncertainty(  # noqa: D102
         self, demonstrations: Demonstrations, folds: np.ndarray
     ) -> np.ndarray:
         return self.prior.held_out_uncertainty(demonstrations, folds)
 
-    def _rescale(self, location: tf.Tensor, scale: tf.Tensor) -> PriorStatistics:
-        return PriorStatistics(location, tf.maximum(self.factor * scale, self.floor))
-
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Not for files: save the wrapped prior, and wrap again after loading."""
-        raise NotImplementedError("save the wrapped prior: rescaling is part of the configuration")
+        """Not for files: save the prior behind it, and wrap again after loading."""
+        raise NotImplementedError("save the wrapped prior: what is changed is configuration")
 
 
-class FixedScalePrior(RescaledPrior):
-    """A prior whose deviation is one constant, whatever the state; its location is kept.
+class RescaledPrior(WrappedPrior):
+    """A prior whose scale is multiplied by `factor` and then kept at `floor` or above.
 
-    With a falling sequence of constants it shows what a vanishing deviation of pi0 does to the
-    agent (Proposition 1 of the paper), with all else equal.
+    The scale sets how hard the KL term pulls: its gradient grows as 1 / scale^2 (Proposition 1 of
+    the paper). The floor bounds that.
 
     Args:
         prior: The prior whose location is kept.
-        scale: The deviation, positive, in units of the action.
+        factor: Positive multiplier of the scale.
+        floor: Smallest scale, in units of the action, at least 0.
 
     Raises:
-        ValueError: for a scale out of range, or a uniform prior, which has no deviation.
+        ValueError: for a factor or floor out of range, or a uniform prior.
+    """
+
+    def __init__(self, prior: BehavioralPrior, factor: float = 1.0, floor: float = 0.0) -> None:
+        super().__init__(prior)
+        if factor <= 0 or floor < 0:
+            raise ValueError(
+                f"factor must be positive and floor at least 0; got {factor} and {floor}"
+            )
+        self.factor = factor
+        self.floor = floor
+
+    def _change(self, location: tf.Tensor, scale: tf.Tensor) -> PriorStatistics:
+        return PriorStatistics(location, tf.maximum(self.factor * scale, self.floor))
+
+
+class FixedScalePrior(WrappedPrior):
+    """A prior whose scale is one constant in every state; its location is kept.
+
+    With a falling sequence of constants it shows what a vanishing scale of pi0 does to the agent
+    (Proposition 1 of the paper), all else equal.
+
+    Args:
+        prior: The prior whose location is kept.
+        scale: Positive, in units of the action.
+
+    Raises:
+        ValueError: for a scale out of range, or a uniform prior.
     """
 
     def __init__(self, prior: BehavioralPrior, scale: float) -> None:
+        super().__init__(prior)
         if not 0 < scale < math.inf:
             raise ValueError(f"scale must be positive and finite; got {scale}")
-        super().__init__(prior, floor=scale)
+        self.scale = scale
 
-    def _rescale(self, location: tf.Tensor, scale: tf.Tensor) -> PriorStatistics:
-        return PriorStatistics(location, tf.fill(tf.shape(location), self.floor))
+    def _change(self, location: tf.Tensor, scale: tf.Tensor) -> PriorStatistics:
+        return PriorStatistics(location, tf.fill(tf.shape(location), self.scale))
+
+
+class BoundedPrior(WrappedPrior):
+    """A prior whose location is kept inside the bounds of actions.
+
+    Args:
+        prior: The prior whose scale is kept.
+        low: Smallest location, [A] or a number.
+        high: Largest location, [A] or a number.
+    """
+
+    def __init__(self, prior: BehavioralPrior, low: Any, high: Any) -> None:
+        super().__init__(prior)
+        self._low, self._high = np.asarray(low, np.float32), np.asarray(high, np.float32)
+
+    def _change(self, location: tf.Tensor, scale: tf.Tensor) -> PriorStatistics:
+        return PriorStatistics(tf.clip_by_value(location, self._low, self._high), scale)

@@ -14,25 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from nppac_tf.config import LARGEST_EXACT_GP, PriorConfig
+from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
 from nppac_tf.files import read_arrays, replace_file
 from nppac_tf.priors.base import BehavioralPrior, FixedScalePrior, RescaledPrior, UniformPrior
-from nppac_tf.priors.gaussian_process import ExactGPPrior, SparseGPPrior
+from nppac_tf.priors.gaussian_process import GPPrior
 from nppac_tf.priors.networks import (
     BayesianNetworkPrior,
     DropoutPrior,
     EnsemblePrior,
     GaussianNetworkPrior,
 )
+from nppac_tf.priors.sparse_gp import SparseGPPrior
 
-_VERSION = 1
+_VERSION = 2
 # Part of the cache's keys: to be raised where a fit with the same settings gives another prior.
-_FIT_VERSION = 3
+_FIT_VERSION = 4
 _CLASSES: dict[str, Any] = {
+    "gp": GPPrior,
     "sparse_gp": SparseGPPrior,
-    "exact_gp": ExactGPPrior,
     "gaussian_network": GaussianNetworkPrior,
     "ensemble": EnsemblePrior,
     "bayesian_network": BayesianNetworkPrior,
@@ -58,41 +59,8 @@ def fit_prior(
     return rescale(_fit_or_load(demonstrations, config, cache), config)
 
 
-def chosen_class(config: PriorConfig, num_points: int) -> tuple[str, str]:
-    """Which prior a configuration means for a number of points, and why.
-
-    Returns:
-        A name of `config.PRIORS` other than "gp", and a line for a person.
-
-    Raises:
-        UserError: if an exact Gaussian process would outgrow the machine's memory.
-    """
-    name, reason = config.prior, "as asked"
-    if name == "gp":
-        name = "exact_gp" if num_points <= LARGEST_EXACT_GP else "sparse_gp"
-        limit = "at most" if name == "exact_gp" else "more than"
-        reason = f"since {num_points:,} points are {limit} {LARGEST_EXACT_GP:,}"
-    if name == "exact_gp":
-        needed = ExactGPPrior.memory(num_points)
-        if needed > (available := _memory()):
-            raise UserError(
-                f"an exact Gaussian process of {num_points:,} points takes {needed / 1e9:,.0f} GB "
-                f"of memory, and there are {available / 1e9:,.0f}: use --prior=sparse_gp"
-            )
-        return name, f"exact Gaussian process on all {num_points:,} points, {reason}"
-    if name == "sparse_gp":
-        inducing = min(config.num_inducing_points, num_points)
-        return name, f"sparse Gaussian process with {inducing:,} inducing points, {reason}"
-    return name, f"{name.replace('_', ' ')}, {reason}"
-
-
-def _memory() -> int:
-    """Bytes of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def rescale(prior: BehavioralPrior, config: PriorConfig) -> BehavioralPrior:
-    """A fitted prior with the configuration's deviation, factor and floor; a uniform has none."""
+    """Applies the scale factor, floor or fixed scale to a fitted prior, unless it is uniform."""
     if not prior.informative:
         return prior
     if config.fixed_scale is not None:
@@ -102,16 +70,25 @@ def rescale(prior: BehavioralPrior, config: PriorConfig) -> BehavioralPrior:
     return prior
 
 
+def cached(demonstrations: Demonstrations, config: PriorConfig, cache: pathlib.Path | None) -> bool:
+    """Whether `fit_prior` would read the prior from the cache."""
+    return cache is not None and _cache_file(demonstrations, config, cache).is_file()
+
+
+def _cache_file(
+    demonstrations: Demonstrations, config: PriorConfig, cache: pathlib.Path
+) -> pathlib.Path:
+    return cache / f"{config.prior}-{_key(demonstrations, config)}.npz"
+
+
 def _fit_or_load(
     demonstrations: Demonstrations, config: PriorConfig, cache: pathlib.Path | None
 ) -> BehavioralPrior:
     if config.prior == "uniform":
         return UniformPrior(demonstrations.observation_size, demonstrations.action_size)
-    name, _ = chosen_class(config, demonstrations.num_steps)
-    config = dataclasses.replace(config, prior=name)
     if cache is None:
         return _fit(demonstrations, config)
-    path = cache / f"{name}-{_key(demonstrations, config)}.npz"
+    path = _cache_file(demonstrations, config, cache)
     if path.is_file():
         try:
             return load_prior(path)
@@ -126,7 +103,18 @@ def _fit_or_load(
 
 
 def _fit(demonstrations: Demonstrations, config: PriorConfig) -> BehavioralPrior:
-    return _CLASSES[config.prior].fit(demonstrations.look_ahead(config.action_lookahead), config)
+    data, seed = demonstrations.look_ahead(config.action_lookahead), config.prior_seed or 0
+    network = {"layers": config.network_layers, "epochs": config.network_epochs, "seed": seed}
+    process = {"kernel": config.kernel, "num_neighbors": config.num_neighbors, "seed": seed}
+    keywords: dict[str, dict[str, Any]] = {
+        "gp": process,
+        "sparse_gp": {**process, "num_inducing_points": config.num_inducing_points},
+        "gaussian_network": network,
+        "ensemble": {**network, "size": config.ensemble_size},
+        "bayesian_network": network,
+        "dropout": {**network, "rate": config.dropout_rate},
+    }
+    return _CLASSES[config.prior].fit(data, **keywords[config.prior])
 
 
 def default_cache() -> pathlib.Path:

@@ -1,15 +1,16 @@
-"""The folder of a run: what it was asked, how it went, and what came of it.
+"""The folder of a run.
 
 config.json                  configuration, versions, prior and demonstrations
 metrics.csv                  a row per evaluation
 timings.csv                  the same rows' times and speeds
-tensorboard/                 all these, and the training figures of every epoch
+tensorboard/                 all these, and the training metrics of every epoch
 prior.npz                    the fitted prior
-novelty.npz                  calibration of the out-of-demonstration score, at the end
-checkpoints/                 all that the run needs to go on
+novelty.npz                  calibration of the out-of-demonstration score
+checkpoints/                 all that is needed to resume the run
 .lock                        held by the process that writes here
+policy_best/                 SavedModel of the policy with the best evaluation so far
 figures/learning_curve.png   at the end
-policy/                      the SavedModel, at the end
+policy/                      SavedModel of the last policy, at the end
 """
 
 import contextlib
@@ -35,7 +36,7 @@ from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
 from nppac_tf.files import write_text
 from nppac_tf.hardware import resolve_precision
-from nppac_tf.priors.base import BehavioralPrior, UniformPrior
+from nppac_tf.priors.base import BehavioralPrior
 from nppac_tf.priors.fitting import load_prior, rescale, save_prior
 from nppac_tf.priors.novelty import Novelty, load_novelty, save_novelty
 from nppac_tf.runs import figures
@@ -72,8 +73,13 @@ class RunDirectory:
 
     @property
     def policy(self) -> pathlib.Path:
-        """Of the exported policy."""
+        """Path of the last policy's export."""
         return self.path / "policy"
+
+    @property
+    def best_policy(self) -> pathlib.Path:
+        """Path of the best policy's export."""
+        return self.path / "policy_best"
 
     @property
     def learning_curve(self) -> pathlib.Path:
@@ -218,15 +224,17 @@ class RunDirectory:
         self._write_config(content)
         now = versions()
         return [
-            f"{name} is {now[name]} and was {had.get(name)} when the run began: figures may differ"
+            f"{name} is {now[name]} and was {had.get(name)} when the run began: results may differ"
             for name in now
             if now[name] != had.get(name)
         ]
 
-    def keep_prior(self, prior: BehavioralPrior) -> None:
-        """Saves the fitted prior, unless that was done before, and its summary in config.json."""
+    def keep_prior(self, prior: BehavioralPrior, demonstrations: Demonstrations) -> None:
+        """Saves the fitted prior, its summary and the calibrated novelty, where they are not."""
         if not self.prior.exists():
             save_prior(prior, self.prior)
+        if prior.informative and not self._novelty.exists():
+            save_novelty(Novelty.calibrate(prior, demonstrations), self._novelty)
         summary = {"class": type(prior).__name__, **getattr(prior, "summary", {})}
         self._write_config({**self._read_config(), "prior": summary})
 
@@ -242,19 +250,14 @@ class RunDirectory:
         """What metrics.csv holds; empty where there is none."""
         return reports.read_rows(self.metrics) if self.metrics.is_file() else []
 
-    def conclude(
-        self,
-        agent: NppacAgent,
-        task: Task,
-        rows: Sequence[Metrics],
-        title: str,
-        demonstrations: Demonstrations,
-    ) -> None:
-        """Draws the learning curve, calibrates the prior's novelty, and exports the policy."""
+    def keep_best(self, agent: NppacAgent, task: Task) -> None:
+        """Exports the policy as the best so far."""
+        export.export_policy(agent, self.best_policy, task, self.load_novelty(), self.provenance())
+
+    def conclude(self, agent: NppacAgent, task: Task, rows: Sequence[Metrics], title: str) -> None:
+        """Draws the learning curve and exports the last policy."""
         self.learning_curve.parent.mkdir(parents=True, exist_ok=True)
         figures.learning_curve(rows, title).savefig(self.learning_curve, dpi=150)
-        if agent.prior.informative and not self._novelty.exists():
-            save_novelty(Novelty.calibrate(agent.prior, demonstrations), self._novelty)
         export.export_policy(agent, self.policy, task, self.load_novelty(), self.provenance())
 
     def load_policy(self, task: Task) -> tuple[rollouts.PolicyFunction, int]:
@@ -273,10 +276,7 @@ class RunDirectory:
             raise UserError(f"{self.path} has neither a checkpoint nor a policy yet")
         if exported >= saved:
             return export.load_policy(self.policy), exported
-        prior: BehavioralPrior = UniformPrior(task.observation_size, task.action_size)
-        if self.config().agent.algorithm == "cloning":  # The policy is the prior.
-            prior = self._load_prior()
-        agent = self._restored(task, prior, newest)
+        agent = self._restored(task, self._load_prior(), newest)
         return rollouts.as_policy_function(agent.policy), saved
 
     def load_agent(self) -> tuple[NppacAgent, Task]:
@@ -296,9 +296,7 @@ class RunDirectory:
 
     def _load_prior(self) -> BehavioralPrior:
         if not self.prior.exists():
-            raise UserError(
-                f"{self.path} has no prior yet: it was stopped before; go on with --resume"
-            )
+            raise UserError(f"{self.path} has no prior yet: it was stopped before; pass --resume")
         return rescale(load_prior(self.prior), self.config().prior)
 
     def _restored(
@@ -306,7 +304,7 @@ class RunDirectory:
     ) -> NppacAgent:
         """An agent with the actor and the number of updates of a checkpoint."""
         if path is None:
-            raise UserError(f"{self.path} has no whole checkpoint yet: let it train on")
+            raise UserError(f"{self.path} has no whole checkpoint yet: train longer")
         agent = make_agent(task, prior, self.config().agent)
         objects = tf.train.Checkpoint(**agent.deployed, updates=agent.train_step_counter)
         try:

@@ -1,5 +1,6 @@
-"""A run from its configuration to its policy: begun in a folder, or gone on with."""
+"""A run from its configuration to its policy, started in a folder or resumed."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -8,7 +9,7 @@ from typing import Any
 from nppac_tf.agents.factory import make_agent
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import RunConfig
-from nppac_tf.priors import chosen_class, default_cache, fit_prior, load_prior, rescale
+from nppac_tf.priors import cached, default_cache, fit_prior, load_prior, rescale
 from nppac_tf.runs import inputs
 from nppac_tf.runs.directory import RunDirectory
 from nppac_tf.runs.display import ProgressDisplay
@@ -18,16 +19,16 @@ from nppac_tf.training.loop import Metrics, train
 
 
 class TrainingRun:
-    """A run, in steps that whoever carries it out may stop between or within.
+    """A run, in steps that a caller may stop between or within.
 
-    `open`, `make_agent`, `train` and `conclude` are to be called in this order, while
-    `directory.locked()` keeps other processes away.
+    Call `open`, `make_agent`, `train` and `conclude` in this order, while `directory.locked()`
+    keeps other processes away.
 
     Args:
-        folder: Of the run.
-        config: What is asked.
+        folder: Folder of the run.
+        config: The run's configuration.
         given: What `inputs.load` makes of the configuration.
-        display: Is told what happens.
+        display: Shows what happens.
     """
 
     def __init__(
@@ -43,10 +44,10 @@ class TrainingRun:
         self._display = display
 
     def open(self, resume: bool) -> None:
-        """Begins the run in its folder, or goes on with the one that is there.
+        """Starts the run in its folder, or resumes the one that is there.
 
         Raises:
-            UserError: if there is a run, or none, or one that may not go on so.
+            UserError: if there is a run already, or none to resume, or one of other settings.
         """
         data, say = self._demonstrations, self._display.say
         say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
@@ -54,10 +55,10 @@ class TrainingRun:
             say(notice)
         unused = unused_settings(self._config)
         if unused:
-            say(f"Without effect in this run: {', '.join(unused)}")
+            say(f"Ignored by this run: {', '.join(unused)}")
         if resume:
             notices = self.directory.resume(self._config, data)
-            say(f"Going on with {self.directory.path}; its evaluations so far:")
+            say(f"Resuming {self.directory.path}; its evaluations so far:")
             for notice in notices:
                 say(notice)
         else:
@@ -66,20 +67,24 @@ class TrainingRun:
             say(f"Writing to {self.directory.path}")
 
     def make_agent(self, cache: pathlib.Path | None) -> NppacAgent:
-        """The agent as the run begins, after its prior was fitted, unless the folder has that.
+        """The agent as the run starts. Its prior is fitted, unless the folder has it.
 
         Args:
             cache: Folder of fitted priors; None for none.
         """
-        config = self._config
+        config, data = self._config, self._demonstrations
+        asked = config.prior.unscaled()
+        if asked.prior_seed is None:
+            asked = dataclasses.replace(asked, prior_seed=config.training.seed)
         if self.directory.prior.exists():
             fitted = load_prior(self.directory.prior)
+        elif cached(data, asked, cache):
+            fitted = fit_prior(data, asked, cache)
+            self._display.say(f"Prior {asked.prior}: read from {cache}")
         else:
-            _, choice = chosen_class(config.prior, self._demonstrations.num_steps)
-            self._display.say(f"Prior: {choice}")
-            with self._display.busy("Fitting the prior"):
-                fitted = fit_prior(self._demonstrations, config.prior.unscaled(), cache)
-        self.directory.keep_prior(fitted)
+            with self._display.busy(f"Fitting the prior {asked.prior} to {data.num_steps:,} steps"):
+                fitted = fit_prior(data, asked, cache)
+        self.directory.keep_prior(fitted, data)
         prior = rescale(fitted, config.prior)
         return make_agent(self._task, prior, config.agent, config.training.seed)
 
@@ -94,7 +99,7 @@ class TrainingRun:
             One row of metrics per evaluation of the whole run.
 
         Raises:
-            training.Stopped: if `should_stop` said so; the run can go on.
+            training.loop.Stopped: if `should_stop` returned true; the run can be resumed.
             UserError: see `training.train`.
         """
         return train(
@@ -104,15 +109,14 @@ class TrainingRun:
             config=self._config.training,
             observers=[self._display, self.directory.observer()],
             checkpoint=self.directory.checkpoint,
+            keep_best=lambda agent: self.directory.keep_best(agent, self._task),
             should_stop=should_stop,
         )
 
     def conclude(self, agent: NppacAgent, rows: Sequence[Metrics]) -> None:
         """Draws the learning curve and exports the policy."""
         with self._display.busy("Exporting the policy"):
-            self.directory.conclude(
-                agent, self._task, rows, inputs.title(self._config), self._demonstrations
-            )
+            self.directory.conclude(agent, self._task, rows, inputs.title(self._config))
 
 
 def prior_cache(value: str | None) -> pathlib.Path | None:

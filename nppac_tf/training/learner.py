@@ -32,11 +32,10 @@ class Learner:
         agent: NppacAgent,
         replay: Replay,
         config: TrainingConfig,
-        demonstrations: Replay | None = None,
+        expert: Transitions | None = None,
     ) -> None:
-        """With a `demonstration_share`, `demonstrations` is the replay it is drawn from."""
+        """With a `demonstration_share`, `expert` is what that share is drawn from."""
         self._agent = agent
-        self._demonstrations = demonstrations
         self._demonstration_seed = derive_seed(config.seed, "demonstrations")
         self._prior: BehavioralPrior = agent.prior
         self._replay = replay
@@ -45,7 +44,6 @@ class Learner:
         self._pretraining_seed = derive_seed(config.seed, "pretraining")
         self._pretraining_action_seed = derive_seed(config.seed, "pretraining actions")
         self._imitation_seed = derive_seed(config.seed, "imitation")
-        self._noise_seed = derive_seed(config.seed, "pretraining noise")
         jit_compile = use_xla(config.xla)
         self._statistics_of_chunk = tf.function(
             self._prior.statistics,
@@ -59,6 +57,11 @@ class Learner:
             autograph=False,
         )
         self._pretraining_loop = tf.function(self._pretraining, jit_compile=jit_compile)
+        self._demonstrations: Replay | None = None
+        if expert is not None and config.demonstration_share:
+            sizes = agent.prior.observation_size, agent.prior.action_size
+            self._demonstrations = Replay(*sizes, len(expert.rewards))
+            self._demonstrations.add(self.with_statistics(expert, stride=config.n_step))
 
     def _statistics(self, states: np.ndarray) -> PriorStatistics:
         """The prior's, in chunks, so that memory does not grow with the number of states."""
@@ -90,7 +93,7 @@ class Learner:
         )
 
     def update(
-        self, num_updates: int, learn_policy: bool, imitate: bool = False
+        self, num_updates: int, learn_policy: bool, imitate: bool = False, averaging: int = 1
     ) -> Iterator[tuple[int, Losses]]:
         """Runs updates in compiled chunks; yields how many are done, and a chunk's mean losses.
 
@@ -98,6 +101,7 @@ class Learner:
             num_updates: Of the critics.
             learn_policy: Whether the actor and the temperature learn from the critics.
             imitate: Whether the actor is fitted to the prior on the same states.
+            averaging: Updates over which the evaluated policy averages the actor's weights.
 
         Raises:
             UserError: if a loss or a parameter is not finite.
@@ -105,7 +109,7 @@ class Learner:
         done = 0
         while done < num_updates:
             chunk = min(_CHUNK, num_updates - done)
-            sums, counts = self._update_loop(tf.constant(chunk), learn_policy, imitate)
+            sums, counts = self._update_loop(tf.constant(chunk), learn_policy, imitate, averaging)
             done += chunk
             losses = {
                 f"train/{name}": float(total / count)
@@ -123,12 +127,12 @@ class Learner:
             broken = ["a parameter"]
         if broken:
             raise UserError(
-                f"{', '.join(broken)} stopped being finite before update {updates}; try a larger "
+                f"{', '.join(broken)} stopped being finite before update {updates}: try a larger "
                 "--scale_floor, a smaller --learning_rate, or --critic_layer_norm"
             )
 
     def _updates(
-        self, num_updates: tf.Tensor, learn_policy: bool, imitate: bool
+        self, num_updates: tf.Tensor, learn_policy: bool, imitate: bool, averaging: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Sums of the losses, and how many of each there were."""
         interval = self._config.policy_interval
@@ -138,11 +142,11 @@ class Learner:
             step = self._agent.train_step_counter.value()
             batches = self._sample(tf.cast(step, tf.int32))
             if interval == 1:
-                losses, known = self._update(*batches, learn_policy, imitate)
+                losses, known = self._update(*batches, learn_policy, imitate, averaging)
             else:
                 losses, known = tf.cond(
                     (step + 1) % interval == 0,
-                    functools.partial(self._update, *batches, learn_policy, imitate),
+                    functools.partial(self._update, *batches, learn_policy, imitate, averaging),
                     functools.partial(self._update_critics, batches[0]),
                 )
             sums += losses
@@ -150,9 +154,16 @@ class Learner:
         return sums, counts
 
     def _update(
-        self, batch: Batch, policy_batch: Batch | None, learn_policy: bool, imitate: bool
+        self,
+        batch: Batch,
+        policy_batch: Batch | None,
+        learn_policy: bool,
+        imitate: bool,
+        averaging: int,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        info = self._agent.update(batch, learn_policy=learn_policy, policy_batch=policy_batch)
+        info = self._agent.update(
+            batch, learn_policy=learn_policy, policy_batch=policy_batch, averaging=averaging
+        )
         losses = tf.stack(info.extra)
         if imitate:
             states = policy_batch or batch
@@ -178,11 +189,7 @@ class Learner:
         return together, online if config.demonstrations_teach == "critics" else None
 
     def pretrain(self, observations: np.ndarray, progress: Callable[..., None]) -> None:
-        """Fits the actor to the prior on demonstration states [N, D], by KL.
-
-        With `pretraining_noise` the actor sees the states with Gaussian noise, and the prior
-        without: a penalty on the policy's slope (Bishop 1995).
-        """
+        """Fits a network actor to the prior on demonstration states [N, D], by KL."""
         total = self._config.pretraining_steps
         rate = tf.keras.optimizers.schedules.CosineDecay(_PRETRAINING_LEARNING_RATE, total)
         self._pretraining_optimizer = tf.keras.optimizers.legacy.Adam(rate)
@@ -202,16 +209,12 @@ class Learner:
     ) -> tf.Tensor:
         total = tf.zeros([])
         size = tf.shape(states, out_type=tf.int64)[0]
-        noise_scale = self._config.pretraining_noise * tf.math.reduce_std(states, axis=0)
         for step in tf.range(first, last):
             seed = tf.stack([self._pretraining_seed, step])
             indices = tf.random.stateless_uniform(
                 [self._config.pretraining_batch_size], seed, 0, size, tf.int64
             )
-            batch = tf.gather(states, indices) + noise_scale * tf.random.stateless_normal(
-                [self._config.pretraining_batch_size, states.shape[1]],
-                tf.stack([self._noise_seed, step]),
-            )
+            batch = tf.gather(states, indices)
             targets = PriorStatistics(*(tf.gather(values, indices) for values in statistics))
             sample_seed = tf.stack([self._pretraining_action_seed, step])
             total += self._agent.imitate(batch, targets, sample_seed, self._pretraining_optimizer)

@@ -1,7 +1,7 @@
-"""The training loop: pre-train, then collect, update, evaluate, save.
+"""The training loop: prepare, then collect, update, evaluate, save.
 
 Environments are stepped in plain Python, many at once. Updates run in a compiled loop over a replay
-that holds the prior's statistics. What happens is told to observers, which print, write or draw it.
+that holds the prior's statistics. Observers print, write or draw what happens.
 """
 
 import contextlib
@@ -9,9 +9,10 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
+import tensorflow as tf
 
 from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
 from nppac_tf.config import TrainingConfig
@@ -19,6 +20,7 @@ from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task, VectorEnvironment
 from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
+from nppac_tf.evaluation.episodes import Episodes
 from nppac_tf.training.checkpoints import RunCheckpoint
 from nppac_tf.training.collector import Collector
 from nppac_tf.training.learner import Learner
@@ -43,7 +45,7 @@ TRAINING_COLUMNS = tuple(
 
 
 class Observer(Protocol):
-    """Is told what a run does; any method may be left as it is."""
+    """Follows a run; any method may do nothing."""
 
     def on_progress(self, stage: str, done: int, total: int, metrics: Metrics) -> None:
         """`stage` is "pretraining" (of updates) or "training" (of environment steps)."""
@@ -61,11 +63,46 @@ class Observer(Protocol):
         """
 
     def on_notice(self, line: str) -> None:
-        """Something that a person should know of."""
+        """`line` is something that a person should know."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """What changes over a run, fixed when it starts: a longer resumed run keeps it.
+
+    Attributes:
+        warmup: Environment steps before the actor learns.
+        annealing: Environment steps from there until alpha is at its final value.
+        averaging: Updates over which the evaluated policy averages the actor's weights.
+        first_temperature: Alpha until the actor learns.
+        final_temperature: Alpha at the end.
+    """
+
+    warmup: int
+    annealing: int
+    averaging: int
+    first_temperature: float
+    final_temperature: float
+
+    @classmethod
+    def of(cls, config: TrainingConfig, temperature: float) -> Self:
+        """The schedule of a run that starts with an agent's alpha."""
+        return cls(
+            config.warmup_steps,
+            config.annealed_steps,
+            config.averaged_updates,
+            temperature,
+            config.final_temperature or temperature,
+        )
+
+    def temperature(self, env_steps: int) -> float:
+        """Alpha after a number of environment steps: geometric from first to final."""
+        share = min(max(env_steps - self.warmup, 0) / self.annealing, 1.0)
+        return self.first_temperature ** (1.0 - share) * self.final_temperature**share
 
 
 class Stopped(Exception):
-    """A run was asked to stop, and did; with a checkpoint it can go on as if it had not."""
+    """A run was asked to stop, and did; with a checkpoint it can be resumed."""
 
 
 def train(
@@ -77,31 +114,35 @@ def train(
     config: TrainingConfig | None = None,
     observers: Sequence[Observer] = (),
     checkpoint: Callable[[NppacAgent, Replay], RunCheckpoint] | None = None,
+    keep_best: Callable[[NppacAgent], None] | None = None,
     should_stop: Callable[[], Any] = lambda: False,
 ) -> list[Metrics]:
     """Trains an agent on a task.
 
     Args:
         agent: Changed in place.
-        task: To collect from and to be evaluated on.
-        demonstrations: On whose states the actor is pre-trained to the prior, and which the
-            configuration may have replayed. None for no pre-training; nor is there any with a
-            uniform prior, or of an agent that has learned before, which does not imitate the prior
-            while its critics warm up either.
+        task: To collect from and to evaluate on.
+        demonstrations: Set the units of observations in all networks; a network actor is fitted to
+            the prior on their states, and the configuration may replay them. With none, the units
+            are those of the first observations collected, and there is no pre-training. An agent
+            that has been trained before keeps its units and is not pre-trained again.
         num_steps: Environment steps, in place of the configuration's `num_env_steps`.
         config: The loop's settings; defaults where None. With the seed of an earlier call the
-            environments begin in the same states again.
-        observers: Told of progress, evaluations and what else is to be known.
+            environments start in the same states again.
+        observers: Called with progress, evaluations and notices.
         checkpoint: Makes the run's checkpoint from agent and replay; if it has one to restore,
-            the run goes on from there, and ends as if it had never been interrupted. None saves
+            the run resumes from there, and ends as if it had never been interrupted. None saves
             nothing.
-        should_stop: Asked every second or so; once it says yes, the run saves and raises `Stopped`.
+        keep_best: Called with the agent after each evaluation that is the best so far, by time at
+            the goal, or return where the task has no goal.
+        should_stop: Asked every second or so; once it returns true, the run saves and raises
+            `Stopped`.
 
     Returns:
         One row of metrics per evaluation, the first before any environment step.
 
     Raises:
-        Stopped: if `should_stop` said so.
+        Stopped: if `should_stop` returned true.
         UserError: if a loss or a parameter stops being finite, a checkpoint cannot be written or
             does not fit, or demonstrations are to be replayed that cannot be.
         FloatingPointError: if an observation, a reward or an action is not finite.
@@ -112,13 +153,15 @@ def train(
     with contextlib.closing(
         VectorEnvironment(task, config.num_environments, config.seed)
     ) as environments:
-        loop = _Loop(agent, task, demonstrations, environments, config, observers, should_stop)
+        loop = _Loop(
+            agent, task, demonstrations, environments, config, observers, keep_best, should_stop
+        )
         saved = checkpoint(agent, loop.replay) if checkpoint else None
         return loop.run(saved)
 
 
 class _Loop:
-    """One run: what it has done so far, and how it goes on from there."""
+    """One run: its state, and the steps that change it."""
 
     def __init__(
         self,
@@ -128,19 +171,13 @@ class _Loop:
         environments: VectorEnvironment,
         config: TrainingConfig,
         observers: Sequence[Observer],
+        keep_best: Callable[[NppacAgent], None] | None,
         should_stop: Callable[[], Any],
     ) -> None:
-        expert = _replayed(demonstrations, task, config, agent.discount)
-        epochs = max(1, math.ceil(config.num_env_steps / config.steps_per_epoch))
-        needed = epochs * config.steps_per_epoch
-        if expert is not None and config.prefill_replay:
-            needed += len(expert.rewards)
-        capacity = min(config.replay_capacity, needed)
-        self.replay = Replay(task.observation_size, task.action_size, capacity)
-        expert_replay = None
-        if expert is not None and config.demonstration_share:
-            expert_replay = Replay(task.observation_size, task.action_size, len(expert.rewards))
-        self._expert = expert
+        self._expert = _replayed(demonstrations, task, config, agent)
+        self.replay = Replay(
+            task.observation_size, task.action_size, _capacity(config, self._expert)
+        )
         self._demonstrations = demonstrations
         self._agent = agent
         self._task = task
@@ -148,16 +185,10 @@ class _Loop:
         self._config = config
         self._observers = observers
         self._should_stop = should_stop
-        self._learner = Learner(agent, self.replay, config, expert_replay)
-        if expert is not None and expert_replay is not None:
-            expert_replay.add(self._learner.with_statistics(expert, stride=config.n_step))
-        self._collector = Collector(
-            agent,
-            environments,
-            config.seed,
-            config.greedy_environments,
-            config.exploration_spread,
-        )
+        self._keep_best = keep_best
+        self._schedule = Schedule.of(config, agent.temperature)
+        self._learner = Learner(agent, self.replay, config, self._expert)
+        self._collector = Collector(agent, environments, config)
         self._policy = rollouts.as_policy_function(agent.policy)
 
         self._env_steps = 0
@@ -171,19 +202,15 @@ class _Loop:
 
     def run(self, saved: RunCheckpoint | None) -> list[Metrics]:
         """Pre-trains or restores, and then trains until the configured step."""
-        config, demonstrations = self._config, self._demonstrations
+        config = self._config
         if self._agent.kl_regularized:
-            states = None if demonstrations is None else demonstrations.observations
+            states = None if self._demonstrations is None else self._demonstrations.observations
             self._monitor = Monitor(self._agent, self.replay, states, self._notice, config.seed)
         restored = saved.restore(self._notice) if saved else None
-        fresh_to_prior = self._agent.prior.informative and not self._updates_before
-        if not restored and self._expert is not None and config.prefill_replay:
-            expert = Transitions(*(column[-self.replay.capacity :] for column in self._expert))
-            self.replay.add(self._learner.with_statistics(expert, stride=config.n_step))
         if restored:
             self._load_state_dict(restored)
-        elif demonstrations is not None and fresh_to_prior and config.pretraining_steps:
-            self._learner.pretrain(demonstrations.observations, self._progress)
+        else:
+            self._prepare()
         try:
             while True:
                 self._learn()
@@ -206,6 +233,24 @@ class _Loop:
                 saved.wait()
         return self._rows
 
+    def _prepare(self) -> None:
+        """What comes before the first step: units, replayed demonstrations, pre-training."""
+        agent, config, demonstrations = self._agent, self._config, self._demonstrations
+        if not self._updates_before and demonstrations is not None:
+            agent.standardize(demonstrations.observations)
+        if self._expert is not None:
+            agent.calibrate_rewards(self._expert.rewards)
+            if config.prefill_replay:
+                expert = Transitions(*(column[-self.replay.capacity :] for column in self._expert))
+                self.replay.add(self._learner.with_statistics(expert, stride=config.n_step))
+        wanted = agent.prior.informative and not agent.anchored and config.pretraining_steps > 0
+        if not wanted or self._updates_before:
+            return
+        if demonstrations is None:
+            self._notice("No pre-training: train() was given no demonstrations")
+        else:
+            self._learner.pretrain(demonstrations.observations, self._progress)
+
     @property
     def _evaluated(self) -> float:
         return self._rows[-1]["env_steps"] if self._rows else -1
@@ -217,6 +262,9 @@ class _Loop:
     def _collect(self) -> None:
         config, steps = self._config, self._config.steps_per_epoch
         transitions, mean_return = self._collector.collect(steps, self._env_steps)
+        self._agent.calibrate_rewards(transitions.rewards)
+        if self._demonstrations is None and not self._updates_before and self._env_steps == 0:
+            self._agent.standardize(transitions.observations)
         stride = config.num_environments
         transitions = over_steps(transitions, config.n_step, self._agent.discount, stride)
         self.replay.add(self._learner.with_statistics(transitions, stride * config.n_step))
@@ -230,15 +278,20 @@ class _Loop:
         wanted = self._updates_before + earned
         num_updates = wanted - int(self._agent.train_step_counter)
         started = time.monotonic()
-        warmup = config.critic_warmup_steps
-        learn_policy = warmup == 0 or self._env_steps > warmup
+        learn_policy = self._env_steps > self._schedule.warmup or self._schedule.warmup == 0
         imitate = (
             config.warmup_imitation
             and not learn_policy
             and not self._updates_before
+            and not self._agent.anchored
             and self._agent.kl_regularized
         )
-        for done, losses in self._learner.update(num_updates, learn_policy, imitate):
+        temperature = self._schedule.temperature(self._env_steps)
+        if learn_policy and self._agent.kl_regularized and not self._agent.tunes_temperature:
+            self._agent.temperature = temperature
+        for done, losses in self._learner.update(
+            num_updates, learn_policy, imitate, self._schedule.averaging
+        ):
             self._losses |= losses
             self._losses["train/updates_per_second"] = done / (time.monotonic() - started)
             fresh = config.steps_per_epoch * (1 - done / num_updates)
@@ -248,11 +301,7 @@ class _Loop:
             self._end_epoch({"env_steps": self._env_steps, **self._losses})
 
     def _evaluate(self) -> None:
-        def policy(observations: np.ndarray) -> np.ndarray:
-            self._stop_if_asked()
-            return self._policy(observations)
-
-        episodes = rollouts.evaluate(policy, self._task, self._config.eval_episodes)
+        episodes = self._roll_out(self._policy)
         row = {
             "env_steps": self._env_steps,
             "updates": int(self._agent.train_step_counter),
@@ -260,7 +309,40 @@ class _Loop:
             **episodes.summary(),
             **self._losses,
         }
+        best = max((main_metric(past) for past in self._rows), default=-math.inf)
+        if not self._rows and self._agent.prior.informative:
+            row |= self._compare_with_prior(episodes)
         self._end_evaluation(row)
+        if self._keep_best is not None and main_metric(row) > best:
+            self._keep_best(self._agent)
+
+    def _roll_out(self, policy: rollouts.PolicyFunction) -> Episodes:
+        def stoppable(observations: np.ndarray) -> np.ndarray:
+            self._stop_if_asked()
+            return policy(observations)
+
+        return rollouts.evaluate(stoppable, self._task, self._config.eval_episodes)
+
+    def _compare_with_prior(self, episodes: Episodes) -> Metrics:
+        """The prior's mean on the episodes of the policy; a notice if the policy is far below."""
+        prior = self._agent.prior
+        if not (self._agent.anchored and not self._updates_before):  # Else it is the policy.
+            mean = tf.function(lambda observations: prior.statistics(observations).location)
+            episodes_of_prior = self._roll_out(lambda states: mean(tf.constant(states)).numpy())
+        else:
+            episodes_of_prior = episodes
+        metrics = {
+            name.replace("eval/", "prior/"): value
+            for name, value in episodes_of_prior.summary().items()
+        }
+        had, has = main_values(episodes_of_prior), main_values(episodes)
+        error = math.sqrt((had.var() + has.var()) / len(had))
+        if had.mean() - has.mean() > max(2.0 * error, 0.1 * abs(had.mean())):
+            self._notice(
+                f"The policy starts far below its prior ({has.mean():.3g}, prior "
+                f"{had.mean():.3g}): use --actor=anchored, or more --pretraining_steps"
+            )
+        return metrics
 
     def _end_epoch(self, row: Metrics) -> None:
         self._epochs.append(row)
@@ -299,6 +381,7 @@ class _Loop:
             "environments": self._environments.state_dict(),
             "collector": self._collector.state_dict(),
             "dominated_epochs": self._monitor.dominated_epochs if self._monitor else 0,
+            "schedule": dataclasses.asdict(self._schedule),
         }
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
@@ -306,32 +389,54 @@ class _Loop:
         self._updates_before = state["updates_before"]
         self._started -= state["wall_seconds"]
         self._losses = state["losses"]
+        self._schedule = Schedule(**state["schedule"])
         if self._monitor:
             self._monitor.dominated_epochs = state.get("dominated_epochs", 0)
         unrepeated = self._environments.load_state_dict(state["environments"])
         if unrepeated:
             self._notice(
-                f"{self._task.name} does not repeat itself: {len(unrepeated)} of "
-                f"{self._environments.num_environments} environments begin a new episode, and the "
-                "run goes on otherwise than it would have"
+                f"{self._task.name} is not deterministic: {len(unrepeated)} of "
+                f"{self._environments.num_environments} environments start a new episode, so the "
+                "resumed run differs from an uninterrupted one"
             )
         self._collector.load_state_dict(state["collector"], unrepeated)
-        # The observers hear of everything again, in the order in which it happened.
+        # The observers get everything again, in the order in which it happened.
         past = [(row, self._end_epoch) for row in state["epochs"]]
         past += [(row, self._end_evaluation) for row in state["rows"]]
         for row, tell in sorted(past, key=lambda item: item[0]["env_steps"]):
             tell(row)
         total = self._config.num_env_steps
         if self._env_steps < total:
-            self._notice(f"Going on from step {self._env_steps:,} of {total:,}")
+            self._notice(f"Resuming at step {self._env_steps:,} of {total:,}")
         else:
             self._notice(
-                f"All {self._env_steps:,} steps are done: a larger num_env_steps adds to them"
+                f"All {self._env_steps:,} steps are done; a larger num_env_steps adds more"
             )
 
 
+def main_metric(row: Metrics) -> float:
+    """Time at the goal, or return where the task has no goal."""
+    time_at_goal = row["eval/time_at_goal"]
+    return row["eval/return"] if math.isnan(time_at_goal) else time_at_goal
+
+
+def main_values(episodes: Episodes) -> np.ndarray:
+    """The main metric of each episode, [E]."""
+    has_goal = np.isfinite(episodes.time_at_goal).all()
+    return np.asarray(episodes.time_at_goal if has_goal else episodes.returns, np.float64)
+
+
+def _capacity(config: TrainingConfig, expert: Transitions | None) -> int:
+    """Rows of the replay: as many as the run needs, and no more than allowed."""
+    needed = max(1, math.ceil(config.num_env_steps / config.steps_per_epoch))
+    needed *= config.steps_per_epoch
+    if expert is not None and config.prefill_replay:
+        needed += len(expert.rewards)
+    return min(config.replay_capacity, needed)
+
+
 def _replayed(
-    demonstrations: Demonstrations | None, task: Task, config: TrainingConfig, discount: float
+    demonstrations: Demonstrations | None, task: Task, config: TrainingConfig, agent: NppacAgent
 ) -> Transitions | None:
     """The demonstrations' transitions, if the configuration has them replayed."""
     if not (config.demonstration_share or config.prefill_replay):
@@ -341,4 +446,4 @@ def _replayed(
             "demonstration_share and prefill_replay need demonstrations; got none: pass them, or "
             "leave these out"
         )
-    return over_steps(of_demonstrations(demonstrations, task), config.n_step, discount)
+    return over_steps(of_demonstrations(demonstrations, task), config.n_step, agent.discount)

@@ -1,17 +1,20 @@
-"""Watches a run for the pathology that the paper describes, and says so when it is under way.
+"""Watches a run for the pathology that the paper describes, and reports when it is under way.
 
-A behavioral policy whose deviation collapses away from the demonstrations makes the KL term, and
-its gradient, explode there (Proposition 1: as one over the squared deviation). What tells it: the
-prior's deviation where the agent goes, against where the demonstrations are; the KL in each action
-component; and how much of the actor's gradient is the prior's.
+A prior whose scale collapses away from the demonstrations makes the KL term, and its gradient,
+explode there (Proposition 1: as one over the squared scale). The signs are the prior's scale where
+the agent goes, against that on the demonstrations; the KL in each action component; and the part of
+the actor's gradient that comes from the prior.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
+from nppac_tf import divergences
 from nppac_tf.agents.nppac import NppacAgent
+from nppac_tf.priors.base import PriorStatistics
 from nppac_tf.seeding import derive_seed
 from nppac_tf.training.replay import Replay
 
@@ -37,7 +40,7 @@ class Monitor:
         agent: With an informative prior.
         replay: Where the visited states are drawn from.
         demonstrations: States [N, D] of demonstrations; None if there are none to compare with.
-        notice: Is told, once, if the KL term takes over.
+        notice: Called once, if the KL term takes over.
         seed: Of the samples; they depend on it and on the agent's step counter alone.
 
     Attributes:
@@ -73,10 +76,10 @@ class Monitor:
         Returns:
             `MONITOR_COLUMNS` and "monitor/kl_I" for each action component I:
 
-            - prior_scale_demonstrations, prior_scale_visited: median deviation of pi0, in the
+            - prior_scale_demonstrations, prior_scale_visited: median scale of pi0, in the
               action's units, on demonstrations and on states in the replay;
-            - narrow_share: of action components of visited states, those in which pi0's deviation
-              is below 1 % of half the action's range;
+            - narrow_share: of action components of visited states, those in which pi0's scale is
+              below 1 % of half the action's range;
             - prior_gradient_norm, value_gradient_norm: norms of the parts of the actor's gradient,
               of alpha KL and of minus Q;
             - kl_I: mean KL from the prior in that component, in nats.
@@ -99,7 +102,7 @@ class Monitor:
         prior_gradient, value_gradient = self._agent.gradient_parts(
             batch.observations, batch.prior, seed
         )
-        divergence = self._agent.kl_by_component(batch.observations, batch.prior, seed)
+        divergence = kl_by_component(self._agent, batch.observations, batch.prior, seed)
         return (
             batch.prior.scale,
             tf.reduce_mean(divergence, axis=0),
@@ -117,8 +120,31 @@ class Monitor:
             ratio = prior_norm / max(figures["monitor/value_gradient_norm"], _TINY)
             self._notice(
                 f"the KL term has taken over: {nats:,.0f} nats per action component, and "
-                f"{ratio:,.3g} times the gradient of the Q values. The prior's deviation is "
-                f"{visited:.2g} where the agent goes ({self._demonstration_scale:.2g} on "
-                "demonstrations). What to do: a larger --scale_floor, a smaller --temperature, or "
-                "a Gaussian-process prior"
+                f"{ratio:,.3g} times the gradient of the Q values. The prior's scale is "
+                f"{visited:.2g} where the agent goes, {self._demonstration_scale:.2g} on "
+                "demonstrations. Try a "
+                "larger --scale_floor, a smaller --temperature, or a Gaussian-process prior"
             )
+
+
+def kl_by_component(
+    agent: NppacAgent, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor
+) -> tf.Tensor:
+    """KL from the prior in each action component [B, A], in nats; the sum is the KL.
+
+    In closed form where the policy is Gaussian, else an estimate from one sample.
+
+    Args:
+        agent: With an informative prior.
+        observations: [B, D].
+        statistics: pi0 there.
+        seed: [2] int, stateless.
+    """
+    policy = agent.policy_distribution(observations, statistics)
+    if isinstance(policy, tfp.distributions.MultivariateNormalDiag):
+        parts = (policy.mean(), policy.stddev(), *statistics)
+        return divergences.gaussian_kl(*(part[..., tf.newaxis] for part in parts))
+    actions = policy.sample(seed=seed)
+    location, scale = (part[..., tf.newaxis] for part in statistics)
+    prior_log_prob = divergences.gaussian_log_prob(actions[..., tf.newaxis], location, scale)
+    return policy.log_prob_by_component(actions) - prior_log_prob

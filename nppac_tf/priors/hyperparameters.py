@@ -1,0 +1,214 @@
+"""Hyper-parameters of a Gaussian process over demonstrations: kernel, noise, and units of actions.
+
+Lengthscales and noise maximize the marginal likelihood of a random subset of the points (GPflow).
+The scale of each action is then set by predictions of held-out episodes: people differ from episode
+to episode by more than neighboring steps of one episode differ, and a marginal likelihood, which
+sees all episodes at once, is too sure of itself. (On the pen its 90 % intervals cover 77 % of the
+held-out actions; set this way they cover 88 %.)
+"""
+
+import dataclasses
+from typing import Any
+
+import gpflow
+import numpy as np
+import tensorflow as tf
+
+from nppac_tf.demonstrations import Demonstrations
+from nppac_tf.errors import UserError
+from nppac_tf.priors import nearest_neighbors
+from nppac_tf.priors.kernels import KERNELS
+from nppac_tf.priors.standardization import Standardization
+
+JITTER = 1e-6
+SMALLEST_VARIANCE = 1e-10
+_NUM_POINTS = 1000
+_MAX_ITERATIONS = 100
+_INITIAL_NOISE = 0.01
+_CHUNK_ROWS = 100
+
+_GPFLOW_KERNELS = {
+    "rbf": gpflow.kernels.SquaredExponential,
+    "matern12": gpflow.kernels.Matern12,
+    "matern32": gpflow.kernels.Matern32,
+    "matern52": gpflow.kernels.Matern52,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledData:
+    """Demonstrations in the units of a process of mean 0, variance 1 and lengthscale 1.
+
+    With x = (s - observation_shift) / observation_scale, an action is
+    action_shift + action_scale (f(x) + noise), of the same kernel and noise for all its components.
+
+    Attributes:
+        kernel: A name of `config.KERNELS`.
+        noise_variance: Of the scaled actions.
+        states: x, [N, D] float64.
+        actions: [N, P] float64.
+        units: `observation_shift` and `observation_scale` [D], `action_shift` and `action_scale`
+            [P], float64.
+    """
+
+    kernel: str
+    noise_variance: float
+    states: np.ndarray
+    actions: np.ndarray
+    units: dict[str, np.ndarray]
+
+
+def fit(
+    demonstrations: Demonstrations, kernel: str, num_neighbors: int, seed: int = 0
+) -> ScaledData:
+    """Fits the hyper-parameters.
+
+    Args:
+        demonstrations: N state-action pairs.
+        kernel: A name of `config.KERNELS`.
+        num_neighbors: Points of other episodes that predict a held-out action.
+        seed: Of the random subsets.
+
+    Raises:
+        UserError: if the optimization ends in a value that is not finite.
+    """
+    rng = np.random.default_rng(seed)
+    observation_units = Standardization.of(demonstrations.observations)
+    action_units = Standardization.of(demonstrations.actions)
+    states = observation_units(demonstrations.observations)
+    actions = action_units(demonstrations.actions)
+    with gpflow.config.as_context(gpflow.config.Config(float=np.float64, jitter=JITTER)):
+        chosen = _subset(len(states), rng)
+        model = _MarginalLikelihood(kernel, states[chosen], actions[chosen])
+        _maximize(model)
+        means, units = model.means_and_units()
+        lengthscales = model.kernel.lengthscales.numpy()
+        noise_variance = float(model.noise_variance.numpy())
+    states, actions = states / lengthscales, (actions - means) / units
+    factors = _held_out_scale(
+        kernel, noise_variance, states, actions, episodes(demonstrations), num_neighbors, rng
+    )
+    return ScaledData(
+        kernel,
+        noise_variance,
+        states,
+        actions / factors,
+        {
+            "observation_shift": observation_units.shift,
+            "observation_scale": observation_units.scale * lengthscales,
+            "action_shift": action_units.shift + action_units.scale * means,
+            "action_scale": action_units.scale * units * factors,
+        },
+    )
+
+
+def episodes(demonstrations: Demonstrations) -> np.ndarray:
+    """The index of each step's episode, [N] int."""
+    lengths = np.diff(demonstrations.episode_ends, prepend=0)
+    return np.repeat(np.arange(len(lengths)), lengths)
+
+
+def _subset(size: int, rng: np.random.Generator) -> np.ndarray:
+    """At most `_NUM_POINTS` of `size` points at random, in order."""
+    return np.sort(rng.choice(size, min(size, _NUM_POINTS), replace=False))
+
+
+def _held_out_scale(
+    kernel: str,
+    noise_variance: float,
+    states: np.ndarray,
+    actions: np.ndarray,
+    episode: np.ndarray,
+    num_neighbors: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The factor [P] that gives standardized errors on held-out episodes a mean square of 1.
+
+    A random subset of the points is predicted from their nearest neighbors in other episodes. A
+    single episode leaves nothing to hold out: then the factor is 1, as it is for a constant action.
+    """
+    num_episodes = episode[-1] + 1
+    if num_episodes == 1:
+        return np.ones(actions.shape[1])
+    squares = []
+    chosen = _subset(len(states), rng)
+    largest = len(states) - np.bincount(episode).max()
+    for start in range(0, len(chosen), _CHUNK_ROWS):
+        rows = chosen[start : start + _CHUNK_ROWS]
+        neighbors = nearest_neighbors.nearest_elsewhere(
+            states, rows, episode, min(num_neighbors, largest)
+        )
+        weights, variance = nearest_neighbors.condition(
+            KERNELS[kernel],
+            tf.constant(noise_variance + JITTER, tf.float64),
+            tf.constant(states[rows]),
+            tf.constant(states[neighbors]),
+        )
+        means = np.einsum("bk,bkp->bp", weights.numpy(), actions[neighbors])
+        errors = actions[rows] - means
+        squares.append(errors**2 / (variance.numpy() + noise_variance)[:, np.newaxis])
+    factors = np.sqrt(np.concatenate(squares).mean(axis=0))
+    return np.where(factors > 0, factors, 1.0)
+
+
+class _MarginalLikelihood(gpflow.Module):
+    """The exact marginal likelihood of actions A [N, P] whose units and means are free.
+
+    Action p is m_p + u_p f_p with f_p of kernel k, of variance one, and noise variance v. Where
+    L L' = k(S, S) + v I, the likelihood is greatest at
+
+        m = (L^-1 1)' (L^-1 A) / |L^-1 1|^2,        u_p^2 = |L^-1 (A_p - m_p)|^2 / N,
+
+    which leaves minus log p(A | S) = N sum_p log u_p + P sum_n log L_nn + constant to minimize over
+    lengthscales and v. One unit for all actions would make all of them equally noisy.
+    """
+
+    def __init__(self, kernel: str, states: np.ndarray, actions: np.ndarray) -> None:
+        super().__init__(name="marginal_likelihood")
+        num_inputs = states.shape[1]
+        # The distance of two random standardized points grows as the root of the dimension.
+        self.kernel = _GPFLOW_KERNELS[kernel](
+            variance=1.0, lengthscales=np.full(num_inputs, np.sqrt(num_inputs))
+        )
+        gpflow.set_trainable(self.kernel.variance, False)
+        self.noise_variance = gpflow.Parameter(
+            _INITIAL_NOISE, transform=gpflow.utilities.positive(lower=JITTER)
+        )
+        self._states, self._actions = tf.constant(states), tf.constant(actions)
+
+    def training_loss(self) -> tf.Tensor:
+        """Minus the log likelihood [], less a constant."""
+        factor, _, units = self._solve()
+        num_points, num_actions = self._actions.shape
+        return num_points * tf.reduce_sum(tf.math.log(units)) + num_actions * tf.reduce_sum(
+            tf.math.log(tf.linalg.diag_part(factor))
+        )
+
+    def means_and_units(self) -> tuple[np.ndarray, np.ndarray]:
+        """The best m and u, [P] each, given kernel and noise; u is 1 for a constant action."""
+        _, means, units = self._solve()
+        varies = np.ptp(self._actions, axis=0) > 0
+        return means.numpy(), np.where(varies, units.numpy(), 1.0)
+
+    def _solve(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        covariance = self.kernel(self._states)
+        diagonal = tf.linalg.diag_part(covariance) + self.noise_variance + JITTER
+        factor = tf.linalg.cholesky(tf.linalg.set_diag(covariance, diagonal))
+        ones = tf.linalg.triangular_solve(factor, tf.ones_like(self._actions[:, :1]))
+        actions = tf.linalg.triangular_solve(factor, self._actions)
+        means = tf.reduce_sum(ones * actions, axis=0) / tf.reduce_sum(tf.square(ones))
+        squares = tf.reduce_mean(tf.square(actions - ones * means), axis=0)
+        return factor, means, tf.sqrt(tf.maximum(squares, SMALLEST_VARIANCE))
+
+
+def _maximize(model: Any) -> None:
+    """Runs L-BFGS on the marginal likelihood and checks the result, which may be NaN silently."""
+    result = gpflow.optimizers.Scipy().minimize(
+        model.training_loss, model.trainable_variables, options={"maxiter": _MAX_ITERATIONS}
+    )
+    if not np.isfinite(result.fun) or not np.all(np.isfinite(result.x)):
+        raise UserError(
+            "the Gaussian process could not be fitted because its marginal likelihood is not "
+            f"finite ({result.message}): remove duplicated demonstrations and check the units of "
+            "each dimension"
+        )

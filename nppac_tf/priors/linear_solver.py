@@ -1,0 +1,178 @@
+"""Solves (K + v I) W = Y for the kernel matrix K of many points, exactly or to a stated residual.
+
+Up to `LARGEST_FACTORIZATION` points by a Cholesky factorization. Beyond, by conjugate gradients on
+blocks of K that are computed when needed, so that memory grows as the number of points. They are
+preconditioned by a Nystroem approximation of K on a random subset (Rudi et al. 2017; Gardner et al.
+2018), run in float32, and refined in float64 until the true residual is small.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from scipy import linalg
+
+from nppac_tf.errors import UserError
+from nppac_tf.priors.kernels import Kernel
+from nppac_tf.priors.nearest_neighbors import squared_distances
+
+LARGEST_FACTORIZATION = 16_000
+TOLERANCE = 1e-3
+_NUM_LANDMARKS = 2_000
+_BLOCK_ENTRIES = 2**22
+_MAX_ITERATIONS = 60
+_MAX_REFINEMENTS = 4
+
+
+class Solution(NamedTuple):
+    """W [N, P] float64, and the residual |Y - (K + v I) W| / |Y|, largest over the columns."""
+
+    weights: np.ndarray
+    residual: float
+
+
+def solve(
+    kernel: Kernel,
+    noise_variance: float,
+    points: np.ndarray,
+    values: np.ndarray,
+    largest_factorization: int = LARGEST_FACTORIZATION,
+) -> Solution:
+    """Solves for the weights of a Gaussian process's posterior mean.
+
+    Args:
+        kernel: Of `kernels.KERNELS`.
+        noise_variance: v, positive.
+        points: [N, D] float64, scaled by the lengthscales.
+        values: Y [N, P] float64.
+        largest_factorization: Points up to which K is factorized, in 8 N^2 bytes.
+
+    Raises:
+        UserError: if K is singular, or conjugate gradients do not reach `TOLERANCE`.
+    """
+    if len(points) <= largest_factorization:
+        solution = _factorize(kernel, noise_variance, points, values)
+    else:
+        solution = _iterate(kernel, noise_variance, points, values)
+    if not np.isfinite(solution.weights).all():
+        raise no_posterior()
+    return solution
+
+
+def no_posterior() -> UserError:
+    """The error of a covariance that cannot be factorized."""
+    return UserError(
+        "the Gaussian process has no finite posterior because its covariance is singular: "
+        "remove duplicated demonstrations and check the units of each dimension"
+    )
+
+
+def _factorize(
+    kernel: Kernel,
+    noise_variance: float,
+    points: np.ndarray,
+    values: np.ndarray,
+) -> Solution:
+    size = len(points)
+    covariance = np.empty((size, size), order="F")  # In LAPACK's order, which then works in place.
+    block_of = tf.function(lambda rows: kernel(squared_distances(rows, points)))
+    step = max(1, _BLOCK_ENTRIES // size)
+    for start in range(0, size, step):
+        covariance[start : start + step] = block_of(tf.constant(points[start : start + step]))
+    covariance[np.diag_indices(size)] = 1.0 + noise_variance
+    try:
+        factor = linalg.cho_factor(covariance, lower=True, overwrite_a=True, check_finite=False)
+    except linalg.LinAlgError:
+        raise no_posterior() from None
+    return Solution(linalg.cho_solve(factor, values), 0.0)
+
+
+def _iterate(
+    kernel: Kernel,
+    noise_variance: float,
+    points: np.ndarray,
+    values: np.ndarray,
+) -> Solution:
+    """Refines float32 solutions with residuals of float64."""
+    precondition = _nystroem(kernel, noise_variance, points)
+    norms = np.maximum(np.linalg.norm(values, axis=0), np.finfo(np.float64).tiny)
+    weights, residuals, error = np.zeros_like(values), values, 1.0
+    for _ in range(_MAX_REFINEMENTS):
+        wanted = 0.5 * TOLERANCE / error
+        weights = weights + _conjugate_gradients(
+            kernel, noise_variance, points, residuals, precondition, wanted
+        )
+        residuals = values - _product(kernel, noise_variance, points, weights, np.float64)
+        error = float((np.linalg.norm(residuals, axis=0) / norms).max())
+        if error <= TOLERANCE:
+            return Solution(weights, error)
+    raise UserError(
+        f"the Gaussian process of {len(points):,} points was not solved to a residual of "
+        f"{TOLERANCE:g}; it is at {error:.2g}: use fewer demonstrations or --prior=sparse_gp"
+    )
+
+
+def _conjugate_gradients(kernel, noise_variance, points, values, precondition, tolerance):  # type: ignore[no-untyped-def]
+    """Block-free conjugate gradients, all columns side by side, to a relative residual."""
+    tiny = np.finfo(np.float64).tiny
+    norms = np.maximum(np.linalg.norm(values, axis=0), tiny)
+    weights, residuals = np.zeros_like(values), values.copy()
+    steps = precondition(residuals)
+    directions = steps.copy()
+    inner = (residuals * steps).sum(axis=0)
+    for _ in range(_MAX_ITERATIONS):
+        products = _product(kernel, noise_variance, points, directions, np.float32)
+        rates = inner / np.maximum((directions * products).sum(axis=0), tiny)
+        weights += rates * directions
+        residuals -= rates * products
+        if (np.linalg.norm(residuals, axis=0) / norms).max() <= tolerance:
+            break
+        steps = precondition(residuals)
+        previous, inner = inner, (residuals * steps).sum(axis=0)
+        directions = steps + inner / np.maximum(previous, tiny) * directions
+    return weights
+
+
+def _product(kernel, noise_variance, points, values, dtype):  # type: ignore[no-untyped-def]
+    """(K + v I) V [N, P] float64, with blocks of K of a data type."""
+    columns = tf.constant(values, dtype)
+    all_points = tf.constant(points, dtype)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, points.shape[1]], dtype)])
+    def rows_of_product(rows: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(kernel(squared_distances(rows, all_points)), columns)
+
+    step = max(1, _BLOCK_ENTRIES // len(points))
+    blocks = [
+        rows_of_product(all_points[start : start + step]).numpy()
+        for start in range(0, len(points), step)
+    ]
+    return np.concatenate(blocks).astype(np.float64) + noise_variance * values
+
+
+def _nystroem(kernel, noise_variance, points):  # type: ignore[no-untyped-def]
+    """Applies (F'F + v I)^-1 with F'F near K: F = L^-1 k(Z, S), L L' = k(Z, Z) for a subset Z.
+
+    By Woodbury's identity that is (V - F' (v I + F F')^-1 F V) / v, with F [M, N] in float32.
+    """
+    chosen = np.random.default_rng(0).choice(len(points), _NUM_LANDMARKS, replace=False)
+    landmarks = tf.constant(points[chosen])
+    covariance = kernel(squared_distances(landmarks, landmarks))
+    diagonal = tf.fill([_NUM_LANDMARKS], tf.constant(1.0 + 1e-6, tf.float64))
+    factor = tf.linalg.cholesky(tf.linalg.set_diag(covariance, diagonal))
+    features = np.empty((_NUM_LANDMARKS, len(points)), np.float32)
+    gram = np.zeros((_NUM_LANDMARKS, _NUM_LANDMARKS))
+    step = _BLOCK_ENTRIES // _NUM_LANDMARKS
+    for start in range(0, len(points), step):
+        cross = kernel(squared_distances(landmarks, tf.constant(points[start : start + step])))
+        block = tf.linalg.triangular_solve(factor, cross).numpy()
+        features[:, start : start + step] = block
+        gram += block @ block.T
+    gram[np.diag_indices_from(gram)] += noise_variance
+    inner = linalg.cho_factor(gram, lower=True)
+
+    def precondition(values: np.ndarray) -> np.ndarray:
+        projected = linalg.cho_solve(inner, features @ values.astype(np.float32))
+        return (values - features.T @ projected.astype(np.float32)) / noise_variance
+
+    return precondition
