@@ -69,8 +69,8 @@ def _help(main_options: Sequence[str]) -> str:
 
 def _describe(name: str) -> str:
     flag = FLAGS[name]
-    many = isinstance(flag.default, list | tuple)
-    default = ",".join(map(str, flag.default)) if many else flag.default
+    default = flag.default
+    default = ",".join(map(str, default)) if isinstance(default, list | tuple) else default
     shown = "" if default in (None, "") else f" (default: {default})"
     text = f"--{'[no]' if flag.boolean else ''}{name}: {flag.help}{shown}"
     return textwrap.fill(text, 100, initial_indent="  ", subsequent_indent=" " * 6)
