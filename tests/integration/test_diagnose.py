@@ -107,7 +107,7 @@ def test_c8_puts_runs_of_two_classes_together(launchers):
     ("arguments", "complaint"),
     [
         (("--output_dir=x",), "--claim must be one of C1, C2, C3, C4, C5, C8; got none"),
-        (("--claim=C1",), "--output_dir must name a folder; got none"),
+        (("--claim=C1",), "--output_dir must be a folder to write; got none"),
         (("--claim=C3", "--output_dir=x"), "--runs must name runs made with --fixed_scale"),
         (("--claim=C8", "--output_dir=x"), "--runs must name runs of two or more priors for C8"),
         (

@@ -46,7 +46,7 @@ def scripted_demonstrations(task, num_episodes=3, num_steps=60):
     return Demonstrations.from_episodes(episodes, name="scripted")
 
 
-@pytest.mark.parametrize("name", ["relocate", "hammer"])
+@pytest.mark.parametrize("name", ["relocate", pytest.param("hammer", marks=pytest.mark.slow)])
 def test_a_hand_task_trains_on_scripted_demonstrations(tmp_path, name):
     task = make_task(f"{name}-binary")
     save_demonstrations(scripted_demonstrations(task), tmp_path / "mine.npz")

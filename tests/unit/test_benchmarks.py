@@ -63,10 +63,8 @@ def test_the_summary_of_a_shape():
     assert len(figures.draw_updates(results).axes) == 2
 
 
-@pytest.mark.parametrize("contender", ["nppac_float32", "uniform_float32"])
-def test_a_chunk_of_the_project_is_its_updates(contender):
-    prior_class = updates.UniformPrior if "uniform" in contender else updates.StandardNormalPrior
-    agent = updates.project_agent(TINY, prior_class(3, 2), "float32")
+def test_a_chunk_of_the_project_is_its_updates():
+    agent = updates.project_agent(TINY, updates.StandardNormalPrior(3, 2), "float32")
     before = [weights.numpy() for weights in agent.parameters[:-1]]
     chunk = updates.project_updates(agent, updates.filled_replay(TINY, 20), TINY.batch_size)
     assert chunk() == CHUNK
@@ -75,19 +73,23 @@ def test_a_chunk_of_the_project_is_its_updates(contender):
         assert not np.array_equal(old, new)
 
 
-@pytest.mark.parametrize("squash", [True, False])
-def test_a_chunk_of_tf_agents_is_its_updates(squash):
-    shape = Shape(3, 2, 8, (5, 4), (6,), squash)
-    agent = updates.stock_agent(shape)
+def test_a_chunk_of_tf_agents_is_its_updates():
+    agent = updates.stock_agent(TINY)
     before = [weights.numpy() for weights in agent._actor_network.trainable_variables]
-    shapes = [weights.shape for weights in before if weights.ndim == 2]
-    # Location and scale are one product for a squashed actor, and two for another.
-    assert sorted(shapes) == sorted([(3, 5), (5, 4), *([(4, 4)] if squash else 2 * [(4, 2)])])
-    chunk = updates.stock_updates(agent, updates.filled_replay(shape, 20), shape.batch_size)
+    chunk = updates.stock_updates(agent, updates.filled_replay(TINY, 20), TINY.batch_size)
     assert chunk() == CHUNK
     for old, new in zip(before, agent._actor_network.trainable_variables, strict=True):
         assert not np.array_equal(old, new)
     assert float(agent._log_alpha) == pytest.approx(np.log(TEMPERATURE))
+
+
+@pytest.mark.parametrize(("squash", "heads"), [(True, [(4, 4)]), (False, 2 * [(4, 2)])])
+def test_the_layers_of_tf_agents(squash, heads):
+    """Location and scale are one product for a squashed actor, and two for another."""
+    agent = updates.stock_agent(Shape(3, 2, 8, (5, 4), (6,), squash))
+    weights = agent._actor_network.trainable_variables
+    shapes = [tuple(weight.shape) for weight in weights if len(weight.shape) == 2]
+    assert sorted(shapes) == sorted([(3, 5), (5, 4), *heads])
 
 
 @pytest.mark.parametrize("contender", ["limit_float32", "limit_bfloat16"])
