@@ -69,7 +69,7 @@ def demonstrations(task):
 
 @pytest.fixture(scope="module")
 def prior_file(demonstrations, place):
-    config = nppac.PriorConfig(prior="exact_gp", scale_floor=0.05)
+    config = nppac.PriorConfig(prior="gp", scale_floor=0.05)
     prior = nppac.fit_prior(demonstrations, config)
     nppac.save_prior(prior.prior, place / "prior.npz")
     return place / "prior.npz", prior
@@ -78,7 +78,9 @@ def prior_file(demonstrations, place):
 def test_an_agent_learns(task, demonstrations, prior_file, place):
     _, prior = prior_file
     agent = nppac.NppacAgent.for_task(
-        task, prior, nppac.AgentConfig(actor_layers=(32, 32), critic_layers=(32, 32))
+        task,
+        prior,
+        nppac.AgentConfig(actor="network", actor_layers=(32, 32), critic_layers=(32, 32)),
     )
     untrained = nppac.evaluate(agent.policy, task, 20).summary()
     config = nppac.TrainingConfig(
@@ -104,10 +106,10 @@ def test_an_agent_learns(task, demonstrations, prior_file, place):
 def test_launchers_find_the_module_in_the_working_directory(place, demonstrations, prior_file):
     nppac.save_demonstrations(demonstrations, place / "reach.npz")
     launchers = Launchers(place)
-    arguments = ("--task=reach_module:Reach-v0", "--demonstrations=reach.npz", "--prior=exact_gp")
+    arguments = ("--task=reach_module:Reach-v0", "--demonstrations=reach.npz", "--prior=gp")
     outcome = launchers.run("fit_prior", *arguments, "--num_episodes=5")
     assert (outcome.code, outcome.errors) == (0, "")
-    assert "exact_gp on reach_module:Reach-v0, 6 episodes fitted, 2 held out" in outcome.output
+    assert "gp on reach_module:Reach-v0, 6 episodes fitted, 2 held out" in outcome.output
 
     outcome = launchers.run("evaluate", "--prior_file=prior.npz", f"--task={TASK}")
     assert (outcome.code, outcome.errors) == (0, "")
