@@ -40,6 +40,14 @@ class BehavioralPrior(tf.Module, abc.ABC):
         """Whether pi0 prefers some actions, so that pre-training to it means something."""
         return True
 
+    @property
+    def scale_floor(self) -> Any:
+        """Smallest scale that the data justify, [A] or a number, in units of actions; 0 for none.
+
+        `priors.rescale` applies it where the configuration gives no floor.
+        """
+        return 0.0
+
     @abc.abstractmethod
     def statistics(self, observations: tf.Tensor) -> PriorStatistics:
         """Location and scale [B, A] for observations [B, D] (float32), inside compiled code."""
@@ -181,20 +189,20 @@ class RescaledPrior(WrappedPrior):
     Args:
         prior: The prior whose location is kept.
         factor: Positive multiplier of the scale.
-        floor: Smallest scale, in units of the action, at least 0.
+        floor: Smallest scale, [A] or a number, in units of the action, at least 0.
 
     Raises:
         ValueError: for a factor or floor out of range, or a uniform prior.
     """
 
-    def __init__(self, prior: BehavioralPrior, factor: float = 1.0, floor: float = 0.0) -> None:
+    def __init__(self, prior: BehavioralPrior, factor: float = 1.0, floor: Any = 0.0) -> None:
         super().__init__(prior)
-        if factor <= 0 or floor < 0:
+        if factor <= 0 or np.any(np.asarray(floor) < 0):
             raise ValueError(
                 f"factor must be positive and floor at least 0; got {factor} and {floor}"
             )
         self.factor = factor
-        self.floor = floor
+        self.floor = np.asarray(floor, np.float32)
 
     def _change(self, location: tf.Tensor, scale: tf.Tensor) -> PriorStatistics:
         return PriorStatistics(location, tf.maximum(self.factor * scale, self.floor))

@@ -30,7 +30,7 @@ from nppac_tf.priors.sparse_gp import SparseGPPrior
 
 _VERSION = 2
 # Part of the cache's keys: to be raised where a fit with the same settings gives another prior.
-_FIT_VERSION = 4
+_FIT_VERSION = 5
 _CLASSES: dict[str, Any] = {
     "gp": GPPrior,
     "sparse_gp": SparseGPPrior,
@@ -65,8 +65,9 @@ def rescale(prior: BehavioralPrior, config: PriorConfig) -> BehavioralPrior:
         return prior
     if config.fixed_scale is not None:
         return FixedScalePrior(prior, config.fixed_scale)
-    if config.scale_factor != 1.0 or config.scale_floor > 0.0:
-        return RescaledPrior(prior, config.scale_factor, config.scale_floor)
+    floor = prior.scale_floor if config.scale_floor is None else config.scale_floor
+    if config.scale_factor != 1.0 or np.any(floor):
+        return RescaledPrior(prior, config.scale_factor, floor)
     return prior
 
 

@@ -37,8 +37,8 @@ class GaussianProcessPrior(BehavioralPrior):
     Args:
         settings: `kernel` (a name of `config.KERNELS`), and what the subclass adds.
         arrays: float64: `centers` [M, D] (scaled), `noise_variance` [], `observation_shift` and
-            `observation_scale` [D], `action_shift` and `action_scale` [P], and what the subclass
-            adds.
+            `observation_scale` [D], `action_shift`, `action_scale` and `held_out_floor` [P] (see
+            `hyperparameters.ScaledData`), and what the subclass adds.
     """
 
     def __init__(self, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -99,6 +99,11 @@ class GaussianProcessPrior(BehavioralPrior):
         """States [N, D] in the units of the centers."""
         shift, scale = self._arrays["observation_shift"], self._arrays["observation_scale"]
         return (demonstrations.observations.astype(np.float64) - shift) / scale
+
+    @property
+    def scale_floor(self) -> np.ndarray:
+        """Scale [P] where held-out episodes are predicted best, in units of actions."""
+        return self._arrays["held_out_floor"].astype(np.float32)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:  # noqa: D102
         return dict(self._settings), dict(self._arrays)

@@ -26,6 +26,7 @@ _NUM_POINTS = 1000
 _MAX_ITERATIONS = 100
 _INITIAL_NOISE = 0.01
 _CHUNK_ROWS = 100
+_FLOOR_QUANTILE = 0.1
 
 _GPFLOW_KERNELS = {
     "rbf": gpflow.kernels.SquaredExponential,
@@ -48,7 +49,9 @@ class ScaledData:
         states: x, [N, D] float64.
         actions: [N, P] float64.
         units: `observation_shift` and `observation_scale` [D], `action_shift` and `action_scale`
-            [P], float64.
+            [P], and `held_out_floor` [P], float64. The last is the standard deviation of actions,
+            in their own units, where held-out episodes are predicted best (the `_FLOOR_QUANTILE`
+            of their states): no state of a new episode is known better than that.
     """
 
     kernel: str
@@ -85,9 +88,10 @@ def fit(
         lengthscales = model.kernel.lengthscales.numpy()
         noise_variance = float(model.noise_variance.numpy())
     states, actions = states / lengthscales, (actions - means) / units
-    factors = _held_out_scale(
+    factors, variance_floor = _hold_out(
         kernel, noise_variance, states, actions, episodes(demonstrations), num_neighbors, rng
     )
+    action_scale = action_units.scale * units * factors
     return ScaledData(
         kernel,
         noise_variance,
@@ -97,7 +101,8 @@ def fit(
             "observation_shift": observation_units.shift,
             "observation_scale": observation_units.scale * lengthscales,
             "action_shift": action_units.shift + action_units.scale * means,
-            "action_scale": action_units.scale * units * factors,
+            "action_scale": action_scale,
+            "held_out_floor": action_scale * np.sqrt(variance_floor + noise_variance),
         },
     )
 
@@ -113,7 +118,7 @@ def _subset(size: int, rng: np.random.Generator) -> np.ndarray:
     return np.sort(rng.choice(size, min(size, _NUM_POINTS), replace=False))
 
 
-def _held_out_scale(
+def _hold_out(
     kernel: str,
     noise_variance: float,
     states: np.ndarray,
@@ -121,16 +126,18 @@ def _held_out_scale(
     episode: np.ndarray,
     num_neighbors: int,
     rng: np.random.Generator,
-) -> np.ndarray:
-    """The factor [P] that gives standardized errors on held-out episodes a mean square of 1.
+) -> tuple[np.ndarray, float]:
+    """Predicts a random subset of the points from their nearest neighbors in other episodes.
 
-    A random subset of the points is predicted from their nearest neighbors in other episodes. A
-    single episode leaves nothing to hold out: then the factor is 1, as it is for a constant action.
+    Returns:
+        The factor [P] on the scale of each action that gives the standardized errors a mean square
+        of 1 (1 for a constant action), and a low quantile of the posterior variance. A single
+        episode leaves nothing to hold out: then these are 1 and 0.
     """
     num_episodes = episode[-1] + 1
     if num_episodes == 1:
-        return np.ones(actions.shape[1])
-    squares = []
+        return np.ones(actions.shape[1]), 0.0
+    squares, variances = [], []
     chosen = _subset(len(states), rng)
     largest = len(states) - np.bincount(episode).max()
     for start in range(0, len(chosen), _CHUNK_ROWS):
@@ -147,8 +154,10 @@ def _held_out_scale(
         means = np.einsum("bk,bkp->bp", weights.numpy(), actions[neighbors])
         errors = actions[rows] - means
         squares.append(errors**2 / (variance.numpy() + noise_variance)[:, np.newaxis])
+        variances.append(variance.numpy())
+    floor = np.quantile(np.concatenate(variances), _FLOOR_QUANTILE)
     factors = np.sqrt(np.concatenate(squares).mean(axis=0))
-    return np.where(factors > 0, factors, 1.0)
+    return np.where(factors > 0, factors, 1.0), max(float(floor), 0.0)
 
 
 class _MarginalLikelihood(gpflow.Module):

@@ -37,6 +37,7 @@ def solve(
     points: np.ndarray,
     values: np.ndarray,
     largest_factorization: int = LARGEST_FACTORIZATION,
+    num_landmarks: int = _NUM_LANDMARKS,
 ) -> Solution:
     """Solves for the weights of a Gaussian process's posterior mean.
 
@@ -46,6 +47,7 @@ def solve(
         points: [N, D] float64, scaled by the lengthscales.
         values: Y [N, P] float64.
         largest_factorization: Points up to which K is factorized, in 8 N^2 bytes.
+        num_landmarks: Points of the preconditioner's subset; no more than N are used.
 
     Raises:
         UserError: if K is singular, or conjugate gradients do not reach `TOLERANCE`.
@@ -53,7 +55,7 @@ def solve(
     if len(points) <= largest_factorization:
         solution = _factorize(kernel, noise_variance, points, values)
     else:
-        solution = _iterate(kernel, noise_variance, points, values)
+        solution = _iterate(kernel, noise_variance, points, values, num_landmarks)
     if not np.isfinite(solution.weights).all():
         raise no_posterior()
     return solution
@@ -75,7 +77,7 @@ def _factorize(
 ) -> Solution:
     size = len(points)
     covariance = np.empty((size, size), order="F")  # In LAPACK's order, which then works in place.
-    block_of = tf.function(lambda rows: kernel(squared_distances(rows, points)))
+    block_of = tf.function(lambda rows: kernel(squared_distances(rows, points)), autograph=False)
     step = max(1, _BLOCK_ENTRIES // size)
     for start in range(0, size, step):
         covariance[start : start + step] = block_of(tf.constant(points[start : start + step]))
@@ -92,9 +94,10 @@ def _iterate(
     noise_variance: float,
     points: np.ndarray,
     values: np.ndarray,
+    num_landmarks: int,
 ) -> Solution:
     """Refines float32 solutions with residuals of float64."""
-    precondition = _nystroem(kernel, noise_variance, points)
+    precondition = _nystroem(kernel, noise_variance, points, num_landmarks)
     norms = np.maximum(np.linalg.norm(values, axis=0), np.finfo(np.float64).tiny)
     weights, residuals, error = np.zeros_like(values), values, 1.0
     for _ in range(_MAX_REFINEMENTS):
@@ -150,19 +153,20 @@ def _product(kernel, noise_variance, points, values, dtype):  # type: ignore[no-
     return np.concatenate(blocks).astype(np.float64) + noise_variance * values
 
 
-def _nystroem(kernel, noise_variance, points):  # type: ignore[no-untyped-def]
+def _nystroem(kernel, noise_variance, points, size):  # type: ignore[no-untyped-def]
     """Applies (F'F + v I)^-1 with F'F near K: F = L^-1 k(Z, S), L L' = k(Z, Z) for a subset Z.
 
     By Woodbury's identity that is (V - F' (v I + F F')^-1 F V) / v, with F [M, N] in float32.
     """
-    chosen = np.random.default_rng(0).choice(len(points), _NUM_LANDMARKS, replace=False)
+    size = min(size, len(points))
+    chosen = np.random.default_rng(0).choice(len(points), size, replace=False)
     landmarks = tf.constant(points[chosen])
     covariance = kernel(squared_distances(landmarks, landmarks))
-    diagonal = tf.fill([_NUM_LANDMARKS], tf.constant(1.0 + 1e-6, tf.float64))
+    diagonal = tf.fill([size], tf.constant(1.0 + 1e-6, tf.float64))
     factor = tf.linalg.cholesky(tf.linalg.set_diag(covariance, diagonal))
-    features = np.empty((_NUM_LANDMARKS, len(points)), np.float32)
-    gram = np.zeros((_NUM_LANDMARKS, _NUM_LANDMARKS))
-    step = _BLOCK_ENTRIES // _NUM_LANDMARKS
+    features = np.empty((size, len(points)), np.float32)
+    gram = np.zeros((size, size))
+    step = _BLOCK_ENTRIES // size
     for start in range(0, len(points), step):
         cross = kernel(squared_distances(landmarks, tf.constant(points[start : start + step])))
         block = tf.linalg.triangular_solve(factor, cross).numpy()

@@ -104,7 +104,7 @@ def _inducing_points(kernel: Kernel, states: np.ndarray, size: int) -> np.ndarra
     where the process varies and never takes a duplicate (demonstrations often share their first
     state), which would make k(Z, Z) singular. Cost N size^2.
     """
-    row_of = tf.function(lambda point: kernel(squared_distances(point, states))[0])
+    row_of = tf.function(lambda point: kernel(squared_distances(point, states))[0], autograph=False)
     variance = np.ones(len(states))
     rows = np.zeros((min(size, len(states)), len(states)))
     chosen: list[int] = []

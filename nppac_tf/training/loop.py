@@ -238,8 +238,9 @@ class _Loop:
         agent, config, demonstrations = self._agent, self._config, self._demonstrations
         if not self._updates_before and demonstrations is not None:
             agent.standardize(demonstrations.observations)
-        if self._expert is not None:
-            agent.calibrate_rewards(self._expert.rewards)
+        if self._expert is not None and demonstrations is not None:
+            # Rewards of single steps; those of `_expert` are sums over n steps.
+            agent.calibrate_rewards(of_demonstrations(demonstrations, self._task).rewards)
             if config.prefill_replay:
                 expert = Transitions(*(column[-self.replay.capacity :] for column in self._expert))
                 self.replay.add(self._learner.with_statistics(expert, stride=config.n_step))
@@ -327,7 +328,7 @@ class _Loop:
         """The prior's mean on the episodes of the policy; a notice if the policy is far below."""
         prior = self._agent.prior
         if not (self._agent.anchored and not self._updates_before):  # Else it is the policy.
-            mean = tf.function(lambda observations: prior.statistics(observations).location)
+            mean = tf.function(lambda states: prior.statistics(states).location, autograph=False)
             episodes_of_prior = self._roll_out(lambda states: mean(tf.constant(states)).numpy())
         else:
             episodes_of_prior = episodes
