@@ -25,7 +25,8 @@ class Policy(NamedTuple):
 
 def define_flags() -> None:
     """Defines --run, --saved_model, --task and --reward."""
-    flags.DEFINE_string("run", None, "Folder of a run; its latest policy is used.")
+    flags.DEFINE_string("run", None, "Folder of a run.")
+    flags.DEFINE_enum("policy", "last", ("last", "best"), "Which policy of a run to use.")
     flags.DEFINE_string("saved_model", None, "Folder of an exported policy.")
     flags.DEFINE_string("task", None, "Task to act in (default: the task of training).")
     flags.DEFINE_enum("reward", None, REWARDS, "Reward of a hand task (default: as in training).")
@@ -43,7 +44,7 @@ def load() -> Policy:
         directory = RunDirectory(path)
         trained = environments.make_task(config.task, config.reward)
         require_sizes("policy", (trained.observation_size, trained.action_size), task)
-        act, updates = directory.load_policy(trained)
+        act, updates = directory.load_policy(trained, FLAGS.policy)
         return Policy(path.name, act, task, {**directory.provenance(), "updates": updates})
     path = checks.existing("saved_model")
     from nppac_tf import export

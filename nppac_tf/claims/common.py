@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from nppac_tf.config import flatten
 from nppac_tf.errors import UserError
 from nppac_tf.files import replace_file, write_text
+from nppac_tf.options import flatten
 from nppac_tf.runs.config_file import read_config_file
 
 Table = tuple[Sequence[str], Sequence[Sequence[Any]]]

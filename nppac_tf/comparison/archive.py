@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nppac_tf.config import flatten
 from nppac_tf.errors import UserError
 from nppac_tf.files import folder_name, replace_file, write_text
+from nppac_tf.options import flatten
 from nppac_tf.runs import metrics
 from nppac_tf.runs.config_file import read_config_file
 

@@ -4,8 +4,8 @@ import json
 import pathlib
 from typing import Any
 
-from nppac_tf.config import flatten
 from nppac_tf.errors import UserError
+from nppac_tf.options import flatten
 
 
 def read_config_file(file: pathlib.Path) -> dict[str, Any]:

@@ -260,15 +260,23 @@ class RunDirectory:
         figures.learning_curve(rows, title).savefig(self.learning_curve, dpi=150)
         export.export_policy(agent, self.policy, task, self.load_novelty(), self.provenance())
 
-    def load_policy(self, task: Task) -> tuple[rollouts.PolicyFunction, int]:
-        """The run's latest greedy policy: from policy/, or from a checkpoint where that is newer.
+    def load_policy(self, task: Task, which: str = "last") -> tuple[rollouts.PolicyFunction, int]:
+        """A greedy policy of the run.
+
+        Args:
+            task: The run's task.
+            which: "last", from policy/ or from a checkpoint where that is newer, or "best", from
+                policy_best/.
 
         Returns:
             Observations [B, D] -> actions [B, A], and the number of updates it has had.
 
         Raises:
-            UserError: if there is neither.
+            UserError: if there is no such policy.
         """
+        if which == "best":
+            updates = export.load_metadata(self.best_policy)["updates"]
+            return export.load_policy(self.best_policy), updates
         newest = checkpoints.latest(self._checkpoints)
         saved = self._updates(newest)
         exported = export.load_metadata(self.policy)["updates"] if self.policy.exists() else -1
