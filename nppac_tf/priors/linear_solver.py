@@ -6,6 +6,7 @@ preconditioned by a Nystroem approximation of K on a random subset (Rudi et al. 
 2018), run in float32, and refined in float64 until the true residual is small.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,9 @@ _NUM_LANDMARKS = 2_000
 _BLOCK_ENTRIES = 2**22
 _MAX_ITERATIONS = 60
 _MAX_REFINEMENTS = 4
+
+
+Precondition = Callable[[np.ndarray], np.ndarray]
 
 
 class Solution(NamedTuple):
@@ -77,7 +81,11 @@ def _factorize(
 ) -> Solution:
     size = len(points)
     covariance = np.empty((size, size), order="F")  # In LAPACK's order, which then works in place.
-    block_of = tf.function(lambda rows: kernel(squared_distances(rows, points)), autograph=False)
+    block_of = tf.function(
+        lambda rows: kernel(squared_distances(rows, points)),
+        input_signature=[tf.TensorSpec([None, points.shape[1]], tf.float64)],
+        autograph=False,
+    )
     step = max(1, _BLOCK_ENTRIES // size)
     for start in range(0, size, step):
         covariance[start : start + step] = block_of(tf.constant(points[start : start + step]))
@@ -115,8 +123,15 @@ def _iterate(
     )
 
 
-def _conjugate_gradients(kernel, noise_variance, points, values, precondition, tolerance):  # type: ignore[no-untyped-def]
-    """Block-free conjugate gradients, all columns side by side, to a relative residual."""
+def _conjugate_gradients(
+    kernel: Kernel,
+    noise_variance: float,
+    points: np.ndarray,
+    values: np.ndarray,
+    precondition: Precondition,
+    tolerance: float,
+) -> np.ndarray:
+    """Preconditioned conjugate gradients, all columns side by side, to a relative residual."""
     tiny = np.finfo(np.float64).tiny
     norms = np.maximum(np.linalg.norm(values, axis=0), tiny)
     weights, residuals = np.zeros_like(values), values.copy()
@@ -136,12 +151,14 @@ def _conjugate_gradients(kernel, noise_variance, points, values, precondition, t
     return weights
 
 
-def _product(kernel, noise_variance, points, values, dtype):  # type: ignore[no-untyped-def]
+def _product(
+    kernel: Kernel, noise_variance: float, points: np.ndarray, values: np.ndarray, dtype: type
+) -> np.ndarray:
     """(K + v I) V [N, P] float64, with blocks of K of a data type."""
     columns = tf.constant(values, dtype)
     all_points = tf.constant(points, dtype)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, points.shape[1]], dtype)])
+    @tf.function(input_signature=[tf.TensorSpec([None, points.shape[1]], dtype)], autograph=False)
     def rows_of_product(rows: tf.Tensor) -> tf.Tensor:
         return tf.matmul(kernel(squared_distances(rows, all_points)), columns)
 
@@ -153,7 +170,7 @@ def _product(kernel, noise_variance, points, values, dtype):  # type: ignore[no-
     return np.concatenate(blocks).astype(np.float64) + noise_variance * values
 
 
-def _nystroem(kernel, noise_variance, points, size):  # type: ignore[no-untyped-def]
+def _nystroem(kernel: Kernel, noise_variance: float, points: np.ndarray, size: int) -> Precondition:
     """Applies (F'F + v I)^-1 with F'F near K: F = L^-1 k(Z, S), L L' = k(Z, Z) for a subset Z.
 
     By Woodbury's identity that is (V - F' (v I + F F')^-1 F V) / v, with F [M, N] in float32.

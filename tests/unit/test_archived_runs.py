@@ -9,7 +9,7 @@ ARCHIVE = pathlib.Path(__file__).parents[2] / "results/runs"
 
 
 def test_all_archived_runs_are_readable_and_name_their_seed():
-    runs = archive.read_runs([ARCHIVE]).runs
+    runs = [run for task in ARCHIVE.iterdir() for run in archive.read_runs([task]).runs]
     assert len(runs) == len(list(ARCHIVE.rglob("config.json"))) > 100
     for run in runs:
         assert run.seeds[0].isdigit(), run
