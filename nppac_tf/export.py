@@ -1,27 +1,27 @@
-"""The trained policy as a SavedModel, which loads with TensorFlow alone.
+"""Exports a policy as a SavedModel that loads with TensorFlow alone.
 
 Signatures, for observations [B, D] float32 (B may be 0), in the environment's units:
 
 - `mean_action(observation)`, also `serving_default`: `action` [B, A], the greedy action.
-- `sample_action(observation, seed)`: `action` [B, A], drawn with a stateless seed [2] int32.
-- `distribution_params(observation)`: `location` and `scale` [B, A] of the policy's own Gaussian,
-  for densities and for exploration; for a squashed actor, before tanh and the bounds are applied.
-- `action_with_prior(observation)`: the greedy `action`, `prior_location` and `prior_scale` [B, A]
-  of pi0, and `novelty` [B], the out-of-demonstration score in [0, 1] of `priors.Novelty`.
-- `action_or_prior(observation, threshold)`: `action` [B, A], the greedy one, or pi0's mean where
-  the score exceeds the threshold, the score as `novelty` [B], and `fell_back` [B] bool. The
-  threshold is one number, or one of each observation [B], float32; at 1 nothing falls back.
+- `sample_action(observation, seed)`: `action` [B, A], sampled with a stateless seed [2] int32.
+- `distribution_params(observation)`: `location` and `scale` [B, A] of the policy's Gaussian; for a
+  squashed actor, before tanh and the bounds are applied. The scale is a standard deviation.
+- `action_with_prior(observation)`: the greedy `action`, `prior_location` and `prior_scale` [B, A],
+  and `novelty` [B], the out-of-demonstration score in [0, 1] of `priors.Novelty`.
+- `action_or_prior(observation, threshold)`: `action` [B, A], which is the greedy action, or the
+  prior's mean if the score exceeds the threshold; `novelty` [B], and `fell_back` [B] bool. The
+  threshold is float32, a scalar or one value per observation [B]; at 1 the prior is never used.
 
-Actions, and no other output, are clipped into the task's bounds. What `tf.saved_model.load` gives
-has methods of the same names; theirs is the batch too: a single observation goes in as [1, D].
+Only actions are clipped to the task's bounds. The object that `tf.saved_model.load` returns has
+methods of the same names. They take batches too: pass a single observation as [1, D].
 
-In TensorFlow Serving's REST interface the columns of "inputs" fit every signature. In the rows of
-"instances" each input belongs to one observation: a threshold per row works, a seed does not.
+With TensorFlow Serving's REST API, "inputs" (columns) works for every signature. "instances" (rows)
+needs one value of each input per observation, so it works with thresholds but not with a seed.
 
-A uniform prior has no deviation, and the last two signatures are left out. Without a calibrated
-novelty, `action_with_prior` lacks the score and `action_or_prior` is left out.
+With a uniform prior the last two signatures are missing. Without a calibrated novelty,
+`action_with_prior` has no score, and `action_or_prior` is missing.
 
-`assets.extra/metadata.json` says what the policy is for and where it comes from.
+`assets.extra/metadata.json` describes the policy and its origin.
 """
 
 from __future__ import annotations
@@ -62,25 +62,25 @@ def export_policy(
     novelty: Novelty | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the agent's policy and prior to `path`, a folder, whole or not at all.
+    """Writes the agent's policy and prior to a folder. A failed export leaves no partial folder.
 
     Args:
-        agent: Whose policy.
-        path: An earlier export of this name is replaced; anything else is not.
-        task: Named in the metadata, so that the policy can be evaluated without naming it again.
-        novelty: Calibrated for the agent's prior.
-        provenance: What the metadata is to say of demonstrations, versions and configuration: a
-            mapping that JSON can hold.
+        agent: Agent with the policy and the prior.
+        path: Folder to write. An earlier export there is replaced.
+        task: Task to name in the metadata, so that evaluating the policy needs no task argument.
+        novelty: Score calibrated for the agent's prior.
+        provenance: Information on demonstrations, versions and configuration for the metadata;
+            must be serializable as JSON.
 
     Raises:
-        UserError: if `path` is there and is not an exported policy, or there is a novelty of a
+        UserError: if `path` exists and is not an exported policy, or a novelty is given with a
             uniform prior.
     """
     path = pathlib.Path(path)
     if path.exists() and not (path / _METADATA).is_file():
         raise UserError(f"path must be new or an exported policy to replace; got {str(path)!r}")
     if novelty is not None and not agent.prior.informative:
-        raise UserError("novelty must be None with a uniform prior, which has none; got one")
+        raise UserError("novelty must be None with a uniform prior; got one")
     module = _PolicyModule(agent, novelty)
     signatures = module.signatures()
     metadata = _metadata(agent, task, novelty) | {
@@ -97,14 +97,14 @@ def export_policy(
 
 
 def load_policy(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
-    """The greedy policy of an export, as `evaluation.evaluate` takes it.
+    """Loads the greedy policy of an export, for `evaluate`.
 
     Returns:
-        Observations [B, D] -> actions [B, A], float32; also of a single one, [D] -> [A]. It raises
-        UserError for another shape.
+        A function from observations [B, D] to actions [B, A], or from [D] to [A], float32. It
+        raises UserError for another shape.
 
     Raises:
-        UserError: if there is no exported policy at `path`.
+        UserError: if `path` is not an exported policy.
     """
     metadata = load_metadata(path)
     size = metadata["observation_size"]
@@ -112,7 +112,7 @@ def load_policy(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarr
         module = tf.saved_model.load(str(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a whole exported policy: {reason}") from None
+        raise UserError(f"{path} is not a complete exported policy: {reason}") from None
 
     def policy(observations: np.ndarray) -> np.ndarray:
         shape = list(np.shape(observations))
@@ -126,21 +126,21 @@ def load_policy(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarr
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What an export says of itself: task, sizes, bounds, prior, updates, provenance.
+    """Reads the metadata of an export: task, sizes, bounds, prior, updates, provenance.
 
     Raises:
-        UserError: if there is no exported policy of this version at `path`.
+        UserError: if `path` is not an exported policy of this version.
     """
     try:
         metadata = json.loads((pathlib.Path(path) / _METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"no exported policy at {path}") from None
     if not isinstance(metadata, dict):
-        raise UserError(f"{path} is not an exported policy: its {_METADATA} says nothing of one")
+        raise UserError(f"{path} is not an exported policy: its {_METADATA} is not an object")
     if metadata.get("version") != _VERSION:
         raise UserError(
-            f"{path} was written by version {metadata.get('version')} of the format; "
-            f"this program reads version {_VERSION}: export the policy again"
+            f"{path} must have version {_VERSION} of the format; got version "
+            f"{metadata.get('version')}: export the policy again"
         )
     for name, kinds in _USED.items():
         if not isinstance(metadata.get(name, _USED), kinds):
@@ -149,16 +149,14 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 class _PolicyModule(tf.Module):
-    """Plain tensors in and out; holds variables, and no object that TensorFlow cannot name."""
+    """Functions of plain tensors. Holds variables only, so that TensorFlow alone can load it."""
 
     def __init__(self, agent: NppacAgent, novelty: Novelty | None) -> None:
-        from nppac_tf.agents.networks import ActorNetwork, SquashedGaussian
+        from nppac_tf.agents.actors import AnchoredActorNetwork, SquashedGaussian, in_float32
 
         super().__init__(name="policy")
-        actor, prior, spec = agent.deployed_actor, agent.prior, agent.action_spec
-        if isinstance(actor, ActorNetwork):
-            actor = actor.in_float32()
-        # What the functions read must be an attribute to be saved; the objects stay outside.
+        actor, prior, spec = in_float32(agent.deployed_actor), agent.prior, agent.action_spec
+        # Variables that the functions read are saved only if they are attributes.
         self._policy_variables = list(actor.variables)
         self._prior_variables = list(agent.prior.variables) if agent.prior.informative else []
         self._novelty_variables = list(novelty.variables) if novelty else []
@@ -172,7 +170,7 @@ class _PolicyModule(tf.Module):
             return clip(actor(observation)[0].mode())
 
         def sample_action(observation: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            # An empty batch gets a row, without which the sampler would divide by zero.
+            # The sampler divides by zero for an empty batch, so it gets a row.
             missing = tf.maximum(1 - tf.shape(observation)[0], 0)
             padded = tf.pad(observation, [[0, missing], [0, 0]])
             return clip(actor(padded)[0].sample(seed=seed))[: tf.shape(observation)[0]]
@@ -183,11 +181,13 @@ class _PolicyModule(tf.Module):
             return {"location": gaussian.mean(), "scale": gaussian.stddev()}
 
         def action_with_prior(observation: tf.Tensor) -> dict[str, tf.Tensor]:
-            (location, scale), uncertainty = prior.predict(observation)
+            statistics, uncertainty = prior.predict(observation)
+            # An anchored actor does not compute them again.
+            known = {"statistics": statistics} if isinstance(actor, AnchoredActorNetwork) else {}
             outputs = {
-                "action": mean_action(observation),
-                "prior_location": location,
-                "prior_scale": scale,
+                "action": clip(actor(observation, **known)[0].mode()),
+                "prior_location": statistics.location,
+                "prior_scale": statistics.scale,
             }
             return outputs | ({"novelty": novelty(uncertainty)} if novelty else {})
 
@@ -209,10 +209,10 @@ class _PolicyModule(tf.Module):
             self.action_or_prior = self._traced(action_or_prior, threshold)
 
     def _traced(self, function: Callable[..., Any], *other_specs: tf.TensorSpec) -> Any:
-        """`function`, compiled for batches of any size; for serving too, where results have names.
+        """Compiles a function for batches of any size, and its version with named outputs.
 
-        With a signature: a loaded function without one is traced anew for each size of batch, with
-        shapes known, which rounds differently.
+        The signature keeps a loaded function from being traced again for each batch size, which
+        would round differently.
         """
         batch = tf.TensorSpec([None, self._observation_size], tf.float32, "observation")
         signature = [batch, *other_specs]
@@ -227,12 +227,12 @@ class _PolicyModule(tf.Module):
         return traced
 
     def signatures(self) -> dict[str, Any]:
-        """The functions for serving, whose results are named."""
+        """Functions with named outputs, for serving."""
         return {"serving_default": self._serving["mean_action"], **self._serving}
 
 
 def _replace_folder(new: pathlib.Path, path: pathlib.Path, aside: pathlib.Path) -> None:
-    """Renames `new` to `path`, where an earlier folder first goes `aside`."""
+    """Renames `new` to `path`; an earlier folder there is first renamed to `aside`."""
     if not path.exists():
         os.rename(new, path)
         return
@@ -247,6 +247,9 @@ def _replace_folder(new: pathlib.Path, path: pathlib.Path, aside: pathlib.Path) 
 def _metadata(agent: NppacAgent, task: Task | None, novelty: Novelty | None) -> dict[str, Any]:
     spec = agent.action_spec
     shape = spec.shape
+    fitted = agent.prior
+    while hasattr(fitted, "prior"):  # Without wrappers, which rescale or bound it.
+        fitted = fitted.prior
     return {
         "version": _VERSION,
         "task": task.name if task else None,
@@ -255,7 +258,7 @@ def _metadata(agent: NppacAgent, task: Task | None, novelty: Novelty | None) -> 
         "action_size": agent.prior.action_size,
         "action_low": np.broadcast_to(spec.minimum, shape).tolist(),
         "action_high": np.broadcast_to(spec.maximum, shape).tolist(),
-        "prior": type(getattr(agent.prior, "prior", agent.prior)).__name__,
+        "prior": type(fitted).__name__,
         "novelty": novelty.summary if novelty else None,
         "updates": int(agent.train_step_counter),
         "versions": {"python": platform.python_version(), "tensorflow": tf.__version__},
