@@ -60,11 +60,16 @@ class PriorConfig:
     )
     ensemble_size: int = option(5, "Networks in the ensemble.", minimum=1)
     dropout_rate: float = option(0.1, "Share of hidden units that dropout leaves out.")
-    scale_factor: float = option(1.0, "Factor on the prior's standard deviation.", positive=True)
+    scale_factor: float = option(
+        0.3,
+        "Factor on the prior's standard deviation, with which the policy starts and explores: most "
+        "of the whole is the demonstrator's own noise.",
+        positive=True,
+    )
     scale_floor: float | None = option(
         None,
         "Smallest standard deviation of the prior, in units of the action; 0 for none (default: "
-        "where held-out episodes are predicted best; none for a network).",
+        "the factor times that where held-out episodes are predicted best; none for a network).",
         minimum=0,
     )
     fixed_scale: float | None = option(
@@ -81,9 +86,9 @@ class PriorConfig:
         require(0 < self.dropout_rate < 1, "dropout_rate", "in (0, 1)", self.dropout_rate)
         if self.fixed_scale is not None:
             require(
-                self.scale_factor == 1.0 and not self.scale_floor,
+                not self.scale_floor,
                 "fixed_scale",
-                "none with a scale_factor or scale_floor, which it overrides",
+                "none with a scale_floor, which it overrides",
                 self.fixed_scale,
             )
 
