@@ -32,12 +32,12 @@ def nearest(distances: tf.Tensor, count: int) -> tf.Tensor:
 
     Args:
         distances: [B, N].
-        count: At least 1.
+        count: At least 0.
     """
     num_centers = distances.shape[1]
     count = min(count, num_centers)
     num_groups = -(-num_centers // _GROUP)
-    if num_groups <= 2 * count:
+    if not count or num_groups <= 2 * count:
         return tf.math.top_k(-distances, count, sorted=False).indices
     padding = num_groups * _GROUP - num_centers
     padded = tf.pad(
