@@ -228,14 +228,14 @@ class TrainingConfig:
     )
     batch_size: int = option(256, "Transitions per update.", minimum=1)
     final_temperature: float | None = option(
-        0.0015,
+        0.02,
         "Value that alpha falls to, geometrically, once the actor learns; none to keep it.",
         positive=True,
     )
     annealing_steps: int | None = option(
         None,
-        "Environment steps from the warm-up's end to the final alpha (default: 40 % of all, at "
-        "least 8,000).",
+        "Environment steps from the warm-up's end to the final alpha (default: to the end of the "
+        "run, at most 41,000).",
         minimum=0,
     )
     policy_averaging: int | None = option(
@@ -352,10 +352,10 @@ class TrainingConfig:
 
     @property
     def annealed_steps(self) -> int:
-        """`annealing_steps`, or 40 % of the run, at least 8,000; at least 1."""
-        if self.annealing_steps is not None:
-            return max(1, self.annealing_steps)
-        return max(8000, round(0.4 * self.num_env_steps))
+        """`annealing_steps`, or all steps after the warm-up, at most 41,000; at least 1."""
+        given = self.annealing_steps
+        rest = min(self.num_env_steps - self.warmup_steps, 41_000)
+        return max(1, rest if given is None else given)
 
     @property
     def averaged_updates(self) -> int:
