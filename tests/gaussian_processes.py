@@ -1,91 +1,69 @@
-"""Gaussian-process priors to test with: of a quick fit, and of random parameters."""
+"""Small Gaussian-process priors to test with."""
 
 import functools
 
+import gpflow
 import numpy as np
 import tensorflow as tf
 
-from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
-from nppac_tf.priors import ExactGPPrior, SparseGPPrior
+from nppac_tf.priors import GPPrior, SparseGPPrior
 
-D, P = 3, 2
+D, P, N = 3, 2, 100
 NOISE = 0.1
-CLASSES = [ExactGPPrior, SparseGPPrior]
-QUICK = PriorConfig(num_inducing_points=60, num_hyperparameter_points=60, max_fit_iterations=15)
-
-
-def demonstrated(observations, seed=0):
-    """Actions of a smooth function of the observations, with noise of deviation NOISE.
-
-    They are in other units than 1, and most observations give a low first action, so that the
-    constant mean of the process is not that of the data.
-    """
-    noise = NOISE * np.random.default_rng(seed).normal(size=(len(observations), P))
-    first = np.tanh(3 * observations[:, 0] - 2)
-    second = np.sin(2 * observations[:, 1]) + 0.5 * observations[:, 2]
-    return 5.0 + 3.0 * (np.stack([first, second], axis=1) + noise)
+CLASSES = [GPPrior, SparseGPPrior]
+GPFLOW_KERNELS = {
+    "rbf": gpflow.kernels.SquaredExponential,
+    "matern12": gpflow.kernels.Matern12,
+    "matern32": gpflow.kernels.Matern32,
+    "matern52": gpflow.kernels.Matern52,
+}
 
 
 @functools.cache
 def example_demonstrations():
-    """Those that the priors of `fitted_examples` are fitted to."""
+    """N points of a smooth function with noise of scale NOISE, all in units other than 1."""
     rng = np.random.default_rng(1)
-    observations = np.concatenate([rng.normal(0, 0.3, (80, D)), rng.normal(1, 1, (20, D))])
-    observations = observations * [1.0, 2.0, 0.5] + [0.0, 10.0, -3.0]
-    actions = demonstrated((observations - [0.0, 10.0, -3.0]) / [1.0, 2.0, 0.5])
-    return Demonstrations.from_episodes(
-        [(observations[:50], actions[:50]), (observations[50:], actions[50:])]
-    )
-
-
-def len_of(demonstrations):
-    return len(demonstrations.observations)
+    states = np.concatenate([rng.normal(0, 0.3, (N - 20, D)), rng.normal(1, 1, (20, D))])
+    first = np.tanh(3 * states[:, 0] - 2)
+    second = np.sin(2 * states[:, 1]) + 0.5 * states[:, 2]
+    actions = np.stack([first, second], axis=1) + NOISE * rng.normal(size=(N, P))
+    observations, actions = states * [1.0, 2.0, 0.5] + [0.0, 10.0, -3.0], 5.0 + 3.0 * actions
+    return Demonstrations(observations, actions, np.arange(10, N + 1, 10), "example")
 
 
 @functools.cache
-def fitted_examples():
-    """A prior of each class."""
-    return {cls: cls.fit(example_demonstrations(), QUICK) for cls in CLASSES}
-
-
-def made_up(cls, kernel, observation_noise=True, seed=0, num_centers=40):
-    """A prior of random parameters, which no fit has tuned."""
-    rng = np.random.default_rng(seed)
-    centers = rng.normal(size=(num_centers, D))
-    arrays = {
-        "kernel_variance": np.array(1.7),
-        "lengthscales": np.array([0.8, 1.5, 2.5]),
-        "noise_variance": np.array(0.05),
-        "mean": np.array([0.4, -0.9]),
-        "observation_shift": np.array([1.0, -2.0, 0.0]),
-        "observation_scale": np.array([2.0, 0.5, 1.0]),
-        "action_shift": np.array([0.3, -0.1]),
-        "action_scale": np.array([0.2, 3.0]),
-        "centers": centers,
-    }
-    if cls is ExactGPPrior:
-        arrays["actions"] = rng.normal(size=(num_centers, P))
-    else:
-        root = 0.2 * rng.normal(size=(num_centers, num_centers))
-        arrays["q_mean"] = rng.normal(size=(num_centers, P))
-        arrays["q_covariance"] = 0.05 * np.eye(num_centers) + root @ root.T
-    settings = {"kernel": kernel, "observation_noise": observation_noise}
-    return cls.from_state(settings, arrays)
+def fitted(cls, **keywords):
+    """A prior of a class; all states are neighbors unless told otherwise."""
+    keywords = {"num_neighbors": N} | keywords
+    if cls is SparseGPPrior:
+        keywords = {"num_inducing_points": 30} | keywords
+    return cls.fit(example_demonstrations(), **keywords)
 
 
 def queries(size=25, seed=9):
-    """Observations [size, D]."""
-    return np.random.default_rng(seed).normal(0, 1.5, size=(size, D))
+    """Observations [size, D] at and beside the demonstrations (float32)."""
+    observations = example_demonstrations().observations[:size]
+    noise = np.random.default_rng(seed).normal(0, 0.5, size=(size, D))
+    return tf.constant(observations + noise, tf.float32)
 
 
-def same_to_the_bit(one, other):
-    """Asserts that two priors are one, in what they predict and in what is saved."""
-    observations = tf.constant(queries(), tf.float32)
-    for a, b in zip(one.statistics(observations), other.statistics(observations), strict=True):
+def scaled(prior, observations, actions=None):
+    """Observations, and actions where given, in the units of the process."""
+    arrays = prior.state()[1]
+    states = (np.asarray(observations, np.float64) - arrays["observation_shift"]) / arrays[
+        "observation_scale"
+    ]
+    if actions is None:
+        return states
+    return states, (actions - arrays["action_shift"]) / arrays["action_scale"]
+
+
+def assert_same_prior(one, other):
+    """Asserts that two priors are one to the bit, in what they predict and what is saved."""
+    for a, b in zip(one.statistics(queries()), other.statistics(queries()), strict=True):
         np.testing.assert_array_equal(a, b)
-    settings, arrays = one.state()
-    other_settings, other_arrays = other.state()
+    (settings, arrays), (other_settings, other_arrays) = one.state(), other.state()
     assert settings == other_settings
     assert arrays.keys() == other_arrays.keys()
     for name, array in arrays.items():

@@ -1,10 +1,10 @@
 """NumPy oracles in float64, written from the formulas and independently of the package.
 
-Glossary: N data, M inducing points, B queries, D inputs, P outputs.
+Glossary: N and M points, B transitions, D inputs, A action components.
 """
 
 import numpy as np
-from scipy import linalg, stats
+from scipy import stats
 
 
 def kernel_matrix(
@@ -20,66 +20,6 @@ def kernel_matrix(
         "matern52": (1 + np.sqrt(5) * r + 5 * r**2 / 3) * np.exp(-np.sqrt(5) * r),
     }[name]
     return variance * shape
-
-
-def exact_posterior(
-    kernel: str,
-    states: np.ndarray,
-    targets: np.ndarray,
-    queries: np.ndarray,
-    variance: float,
-    lengthscales: np.ndarray,
-    noise_variance: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Zero-mean Gaussian process given targets [N, P] at states [N, D].
-
-    Returns:
-        Mean [B, P] and variance [B] of the function (without noise) at queries [B, D].
-    """
-    covariance = kernel_matrix(kernel, states, states, variance, lengthscales)
-    covariance += noise_variance * np.eye(len(states))
-    cross = kernel_matrix(kernel, queries, states, variance, lengthscales)
-    mean = cross @ linalg.solve(covariance, targets, assume_a="pos")
-    explained = np.einsum("bn,nb->b", cross, linalg.solve(covariance, cross.T, assume_a="pos"))
-    return mean, variance - explained
-
-
-def sparse_posterior(
-    kernel: str,
-    inducing_points: np.ndarray,
-    q_mean: np.ndarray,
-    q_covariance: np.ndarray,
-    queries: np.ndarray,
-    variance: float,
-    lengthscales: np.ndarray,
-    jitter: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Integral of p(f | u) over q(u) = N(q_mean [M, P], q_covariance [M, M]) at the queries.
-
-    Returns:
-        Mean [B, P] and variance [B].
-    """
-    prior = kernel_matrix(kernel, inducing_points, inducing_points, variance, lengthscales)
-    prior += jitter * np.eye(len(inducing_points))
-    cross = kernel_matrix(kernel, inducing_points, queries, variance, lengthscales)
-    regression = linalg.solve(prior, cross, assume_a="pos")
-    conditional = variance - (regression * cross).sum(axis=0)
-    return regression.T @ q_mean, conditional + np.diag(regression.T @ q_covariance @ regression)
-
-
-def unwhiten(
-    kernel: str,
-    inducing_points: np.ndarray,
-    v_mean: np.ndarray,
-    v_covariance: np.ndarray,
-    variance: float,
-    lengthscales: np.ndarray,
-    jitter: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean [M, P] and covariance [M, M] of u = L v, where L L^T = k(Z, Z) + jitter I."""
-    prior = kernel_matrix(kernel, inducing_points, inducing_points, variance, lengthscales)
-    root = linalg.cholesky(prior + jitter * np.eye(len(inducing_points)), lower=True)
-    return root @ v_mean, root @ v_covariance @ root.T
 
 
 def gaussian_log_density(x: np.ndarray, location: np.ndarray, scale: np.ndarray) -> np.ndarray:

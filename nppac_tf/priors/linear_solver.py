@@ -46,7 +46,7 @@ def solve(
     """Solves for the weights of a Gaussian process's posterior mean.
 
     Args:
-        kernel: Of `kernels.KERNELS`.
+        kernel: One of `kernels.KERNELS`.
         noise_variance: v, positive.
         points: [N, D] float64, scaled by the lengthscales.
         values: Y [N, P] float64.
@@ -140,14 +140,17 @@ def _conjugate_gradients(
     inner = (residuals * steps).sum(axis=0)
     for _ in range(_MAX_ITERATIONS):
         products = _product(kernel, noise_variance, points, directions, np.float32)
-        rates = inner / np.maximum((directions * products).sum(axis=0), tiny)
+        curvature = (directions * products).sum(axis=0)
+        rates = np.divide(inner, curvature, out=np.zeros_like(inner), where=curvature > tiny)
         weights += rates * directions
         residuals -= rates * products
         if (np.linalg.norm(residuals, axis=0) / norms).max() <= tolerance:
             break
         steps = precondition(residuals)
         previous, inner = inner, (residuals * steps).sum(axis=0)
-        directions = steps + inner / np.maximum(previous, tiny) * directions
+        # Where rounding leaves nothing positive to divide by, the directions start again.
+        ratio = np.divide(inner, previous, out=np.zeros_like(inner), where=previous > tiny)
+        directions = steps + ratio * directions
     return weights
 
 

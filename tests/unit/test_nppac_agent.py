@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 import math
 
@@ -14,7 +13,7 @@ from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
 from nppac_tf.agents.batch import Batch
-from nppac_tf.agents.networks import CriticEnsemble, CriticNetwork
+from nppac_tf.agents.critics import CriticEnsemble, CriticNetwork
 from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
 from nppac_tf.config import AgentConfig
 from nppac_tf.priors import PriorStatistics, UniformPrior
@@ -24,7 +23,15 @@ LOW, HIGH = np.array([-1.0, -2.0], np.float32), np.array([1.0, 3.0], np.float32)
 OBSERVATION_SPEC = tf.TensorSpec([D], tf.float32, "observation")
 ACTION_SPEC = tensor_spec.BoundedTensorSpec([A], tf.float32, LOW, HIGH, "action")
 TIME_STEP_SPEC = ts.time_step_spec(OBSERVATION_SPEC)
-TINY = {"actor_layers": (8,), "critic_layers": (8,), "final_temperature": None}
+TINY = {"actor_layers": (8,), "critic_layers": (8,), "num_critics": 2}
+# Kinds of actors, and estimates of the KL.
+KINDS = [
+    {"actor": "anchored"},
+    {"actor": "anchored", "divergence": "sampled"},
+    {"actor": "network"},
+    {"actor": "network", "divergence": "sampled"},
+    {"actor": "network", "squash": True},
+]
 
 
 def adam(learning_rate=1e-2):
@@ -60,8 +67,13 @@ def batch_of(transition, prior):
     )
 
 
+def make(prior=None, seed=0, **kwargs):
+    prior = prior or fakes.LinearPrior(D, A)
+    return NppacAgent.for_task(fakes.FakeTask.of(), prior, AgentConfig(**TINY | kwargs), seed)
+
+
 def values_of(agent):
-    variables = tf.nest.flatten([network.variables for network in networks_of(agent)])
+    variables = tf.nest.flatten([network.trainable_variables for network in networks_of(agent)])
     return [variable.numpy() for variable in (*variables, agent._log_alpha)]
 
 
@@ -86,8 +98,8 @@ def frozen_arguments(squash):
     return {
         "time_step_spec": TIME_STEP_SPEC,
         "action_spec": ACTION_SPEC,
-        "critic_network": CriticNetwork(critic_spec, (8,), seed=1),
-        "critic_network_2": CriticNetwork(critic_spec, (8,), seed=2),
+        "critic_network": CriticNetwork(critic_spec, (8,), False, seed=1),
+        "critic_network_2": CriticNetwork(critic_spec, (8,), False, seed=2),
         "actor_network": fakes.FrozenActorNetwork(OBSERVATION_SPEC, ACTION_SPEC, (8,), squash),
         "actor_optimizer": adam(),
         "critic_optimizer": adam(),
@@ -245,34 +257,6 @@ def test_the_losses_are_those_computed_by_hand(divergence):
     np.testing.assert_allclose(agent.alpha_loss(first), expected, rtol=1e-4)
 
 
-def test_the_three_losses_draw_different_samples_and_each_step_new_ones():
-    agent = by_hand("sampled")
-    draws = [sampled(agent, loss) for loss in ("critic", "actor", "temperature")]
-    again = sampled(agent, "critic")
-    agent.train_step_counter.assign_add(1)
-    draws.append(sampled(agent, "critic"))
-    np.testing.assert_array_equal(draws[0], again)
-    for i, one in enumerate(draws):
-        for other in draws[:i]:
-            assert np.abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.6
-
-
-def test_the_closed_form_is_the_mean_of_the_sampled_divergence():
-    size = 20_000
-    observations = tf.tile([[0.1, -0.5, 0.7]], [size, 1])
-    statistics = fakes.LinearPrior(D, A).statistics(observations)
-    divergences = {}
-    for divergence in ("sampled", "closed_form"):
-        agent = by_hand(divergence)
-        _, values, _ = agent._act(observations, statistics, tf.constant([1, 2]), training=False)
-        divergences[divergence] = values.numpy()
-    closed_form, estimates = divergences["closed_form"], divergences["sampled"]
-    assert np.ptp(closed_form) < 1e-6
-    error = estimates.std() / np.sqrt(size)
-    assert abs(estimates.mean() - closed_form[0]) < 4 * error
-    assert error < 0.02
-
-
 # Temperature.
 
 
@@ -286,75 +270,77 @@ def test_the_temperature_seeks_the_target(target_kl, rises):
     assert all(np.diff(alphas) > 0) if rises else all(np.diff(alphas) < 0)
 
 
-def test_without_an_optimizer_the_temperature_stays():
-    agent = NppacAgent.for_task(
-        fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(temperature=0.3, **TINY)
-    )
+def test_without_an_optimizer_the_temperature_stays_where_it_is_set():
+    agent = make(temperature=0.3)
+    assert not agent.tunes_temperature
+    assert agent.temperature == pytest.approx(0.3)
+    agent.temperature = 0.1
     info = agent.train(transitions()).extra
-    assert float(agent._log_alpha) == pytest.approx(math.log(0.3), rel=1e-6)
-    assert float(info.alpha) == pytest.approx(0.3, rel=1e-6)
+    assert float(info.alpha) == pytest.approx(0.1) == agent.temperature
     assert float(info.alpha_loss) == 0
     assert "alpha_optimizer" not in agent.learned
 
 
-def test_an_annealed_temperature_falls_geometrically_and_stays():
-    config = AgentConfig(
-        **TINY | {"temperature": 0.4, "final_temperature": 0.1, "annealing_updates": 4}
-    )
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
-    batch = batch_of(transitions(), agent.prior)
-    agent.update(batch, learn_policy=False)
-    assert float(agent._log_alpha) == pytest.approx(math.log(0.4), rel=1e-6)
-    alphas = [float(agent.update(batch).extra.alpha) for _ in range(5)]
-    expected = [0.4 * 0.5**1, 0.4 * 0.5**1.5, 0.1, 0.1, 0.1]
-    np.testing.assert_allclose(alphas, expected, rtol=1e-5)
+# Rewards of any scale.
+
+
+@pytest.mark.parametrize(("kind", "scale"), [(KINDS[0], 1000.0), (KINDS[4], 0.001)])
+def test_rewards_of_another_scale_give_the_same_policy(kind, scale):
+    agents = [make(learning_rate=1e-2, target_kl=1.0, **kind) for _ in range(2)]
+    batch = batch_of(transitions(), agents[0].prior)
+    q_values = []
+    for agent, factor in zip(agents, (1.0, scale), strict=True):
+        own = batch._replace(rewards=factor * batch.rewards)
+        agent.calibrate_rewards(own.rewards.numpy())
+        q_values.append([float(agent.update(own).extra.q_value) for _ in range(3)])
+    assert_same_values(*agents, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(q_values[1], scale * np.array(q_values[0]), rtol=1e-3)
+    assert np.abs(values_of(agents[0])[0] - values_of(make(**kind))[0]).max() > 1e-3
+
+
+def test_the_reward_scale_is_given_or_that_of_the_first_rewards_that_are_not_zero():
+    agent = make()
+    assert agent.reward_scale is None
+    for rewards in (np.zeros(3), np.zeros(0), np.array([0.5, -4.0]), np.array([9.0])):
+        agent.calibrate_rewards(rewards)
+    assert agent.reward_scale == 4.0
+    given = make(reward_scale=2.0)
+    given.calibrate_rewards(np.array([9.0]))
+    assert given.reward_scale == 2.0
+    assert "reward_scale" in given.learned
 
 
 # Ensembles of critics.
 
 
-def test_a_temperature_that_is_tuned_is_not_annealed():
-    config = AgentConfig(**TINY | {"target_kl": 1e-3, "final_temperature": 1e-9})
-    agent = NppacAgent.for_task(
-        fakes.FakeTask.of(), fakes.LinearPrior(D, A), dataclasses.replace(config, temperature=0.4)
-    )
-    for seed in range(3):
-        agent.train(transitions(seed))
-    assert float(agent._log_alpha) > math.log(0.4)  # The KL is above its target.
+def q_values(agent, critics):
+    return agent._q_values(critics, tf.ones([B, D]), tf.ones([B, A])).numpy()
 
 
 def test_each_member_has_weights_and_a_target_of_its_own():
-    config = AgentConfig(num_critics=5, num_target_critics=2, **TINY)
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
-    observations, actions = tf.ones([B, D]), tf.ones([B, A])
-    online = agent._q_values(agent._critics, observations, actions)
-    assert online.shape == [5, B]
+    agent = make(num_critics=5, num_target_critics=2)
+    online = q_values(agent, agent._critics)
+    assert online.shape == (5, B)
     assert len(np.unique(online[:, 0])) == 5
-    np.testing.assert_array_equal(
-        online, agent._q_values(agent._target_critics, observations, actions)
-    )
-    batch = batch_of(transitions(), agent.prior)
-    before = values_of(agent)
+    np.testing.assert_array_equal(online, q_values(agent, agent._target_critics))
+    batch, before = batch_of(transitions(), agent.prior), values_of(agent)
     for _ in range(2):
         agent.update(batch)
     assert all(
         (value != start).any()
-        for value, start in zip(values_of(agent), before, strict=True)
-        if value.ndim
+        for value, start in zip(values_of(agent)[:-1], before[:-1], strict=True)
     )
-    moved = agent._q_values(agent._target_critics, observations, actions)
-    assert (moved != online).numpy().all()
-    assert (moved != agent._q_values(agent._critics, observations, actions)).numpy().all()
+    moved = q_values(agent, agent._target_critics)
+    assert (moved != online).all()
+    assert (moved != q_values(agent, agent._critics)).all()
 
 
 def test_the_targets_are_the_least_of_a_few_members_drawn_anew():
-    config = AgentConfig(num_critics=4, num_target_critics=2, **TINY)
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
-    observations, actions = tf.ones([B, D]), tf.ones([B, A])
-    members = np.sort(agent._q_values(agent._target_critics, observations, actions)[:, 0])
+    agent = make(num_critics=4, num_target_critics=2)
+    members = np.sort(q_values(agent, agent._target_critics)[:, 0])
     seen = set()
-    for _ in range(60):
-        value = float(agent._target_value(observations, actions)[0])
+    for _ in range(40):
+        value = float(agent._target_value(tf.ones([B, D]), tf.ones([B, A]))[0])
         seen.add(int(np.argmin(np.abs(members - value))))
         agent.train_step_counter.assign_add(1)
     # The least of two of four is never the greatest of the four.
@@ -363,69 +349,61 @@ def test_the_targets_are_the_least_of_a_few_members_drawn_anew():
 
 @pytest.mark.parametrize(("actor_value", "reduce"), [("min", np.min), ("mean", np.mean)])
 def test_what_the_actor_maximizes(actor_value, reduce):
-    config = AgentConfig(num_critics=3, actor_value=actor_value, **TINY)
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
-    observations, actions = tf.ones([B, D]), tf.ones([B, A])
-    members = agent._q_values(agent._critics, observations, actions).numpy()
-    np.testing.assert_allclose(
-        agent._value(observations, actions), reduce(members, axis=0), rtol=1e-6
-    )
-    info = agent.update(batch_of(transitions(), agent.prior)).extra
-    assert np.isfinite(float(info.q_value))
+    agent = make(num_critics=3, actor_value=actor_value)
+    expected = reduce(q_values(agent, agent._critics), axis=0)
+    np.testing.assert_allclose(agent._value(tf.ones([B, D]), tf.ones([B, A])), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_critics_given_alone_get_twins_of_other_weights(size):
+    spec = (OBSERVATION_SPEC, ACTION_SPEC)
+    critics = [CriticNetwork(spec, (8,), False, seed=i) for i in range(size)]
+    critic = critics[0] if size == 1 else CriticEnsemble(critics)
+    arguments = frozen_arguments(True) | {"critic_network": critic, "critic_network_2": None}
+    agent = NppacAgent(prior=UniformPrior(D, A), **arguments)
+    assert len(np.unique(q_values(agent, agent._critics)[:, 0])) == 2 * size
 
 
 # Updates.
 
 
 def test_critics_can_learn_alone():
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
-    twin = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
+    agent, twin, fresh = make(), make(), make()
     batch = batch_of(transitions(), agent.prior)
     loss = agent.update_critics(batch)
-    info = twin.update(batch).extra
-    np.testing.assert_allclose(loss, info.critic_loss, rtol=1e-6)
+    np.testing.assert_allclose(loss, twin.update(batch).extra.critic_loss, rtol=1e-6)
     assert int(agent.train_step_counter) == 1
-    for one, other in zip(networks_of(agent)[1:], networks_of(twin)[1:], strict=True):
-        for a, b in zip(one.variables, other.variables, strict=True):
+    for index, (one, other) in enumerate(zip(networks_of(agent), networks_of(twin), strict=True)):
+        expected = other if index else networks_of(fresh)[0]
+        for a, b in zip(one.variables, expected.variables, strict=True):
             np.testing.assert_array_equal(a, b)
-    fresh = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
-    for a, b in zip(agent._actor_network.variables, fresh._actor_network.variables, strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_the_actor_can_learn_from_states_of_its_own():
-    config = AgentConfig(**TINY)
     prior = fakes.LinearPrior(D, A)
-    one, other = (NppacAgent.for_task(fakes.FakeTask.of(), prior, config) for _ in range(2))
+    one, other, third = (make(prior) for _ in range(3))
     critics, policy = (batch_of(transitions(seed), prior) for seed in (0, 1))
     one.update(critics, policy_batch=policy)
     other._improve_critics(critics, None)
     other._improve_policy(policy, None, True)
-    for a, b in zip(networks_of(one)[0].variables, networks_of(other)[0].variables, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
-    third = NppacAgent.for_task(fakes.FakeTask.of(), prior, config)
     third.update(critics)
+    for a, b in zip(values_of(one)[:4], values_of(other)[:4], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
     differ = [
-        np.abs(a - b).max()
-        for a, b in zip(networks_of(one)[0].variables, networks_of(third)[0].variables, strict=True)
+        np.abs(a - b).max() for a, b in zip(values_of(one)[:4], values_of(third)[:4], strict=True)
     ]
     assert max(differ) > 1e-5
 
 
-@pytest.mark.parametrize(
-    ("squash", "divergence"), [(True, "sampled"), (False, "sampled"), (False, "closed_form")]
-)
-def test_an_update_with_kept_statistics_is_training_on_experience(squash, divergence):
-    config = AgentConfig(
-        squash=squash, divergence=divergence, target_kl=2.0, critic_layer_norm=True, **TINY
-    )
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_update_with_kept_statistics_is_training_on_experience(kind):
     prior = fakes.LinearPrior(D, A)
-    one, other = (NppacAgent.for_task(fakes.FakeTask.of(), prior, config) for _ in range(2))
+    one, other = (make(prior, target_kl=2.0, **kind) for _ in range(2))
     assert_same_values(one, other, rtol=0)
     before, prior_before = values_of(one), (float(prior.offset), float(prior.scale))
     for seed in range(3):
         experience = transitions(seed)
-        from_batch = one.update(batch_of(experience, prior))
+        from_batch = one.update(batch_of(experience, one.prior))
         from_experience = other.train(experience)
         assert isinstance(from_experience.extra, NppacLossInfo)
         for a, b in zip(tf.nest.flatten(from_batch), tf.nest.flatten(from_experience), strict=True):
@@ -436,10 +414,10 @@ def test_an_update_with_kept_statistics_is_training_on_experience(squash, diverg
     assert (float(prior.offset), float(prior.scale)) == prior_before
 
 
-def test_the_prior_is_not_among_what_is_learned():
-    prior = fakes.LinearPrior(D, A)
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), prior, AgentConfig(target_kl=1.0, **TINY))
-    agent.update(batch_of(transitions(), prior))
+@pytest.mark.parametrize("actor", ["anchored", "network"])
+def test_what_is_learned_is_all_but_the_prior(actor):
+    agent = make(target_kl=1.0, actor=actor)
+    agent.update(batch_of(transitions(), agent.prior))
     learned = set()
     for part in agent.learned.values():
         variables = getattr(part, "variables", part)
@@ -448,20 +426,14 @@ def test_the_prior_is_not_among_what_is_learned():
         }
     assert all(id(v) in learned for network in networks_of(agent) for v in network.variables)
     assert id(agent._log_alpha) in learned
-    assert not any(id(v) in learned for v in prior.variables)
+    assert not any(id(v) in learned for v in agent.prior.variables)
 
 
 def test_target_critics_follow_at_the_update_rate():
-    config = AgentConfig(target_update_rate=0.1, **TINY)
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), config)
-    critics = (agent._critic_network_1, agent._critic_network_2)
-    targets = (agent._target_critic_network_1, agent._target_critic_network_2)
-    start = [[v.numpy() for v in target.variables] for target in targets]
-    for critic, values in zip(critics, start, strict=True):
-        for variable, value in zip(critic.variables, values, strict=True):
-            np.testing.assert_array_equal(variable, value)
+    agent = make(target_update_rate=0.1)
+    start = [[v.numpy() for v in target.variables] for target in agent._target_critics]
     agent.update(batch_of(transitions(), agent.prior))
-    for critic, target, values in zip(critics, targets, start, strict=True):
+    for critic, target, values in zip(agent._critics, agent._target_critics, start, strict=True):
         for online, following, value in zip(
             critic.variables, target.variables, values, strict=True
         ):
@@ -472,53 +444,29 @@ def test_targets_may_be_updated_less_often():
     arguments = frozen_arguments(True) | {"target_update_period": 2}
     agent = NppacAgent(prior=UniformPrior(D, A), **arguments)
     agent.initialize()
-    train = tf.function(agent.train)
-
-    def targets():
-        return np.concatenate([v.numpy().ravel() for v in agent._target_critics[0].variables])
-
-    moments = [targets()]
+    train, moments = tf.function(agent.train), [values_of(agent)[-3]]
     for _ in range(4):
         train(transitions())
-        moments.append(targets())
+        moments.append(values_of(agent)[-3])
     moved = [bool((a != b).any()) for a, b in itertools.pairwise(moments)]
     assert moved == [False, True, False, True]
 
 
-def test_critics_that_share_layers_have_their_targets_moved_once():
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY))
-    agent._critic_network_2 = agent._critic_network_1
-    agent._target_critic_network_2 = agent._target_critic_network_1
-    source, target = (part[0].variables[0] for part in (agent._critics, agent._target_critics))
-    source.assign_add(tf.ones_like(source))
-    before = target.numpy()
-    agent._get_target_updater(tau=0.25)()
-    np.testing.assert_allclose(target, before + 0.25, rtol=1e-5, atol=1e-6)
-
-
 def test_the_twin_critics_of_a_task_differ_and_seeds_repeat():
-    def agent(seed):
-        return NppacAgent.for_task(
-            fakes.FakeTask.of(), fakes.LinearPrior(D, A), AgentConfig(**TINY), seed
-        )
-
-    one, same, other = agent(1), agent(1), agent(2)
+    one, same, other = make(seed=1), make(seed=1), make(seed=2)
     assert_same_values(one, same, rtol=0)
     kernels = [
-        network.trainable_variables[0].numpy()
-        for agent in (one, other)
-        for network in (agent._critic_network_1, agent._critic_network_2)
+        critic.trainable_variables[0].numpy() for agent in (one, other) for critic in agent._critics
     ]
     for i, a in enumerate(kernels):
         assert all((a != b).mean() > 0.9 for b in kernels[:i])
-    experience = transitions()
-    one.train(experience)
-    same.train(experience)
+    for agent in (one, same):
+        agent.train(transitions())
     assert_same_values(one, same, rtol=0)
 
 
-@pytest.mark.parametrize("squash", [True, False])
-def test_an_update_compiled_by_xla_is_the_plain_one(squash, monkeypatch):
+@pytest.mark.parametrize("kind", [KINDS[1], KINDS[3], KINDS[4]])
+def test_an_update_compiled_by_xla_is_the_plain_one(kind, monkeypatch):
     noise = tf.constant(np.random.default_rng(0).normal(size=B * A), tf.float32)
 
     def normal(shape, *_, **__):
@@ -527,10 +475,7 @@ def test_an_update_compiled_by_xla_is_the_plain_one(squash, monkeypatch):
     # XLA has random numbers of its own: give both the same.
     monkeypatch.setattr(samplers, "normal", normal)
     prior = fakes.LinearPrior(D, A)
-    config = AgentConfig(squash=squash, divergence="sampled", target_kl=2.0, **TINY)
-    compiled, plain = (
-        NppacAgent.for_task(fakes.FakeTask.of(), prior, config, seed=5) for _ in range(2)
-    )
+    compiled, plain = (make(prior, seed=5, target_kl=2.0, **kind) for _ in range(2))
     update = tf.function(compiled.update, jit_compile=True)
     batch = batch_of(transitions(), prior)
     for _ in range(3):
@@ -540,12 +485,14 @@ def test_an_update_compiled_by_xla_is_the_plain_one(squash, monkeypatch):
     assert_same_values(compiled, plain, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("divergence", ["sampled", "closed_form"])
-def test_pretraining_brings_the_actor_to_the_prior(divergence):
+# Imitation and averaging.
+
+
+@pytest.mark.parametrize("kind", [KINDS[2], KINDS[3]])
+def test_pretraining_brings_a_network_actor_to_the_prior(kind):
     prior = fakes.LinearPrior(D, A, offset=0.2, scale=0.25)
-    config = AgentConfig(squash=False, divergence=divergence, actor_layers=(32,))
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), prior, config)
-    optimizer = adam(5e-3)
+    agent = make(prior, **kind, actor_layers=(32,))
+    optimizer = adam()
     observations = 0.5 * tf.random.stateless_normal([256, D], seed=[0, 0])
     statistics = prior.statistics(observations)
     critics = [v.numpy() for v in agent._critic_network_1.variables]
@@ -554,8 +501,8 @@ def test_pretraining_brings_the_actor_to_the_prior(divergence):
     def pretrain(step):
         return agent.imitate(observations, statistics, tf.stack([7, step]), optimizer)
 
-    kls = [float(pretrain(tf.constant(step))) for step in range(500)]
-    assert kls[0] > 1
+    kls = [float(pretrain(tf.constant(step))) for step in range(300)]
+    assert kls[0] > 0.5
     assert np.mean(kls[-20:]) < 0.1
     distribution, _ = agent.actor_network(observations)
     np.testing.assert_allclose(distribution.mean(), statistics.location, atol=0.2)
@@ -567,55 +514,40 @@ def test_pretraining_brings_the_actor_to_the_prior(divergence):
     assert not any(np.any(v) for v in agent._actor_optimizer.variables())
 
 
-def test_a_policy_may_average_the_actor():
-    task, prior = fakes.FakeTask.of(), fakes.LinearPrior(D, A)
-    plain, averaging = (
-        NppacAgent.for_task(task, prior, AgentConfig(policy_averaging=n, **TINY), seed=5)
-        for n in (0, 4)
-    )
-    assert plain.deployed_actor is plain.actor_network
-    expected = [weight.numpy() for weight in averaging.actor_network.variables]
-    for seed in range(6):
-        for agent in (plain, averaging):
-            agent.update(batch_of(transitions(seed), prior))
-        for value, weight in zip(expected, averaging.actor_network.variables, strict=True):
-            value += (weight.numpy() - value) / 4
-    assert_same_values(plain, averaging, rtol=0, atol=0)
-    assert averaging.deployed_actor is not averaging.actor_network
-    for value, weight in zip(expected, averaging.deployed_actor.variables, strict=True):
+@pytest.mark.parametrize("averaging", [1, 4])
+def test_the_policy_averages_the_actor(averaging):
+    agent = make(seed=5)
+    expected = [weight.numpy() for weight in agent.actor_network.variables]
+    for seed in range(5):
+        agent.update(batch_of(transitions(seed), agent.prior), averaging=averaging)
+        for value, weight in zip(expected, agent.actor_network.variables, strict=True):
+            value += (weight.numpy() - value) / averaging
+    for value, weight in zip(expected, agent.deployed_actor.variables, strict=True):
         np.testing.assert_allclose(weight, value, rtol=1e-5, atol=1e-7)
 
     states = transitions().time_step
     for policy, network in (
-        (averaging.policy, averaging.deployed_actor),
-        (averaging.collect_policy, averaging.actor_network),
+        (agent.policy, agent.deployed_actor),
+        (agent.collect_policy, agent.actor_network),
     ):
         np.testing.assert_array_equal(
             policy.distribution(states).action.mode(), network(states.observation)[0].mode()
         )
-    for average in averaging.deployed_actor.variables:
+    for average in agent.deployed_actor.variables:
         average.assign(average + 1e6)
-    averaging.restart_average()
+    agent.restart_average()
     for weight, average in zip(
-        averaging.actor_network.variables, averaging.deployed_actor.variables, strict=True
+        agent.actor_network.variables, agent.deployed_actor.variables, strict=True
     ):
         np.testing.assert_array_equal(average, weight)
 
 
-def test_imitation_with_the_actors_own_optimizer_leaves_the_rest():
-    prior = fakes.LinearPrior(D, A, offset=0.2, scale=0.25)
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), prior, AgentConfig(squash=False, **TINY))
-    batch = batch_of(transitions(), prior)
-    before = values_of(agent)
-    kls = [
-        float(agent.imitate(batch.observations, batch.prior, tf.constant([1, 2])))
-        for _ in range(20)
-    ]
-    assert kls[-1] < kls[0]
-    assert int(agent._actor_optimizer.iterations) == 20
-    actor_size = len(agent.actor_network.variables)
-    for value, start in zip(values_of(agent)[actor_size:], before[actor_size:], strict=True):
-        np.testing.assert_array_equal(value, start)
+def test_without_averaging_the_actor_itself_is_deployed():
+    agent = NppacAgent(prior=UniformPrior(D, A), **frozen_arguments(True))
+    assert agent.deployed_actor is agent.actor_network
+
+
+# What is reported, and what is refused.
 
 
 def test_what_is_reported():
@@ -638,9 +570,6 @@ def test_what_is_reported():
     assert float(info.actor_loss) == pytest.approx(0.2 * expected_kl - float(info.q_value), 1e-4)
 
 
-# The constructor.
-
-
 def construct(**kwargs):
     arguments = {**frozen_arguments(True), "prior": fakes.LinearPrior(D, A), **kwargs}
     return NppacAgent(**arguments)
@@ -649,23 +578,17 @@ def construct(**kwargs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"divergence": "reverse"}, "divergence must be sampled or closed_form; got 'reverse'"),
+        ({"divergence": "reverse"}, "divergence must be one of auto, sampled, .*; got 'reverse'"),
         ({"target_kl": 1.0}, "excludes target_entropy; got 1.0 and -1.5"),
         (
             {"target_kl": 1.0, "target_entropy": None, "alpha_optimizer": None},
             "target_kl needs an alpha_optimizer",
         ),
-        ({"target_kl": -1.0, "target_entropy": None}, "target_kl must be positive"),
         ({"target_kl": 0.0, "target_entropy": None}, "target_kl must be positive"),
-        ({"actor_value": "max"}, "actor_value must be min or mean; got 'max'"),
+        ({"actor_value": "max"}, "actor_value must be one of min, mean; got 'max'"),
         ({"num_target_critics": 0}, "num_target_critics must be at least 1; got 0"),
-        ({"final_temperature": 0.1}, "final_temperature excludes an alpha_optimizer"),
-        (
-            {"final_temperature": -1.0, "alpha_optimizer": None},
-            "final_temperature must be positive",
-        ),
-        ({"annealing_updates": 0}, "annealing_updates must be at least 1; got 0"),
-        ({"policy_averaging": -1}, "policy_averaging must be at least 0; got -1"),
+        ({"reward_scale": -1.0}, "reward_scale must be positive and finite; got -1.0"),
+        ({"prior": None}, r"prior must be a BehavioralPrior .*; got NoneType"),
         ({"prior": UniformPrior(D + 1, A)}, r"action sizes \(3, 2\); got \(4, 2\)"),
         ({"prior": UniformPrior(D, A + 1)}, r"action sizes \(3, 2\); got \(3, 3\)"),
     ],
@@ -679,51 +602,18 @@ def test_a_target_kl_is_minus_a_target_entropy():
     assert construct(target_entropy=None, target_kl=1.25)._target_entropy == -1.25
 
 
-def test_the_policy_acts_within_the_tasks_bounds():
-    task = fakes.FakeTask.of()
-    agent = NppacAgent.for_task(task, fakes.LinearPrior(D, A), AgentConfig(squash=False, **TINY))
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_policy_acts_within_the_tasks_bounds(kind):
+    agent = make(**kind)
     time_steps = ts.restart(100 * tf.random.stateless_normal([200, D], [0, 0]), batch_size=200)
     for policy in (agent.policy, agent.collect_policy):
         actions = policy.action(time_steps).action.numpy()
-        assert (actions >= task.action_low).all()
-        assert (actions <= task.action_high).all()
+        assert (actions >= LOW).all()
+        assert (actions <= HIGH).all()
 
 
 def test_the_closed_form_needs_a_plain_gaussian():
-    prior = fakes.LinearPrior(3, 2)
-    squashing = NppacAgent.for_task(
-        fakes.FakeTask.of(), prior, AgentConfig(squash=True, divergence="sampled")
-    )
-    squashing._divergence = "closed_form"
-    states = tf.zeros([2, 3])
-    with pytest.raises(ValueError, match=r"sampled unless .*; got SquashedGaussian"):
-        squashing.imitate(states, prior.statistics(states), tf.constant([0, 0]), adam())
-
-
-def test_an_ensemble_given_alone_gets_a_twin_of_other_weights():
-    spec = (OBSERVATION_SPEC, ACTION_SPEC)
-    arguments = frozen_arguments(True) | {
-        "critic_network": CriticEnsemble([CriticNetwork(spec, (8,), seed=i) for i in (1, 2)]),
-        "critic_network_2": None,
-    }
-    agent = NppacAgent(prior=UniformPrior(D, A), **arguments)
-    q = agent._q_values(agent._critics, tf.ones([B, D]), tf.ones([B, A]))
-    assert len(np.unique(q[:, 0])) == 4
-
-
-def test_a_critic_given_alone_gets_a_twin_of_other_weights():
-    agent = NppacAgent.for_task(fakes.FakeTask.of(), fakes.LinearPrior(3, 2))
-    critic = agent._critic_network_1.copy(name="alone")
-    arguments = {
-        "actor_network": agent.actor_network,
-        "actor_optimizer": adam(),
-        "critic_optimizer": adam(),
-        "prior": agent.prior,
-    }
-    alone = NppacAgent(agent.time_step_spec, agent.action_spec, critic, **arguments)
-    one, other = (
-        network.variables[0].numpy()
-        for network in (alone._critic_network_1, alone._critic_network_2)
-    )
-    assert one.shape == other.shape
-    assert (one != other).any()
+    agent = construct(divergence="closed_form")
+    states = tf.zeros([2, D])
+    with pytest.raises(ValueError, match=r"auto or sampled unless .*; got FrozenSamples"):
+        agent.imitate(states, agent.prior.statistics(states), tf.constant([0, 0]), adam())

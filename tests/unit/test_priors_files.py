@@ -1,69 +1,199 @@
-"""Files of priors: saved, loaded, damaged, of something else."""
+"""Fits by configuration, their cache, and files of priors."""
 
+import dataclasses
 import json
 import os
-import stat
 
 import numpy as np
 import pytest
-from gaussian_processes import CLASSES, D, P, fitted_examples, made_up, same_to_the_bit
+from gaussian_processes import (
+    CLASSES,
+    D,
+    P,
+    assert_same_prior,
+    example_demonstrations,
+    fitted,
+    queries,
+)
 
 from nppac_tf import priors
+from nppac_tf.config import PRIORS, PriorConfig
 from nppac_tf.errors import UserError
-from nppac_tf.priors import ExactGPPrior, RescaledPrior, SparseGPPrior, UniformPrior
+from nppac_tf.priors import (
+    BayesianNetworkPrior,
+    DropoutPrior,
+    EnsemblePrior,
+    FixedScalePrior,
+    GaussianNetworkPrior,
+    GPPrior,
+    RescaledPrior,
+    SparseGPPrior,
+    UniformPrior,
+)
+
+CONFIG = PriorConfig(scale_factor=1.0, scale_floor=0.0)
+CLASS_OF = {
+    "gp": GPPrior,
+    "sparse_gp": SparseGPPrior,
+    "gaussian_network": GaussianNetworkPrior,
+    "ensemble": EnsemblePrior,
+    "bayesian_network": BayesianNetworkPrior,
+    "dropout": DropoutPrior,
+    "uniform": UniformPrior,
+}
 
 
 @pytest.fixture
-def fitted():
-    return fitted_examples()
+def fits(monkeypatch):
+    """Replaces the fit by an instant one; the list grows by one per fit."""
+    calls = []
+
+    def fit(demonstrations, **keywords):
+        calls.append((demonstrations, keywords))
+        return fitted(GPPrior)
+
+    monkeypatch.setattr(GPPrior, "fit", fit)
+    return calls
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_a_loaded_prior_is_the_saved_one_to_the_bit(cls, fitted, tmp_path):
+# Fits by configuration.
+
+
+@pytest.mark.parametrize("name", PRIORS)
+def test_the_configuration_names_the_class(name):
+    small = {"num_inducing_points": 9, "network_epochs": 1, "network_layers": (4,)}
+    config = dataclasses.replace(CONFIG, prior=name, ensemble_size=2, **small)
+    prior = priors.fit_prior(example_demonstrations(), config)
+    assert type(prior) is CLASS_OF[name]
+    assert (prior.observation_size, prior.action_size) == (D, P)
+
+
+def test_a_uniform_prior_stays_uniform_whatever_the_scale():
+    for change in ({"scale_floor": 9.9, "scale_factor": 0.5}, {"fixed_scale": 0.1}):
+        config = PriorConfig(prior="uniform", **change)
+        assert type(priors.fit_prior(example_demonstrations(), config)) is UniformPrior
+
+
+def test_the_fit_is_to_the_actions_ahead_with_the_keywords_of_the_configuration(fits):
+    config = PriorConfig(action_lookahead=2, kernel="rbf", num_neighbors=9, prior_seed=4)
+    priors.fit_prior(example_demonstrations(), config)
+    ((data, keywords),) = fits
+    np.testing.assert_array_equal(data.actions, example_demonstrations().look_ahead(2).actions)
+    assert keywords == {"kernel": "rbf", "num_neighbors": 9, "seed": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "expected"),
+    [
+        ({}, GPPrior, lambda scale, own: scale),
+        ({"scale_floor": None}, RescaledPrior, np.maximum),
+        (
+            {"scale_floor": None, "scale_factor": 0.3},
+            RescaledPrior,
+            lambda scale, own: 0.3 * np.maximum(scale, own),
+        ),
+        ({"scale_floor": 0.7}, RescaledPrior, lambda scale, own: np.maximum(scale, 0.7)),
+        (
+            {"scale_floor": 0.7, "scale_factor": 2.0},
+            RescaledPrior,
+            lambda scale, own: np.maximum(2 * scale, 0.7),
+        ),
+        (
+            {"scale_floor": None, "scale_factor": 0.3, "fixed_scale": 0.05},
+            FixedScalePrior,
+            lambda scale, own: np.full_like(scale, 0.05),
+        ),
+    ],
+)
+def test_the_scale_is_changed_after_the_fit_which_is_cached(fits, tmp_path, change, kind, expected):
+    plain = priors.fit_prior(example_demonstrations(), CONFIG, tmp_path)
+    config = dataclasses.replace(CONFIG, **change)
+    prior = priors.fit_prior(example_demonstrations(), config, tmp_path)
+    assert len(fits) == 1
+    assert type(prior) is kind
+    scale = plain.statistics(queries()).scale.numpy()
+    np.testing.assert_allclose(
+        prior.statistics(queries()).scale, expected(scale, plain.scale_floor), rtol=1e-6
+    )
+
+
+# The cache.
+
+
+@pytest.mark.parametrize(
+    ("change", "num_fits"),
+    [({}, 1), ({"kernel": "rbf"}, 2), ({"action_lookahead": 1}, 2), ({"prior_seed": 1}, 2)],
+)
+def test_the_cache_holds_a_fit_for_each_configuration(fits, tmp_path, change, num_fits):
+    config = dataclasses.replace(CONFIG, **change)
+    assert not priors.cached(example_demonstrations(), config, tmp_path)
+    first = priors.fit_prior(example_demonstrations(), CONFIG, tmp_path)
+    second = priors.fit_prior(example_demonstrations(), config, tmp_path)
+    assert priors.cached(example_demonstrations(), config, tmp_path)
+    assert len(fits) == num_fits
+    assert_same_prior(first, second)
+
+
+def test_other_demonstrations_are_another_fit(fits, tmp_path):
+    priors.fit_prior(example_demonstrations(), CONFIG, tmp_path)
+    priors.fit_prior(example_demonstrations().select([0]), CONFIG, tmp_path)
+    assert len(fits) == 2
+
+
+def test_a_damaged_file_in_the_cache_is_replaced(fits, tmp_path):
+    first = priors.fit_prior(example_demonstrations(), CONFIG, tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(b"damaged")
+    assert_same_prior(first, priors.fit_prior(example_demonstrations(), CONFIG, tmp_path))
+    assert len(fits) == 2
+    assert_same_prior(first, priors.load_prior(path))
+
+
+def test_without_a_cache_nothing_is_written(fits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    priors.fit_prior(example_demonstrations(), CONFIG)
+    assert not list(tmp_path.iterdir())
+    assert priors.default_cache() == tmp_path / "nppac_tf"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert priors.default_cache() == tmp_path / "home" / ".cache" / "nppac_tf"
+
+
+# Files.
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, UniformPrior])
+def test_a_loaded_prior_equals_the_saved_one_to_the_bit(cls, tmp_path):
     path = tmp_path / "folder" / "prior.npz"
-    priors.save_prior(fitted[cls], path)
+    prior = UniformPrior(D, P) if cls is UniformPrior else fitted(cls)
+    priors.save_prior(prior, path)
     loaded = priors.load_prior(path)
     assert type(loaded) is cls
-    same_to_the_bit(fitted[cls], loaded)
+    assert_same_prior(prior, loaded)
     assert os.listdir(path.parent) == ["prior.npz"]
 
 
-def test_the_file_of_a_prior_is_for_all_whom_the_umask_lets_read(tmp_path):
-    before = os.umask(0o022)
-    try:
-        priors.save_prior(UniformPrior(D, P), tmp_path / "prior.npz")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "prior.npz").stat().st_mode) == 0o644
-
-
-def test_a_uniform_prior_can_be_saved(tmp_path):
-    priors.save_prior(UniformPrior(D, P), tmp_path / "prior.npz")
-    loaded = priors.load_prior(tmp_path / "prior.npz")
-    assert isinstance(loaded, UniformPrior)
-    assert (loaded.observation_size, loaded.action_size) == (D, P)
-
-
-def test_a_rescaled_prior_is_not_saved(fitted, tmp_path):
+def test_a_rescaled_prior_is_not_saved(tmp_path):
     with pytest.raises(UserError, match="got RescaledPrior"):
-        priors.save_prior(RescaledPrior(fitted[ExactGPPrior], 2.0), tmp_path / "prior.npz")
+        priors.save_prior(RescaledPrior(fitted(GPPrior), 2.0), tmp_path / "prior.npz")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "prior.npz"
-    priors.save_prior(made_up(ExactGPPrior, "rbf"), path)
-    before = path.read_bytes()
+@pytest.fixture
+def path(tmp_path):
+    """A saved prior."""
+    priors.save_prior(fitted(GPPrior), tmp_path / "prior.npz")
+    return tmp_path / "prior.npz"
 
-    def broken(file, **_):
-        file.write(b"half")
-        raise OSError("no space left on device")
 
-    monkeypatch.setattr(np, "savez", broken)
-    with pytest.raises(OSError, match="no space left"):
-        priors.save_prior(made_up(ExactGPPrior, "rbf", seed=1), path)
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["prior.npz"]
+def rewrite(path, header=None, **arrays):
+    """Replaces parts of a saved prior; an array that is None is removed."""
+    with np.load(path) as file:
+        content = {**file, **arrays}
+    if header is not None:
+        content["header"] = np.array(json.dumps({**json.loads(str(content["header"])), **header}))
+    np.savez(path, **{name: array for name, array in content.items() if array is not None})
 
 
 def test_a_missing_file_is_a_users_error(tmp_path):
@@ -71,13 +201,11 @@ def test_a_missing_file_is_a_users_error(tmp_path):
         priors.load_prior(tmp_path / "prior.npz")
 
 
-def test_a_damaged_file_is_a_users_error(tmp_path):
-    path = tmp_path / "prior.npz"
-    priors.save_prior(made_up(ExactGPPrior, "rbf"), path)
+def test_a_damaged_file_is_a_users_error(path):
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     damaged = [b"", b"no prior", whole[: len(whole) // 2], whole[:-10]]
-    for position in rng.integers(0, len(whole), 60):
+    for position in rng.integers(0, len(whole), 30):
         copy = bytearray(whole)
         copy[position] ^= 1 << rng.integers(8)
         damaged.append(bytes(copy))
@@ -89,26 +217,17 @@ def test_a_damaged_file_is_a_users_error(tmp_path):
         except UserError as error:
             messages.append(str(error))
         else:  # What was changed says nothing, such as a member's date.
-            same_to_the_bit(loaded, made_up(ExactGPPrior, "rbf"))
-    assert len(messages) > 30
+            assert_same_prior(loaded, fitted(GPPrior))
+    assert len(messages) > 15
     assert all(str(path) in message for message in messages)
 
 
-@pytest.mark.parametrize("broken", ["centers", "actions", "lengthscales"])
-@pytest.mark.parametrize("how", ["missing", "nan", "shape"])
-def test_a_file_whose_arrays_do_not_make_a_prior_is_a_users_error(tmp_path, broken, how):
-    path = tmp_path / "prior.npz"
-    priors.save_prior(made_up(ExactGPPrior, "rbf"), path)
-    with np.load(path) as file:
-        arrays = dict(file)
-    if how == "missing":
-        del arrays[broken]
-    elif how == "nan":
-        arrays[broken] = np.full_like(arrays[broken], np.nan)
-    else:
-        arrays[broken] = np.zeros(5)
-    np.savez(path, **arrays)
-    with pytest.raises(UserError, match=r"not a prior|no finite posterior"):
+@pytest.mark.parametrize(
+    ("name", "array"), [("centers", None), ("weights", None), ("centers", np.zeros(5))]
+)
+def test_arrays_that_do_not_make_a_prior_are_a_users_error(path, name, array):
+    rewrite(path, **{name: array})
+    with pytest.raises(UserError, match="is not a prior"):
         priors.load_prior(path)
 
 
@@ -117,18 +236,13 @@ def test_a_file_whose_arrays_do_not_make_a_prior_is_a_users_error(tmp_path, brok
     [
         ({"version": 0}, "version 0 of the format"),
         ({"class": "neural"}, "not a prior"),
-        ({"settings": {"kernel": "cosine", "observation_noise": True}}, "not a prior"),
+        ({"settings": {"kernel": "cosine", "num_neighbors": 4, "residual": 0.0}}, "not a prior"),
         ({"settings": {}}, "not a prior"),
         ({"settings": None}, "not a prior"),
     ],
 )
-def test_a_header_of_something_else_is_a_users_error(tmp_path, change, message):
-    path = tmp_path / "prior.npz"
-    priors.save_prior(made_up(SparseGPPrior, "rbf"), path)
-    with np.load(path) as file:
-        arrays = dict(file)
-    header = {**json.loads(str(arrays.pop("header"))), **change}
-    np.savez(path, header=np.array(json.dumps(header)), **arrays)
+def test_a_header_of_something_else_is_a_users_error(path, change, message):
+    rewrite(path, header=change)
     with pytest.raises(UserError, match=message):
         priors.load_prior(path)
 
@@ -141,16 +255,12 @@ class Malicious:
         return os.mkdir, (self.witness,)
 
 
-def test_a_pickle_in_a_file_is_refused_and_not_run(tmp_path):
-    path, witness = tmp_path / "prior.npz", tmp_path / "witness"
-    priors.save_prior(made_up(ExactGPPrior, "rbf"), path)
-    with np.load(path) as file:
-        arrays = dict(file)
-    arrays["centers"] = np.array([Malicious(witness)], dtype=object)
-    np.savez(path, **arrays)
+def test_a_pickle_in_a_file_is_refused_and_not_run(path, tmp_path):
+    bomb = np.array([Malicious(tmp_path / "witness")], dtype=object)
+    rewrite(path, centers=bomb)
     with pytest.raises(UserError, match="not a prior"):
         priors.load_prior(path)
-    path.write_bytes(np.array([Malicious(witness)], dtype=object).dumps())
+    path.write_bytes(bomb.dumps())
     with pytest.raises(UserError, match="not a prior"):
         priors.load_prior(path)
-    assert not witness.exists()
+    assert not (tmp_path / "witness").exists()

@@ -1,4 +1,4 @@
-"""What Gaussian-process priors predict, beside oracles written from the formulas."""
+"""What Gaussian-process priors predict, beside GPflow's models with the same parameters."""
 
 import gpflow
 import numpy as np
@@ -7,231 +7,243 @@ import reference
 import tensorflow as tf
 from gaussian_processes import (
     CLASSES,
+    GPFLOW_KERNELS,
     D,
+    N,
     P,
     example_demonstrations,
-    fitted_examples,
-    made_up,
+    fitted,
     queries,
+    scaled,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
 
-from nppac_tf.config import KERNELS
-from nppac_tf.priors import ExactGPPrior, SparseGPPrior
-from nppac_tf.priors.gaussian_process import JITTER, _SymmetricMatrix
-
-
-@pytest.fixture
-def demonstrations():
-    return example_demonstrations()
-
-
-@pytest.fixture
-def fitted():
-    return fitted_examples()
+from nppac_tf.errors import UserError
+from nppac_tf.priors import GPPrior, SparseGPPrior
+from nppac_tf.priors.hyperparameters import JITTER
+from nppac_tf.priors.kernels import KERNELS
+from nppac_tf.priors.linear_solver import TOLERANCE, solve
+from nppac_tf.priors.nearest_neighbors import condition, nearest, squared_distances
 
 
-def oracle(prior, states):
-    """The standardized posterior at standardized states, from `prior.state()`."""
+def data_of(prior):
+    data = example_demonstrations()
+    return scaled(prior, data.observations, data.actions)
+
+
+def exact(prior):
+    """GPflow's posterior with the parameters of a prior, of scaled actions."""
     settings, arrays = prior.state()
-    hyperparameters = (arrays["kernel_variance"], arrays["lengthscales"])
-    if isinstance(prior, ExactGPPrior):
-        return reference.exact_posterior(
-            settings["kernel"],
-            arrays["centers"],
-            arrays["actions"] - arrays["mean"],
-            states,
-            *hyperparameters,
-            arrays["noise_variance"] + JITTER,
-        )
-    return reference.sparse_posterior(
-        settings["kernel"], arrays["centers"], *q_of_u(prior), states, *hyperparameters, JITTER
+    kernel = GPFLOW_KERNELS[settings["kernel"]](variance=1.0, lengthscales=np.ones(D))
+    return gpflow.models.GPR(
+        data_of(prior), kernel, noise_variance=arrays["noise_variance"] + JITTER
     )
 
 
-def q_of_u(prior):
-    """Mean and covariance of the process at the inducing points: the prior keeps them whitened."""
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_equal_gpflows(name):
+    squared = np.concatenate([[0.0, 1e-12], np.geomspace(1e-6, 1e3, 100)])
+    expected = GPFLOW_KERNELS[name](variance=1.0, lengthscales=1.0)
+    found = KERNELS[name](tf.constant(squared))
+    theirs = expected.K_r2(squared) if name == "rbf" else expected.K_r(np.sqrt(squared))
+    np.testing.assert_allclose(found, theirs, rtol=1e-12, atol=1e-15)
+
+
+def from_the_formula(prior, observations):
+    """The mean k(s, S) W in float64."""
     settings, arrays = prior.state()
-    return reference.unwhiten(
-        settings["kernel"],
-        arrays["centers"],
-        arrays["q_mean"],
-        arrays["q_covariance"],
-        arrays["kernel_variance"],
-        arrays["lengthscales"],
-        JITTER,
+    states, centers = scaled(prior, observations), arrays["centers"]
+    return (
+        reference.kernel_matrix(settings["kernel"], states, centers, 1.0, np.ones(D))
+        @ arrays["weights"]
     )
 
 
-def oracle_statistics(prior, observations):
-    settings, arrays = prior.state()
-    states = (observations - arrays["observation_shift"]) / arrays["observation_scale"]
-    mean, variance = oracle(prior, states)
-    if settings["observation_noise"]:
-        variance = variance + arrays["noise_variance"]
-    location = arrays["action_shift"] + arrays["action_scale"] * (arrays["mean"] + mean)
-    return location, np.sqrt(variance)[:, np.newaxis] * arrays["action_scale"]
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("cls", CLASSES)
-def test_the_posterior_is_the_oracles(cls, kernel):
-    prior = made_up(cls, kernel)
-    states = queries()
+@pytest.mark.parametrize(
+    ("kernel", "num_neighbors"), [*((kernel, N) for kernel in KERNELS), ("matern52", 7)]
+)
+def test_the_mean_is_exact_and_the_variance_too_where_all_states_are_neighbors(
+    kernel, num_neighbors
+):
+    prior = fitted(GPPrior, kernel=kernel, num_neighbors=num_neighbors)
+    states = scaled(prior, queries())
+    expected_mean, expected_variance = exact(prior).predict_f(states)
     mean, variance = prior._posterior(tf.constant(states))
-    expected_mean, expected_variance = oracle(prior, states)
-    assert mean.dtype == variance.dtype == tf.float64
-    assert np.ptp(expected_variance) > 0.1
-    np.testing.assert_allclose(mean, expected_mean, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(variance, expected_variance, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(from_the_formula(prior, queries()), expected_mean, 1e-8, 1e-8)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-4, atol=1e-4)
+    excess = (variance - expected_variance[:, 0]).numpy()
+    assert excess.min() > -1e-8
+    assert excess.max() < 1e-8 if num_neighbors == N else excess.max() > 1e-3
 
 
-@pytest.mark.parametrize("observation_noise", [True, False])
-@pytest.mark.parametrize("cls", CLASSES)
-def test_the_statistics_are_the_oracles_in_the_actions_units(cls, observation_noise):
-    prior = made_up(cls, "matern52", observation_noise)
-    observations = queries().astype(np.float32)
-    location, scale = prior.statistics(tf.constant(observations))
-    expected_location, expected_scale = oracle_statistics(prior, observations)
-    assert location.dtype == scale.dtype == tf.float32
-    np.testing.assert_allclose(location, expected_location, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(scale, expected_scale, rtol=1e-5)
+@pytest.mark.parametrize("factor", [1.0, 1e4, 1e8])
+def test_the_mean_is_precise_whatever_the_size_of_the_weights(factor):
+    configuration, arrays = fitted(GPPrior).state()
+    arrays["weights"] = factor * arrays["weights"]
+    prior = GPPrior.from_state(configuration, arrays)
+    mean, _ = prior._posterior(tf.constant(scaled(prior, queries())))
+    tolerance = 0.01 * np.sqrt(arrays["noise_variance"])
+    np.testing.assert_allclose(mean, from_the_formula(prior, queries()), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_a_fitted_posterior_is_the_oracles(cls, fitted, demonstrations):
-    prior = fitted[cls]
-    observations = demonstrations.observations[::7] + np.float32(0.1)
-    expected_location, expected_scale = oracle_statistics(prior, observations.astype(np.float64))
-    location, scale = prior.statistics(tf.constant(observations))
-    np.testing.assert_allclose(location, expected_location, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(scale, expected_scale, rtol=1e-4)
-
-
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_the_sparse_posterior_is_gpflows(kernel):
-    prior = made_up(SparseGPPrior, kernel)
-    _, arrays = prior.state()
-    kernels = {
-        "rbf": gpflow.kernels.RBF,
-        "matern12": gpflow.kernels.Matern12,
-        "matern32": gpflow.kernels.Matern32,
-        "matern52": gpflow.kernels.Matern52,
-    }
-    q_mean, q_covariance = q_of_u(prior)
-    model = gpflow.models.SVGP(
-        kernels[kernel](arrays["kernel_variance"], arrays["lengthscales"]),
-        gpflow.likelihoods.Gaussian(arrays["noise_variance"]),
-        arrays["centers"],
-        mean_function=gpflow.functions.Constant(arrays["mean"]),
-        num_latent_gps=P,
-        q_mu=q_mean,
-        q_sqrt=np.stack([np.linalg.cholesky(q_covariance)] * P),
-        whiten=False,
+@settings(max_examples=15)
+@given(
+    points=arrays_of.arrays(np.float64, (12, 2), elements=st.floats(-3, 3, width=32)),
+    name=st.sampled_from(sorted(KERNELS)),
+    noise=st.floats(1e-3, 1.0),
+)
+def test_more_neighbors_never_mean_more_variance(points, name, noise):
+    states, centers = tf.constant(points[:2]), tf.constant(points[2:])
+    order = np.argsort(squared_distances(states, centers), axis=1)
+    variances = [
+        condition(
+            KERNELS[name],
+            tf.constant(noise, tf.float64),
+            states,
+            tf.gather(centers, order[:, :count]),
+        )[1].numpy()
+        for count in (1, 2, 5, 10)
+    ]
+    assert (np.diff(variances, axis=0) < 1e-9).all()
+    model = gpflow.models.GPR(
+        (points[2:], np.zeros((10, 1))), GPFLOW_KERNELS[name](), noise_variance=noise
     )
-    states = queries()
+    np.testing.assert_allclose(
+        variances[-1], model.predict_f(points[:2])[1][:, 0], rtol=1e-6, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(("num_columns", "count"), [(5, 9), (40, 7), (1000, 1), (1013, 20)])
+@pytest.mark.parametrize("decimals", [1, 9], ids=["ties", "no ties"])
+def test_nearest_finds_the_smallest_of_each_row(num_columns, count, decimals):
+    rng = np.random.default_rng(num_columns)
+    distances = rng.uniform(size=(50, num_columns)).round(decimals)
+    columns = nearest(tf.constant(distances), count).numpy()
+    count = min(count, num_columns)
+    assert all(len(set(row)) == count for row in columns)
+    found = np.sort(np.take_along_axis(distances, columns, axis=1))
+    np.testing.assert_array_equal(found, np.sort(distances)[:, :count])
+
+
+@pytest.mark.parametrize("num_landmarks", [10, 150])
+def test_conjugate_gradients_equal_the_factorization(num_landmarks):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(300, 2))
+    values = np.stack([np.sin(points[:, 0]), 100 * rng.normal(size=300), np.zeros(300)], axis=1)
+    noise = 0.05
+    direct = solve(KERNELS["matern52"], noise, points, values)
+    found = solve(KERNELS["matern52"], noise, points, values, 0, num_landmarks)
+    covariance = reference.kernel_matrix("matern52", points, points, 1.0, np.ones(2))
+    covariance += noise * np.eye(300)
+    np.testing.assert_allclose(covariance @ direct.weights, values, rtol=1e-8, atol=1e-8)
+    residuals = np.linalg.norm(covariance @ found.weights - values, axis=0)
+    norms = np.linalg.norm(values, axis=0)
+    assert (residuals <= 1.01 * TOLERANCE * norms).all()
+    assert 0 < found.residual <= TOLERANCE
+    assert found.residual == pytest.approx((residuals[:2] / norms[:2]).max(), rel=1e-3)
+
+
+def test_a_system_that_is_not_solved_is_a_users_error():
+    points = np.random.default_rng(0).normal(size=(60, 1))
+    with pytest.raises(UserError, match=r"of 60 points was not solved .* --prior=sparse_gp"):
+        solve(KERNELS["matern12"], 1e-9, points, np.sign(points), 0, num_landmarks=1)
+
+
+@pytest.mark.parametrize("num_inducing_points", [15, N])
+def test_the_sparse_posterior_equals_gpflows(num_inducing_points):
+    prior = fitted(SparseGPPrior, kernel="matern32", num_inducing_points=num_inducing_points)
+    arrays = prior.state()[1]
+    model = gpflow.models.SGPR(
+        data_of(prior),
+        gpflow.kernels.Matern32(variance=1.0, lengthscales=np.ones(D)),
+        arrays["centers"],
+        noise_variance=arrays["noise_variance"],
+    )
+    states = scaled(prior, queries())
     expected_mean, expected_variance = model.predict_f(states)
     mean, variance = prior._posterior(tf.constant(states))
-    np.testing.assert_allclose(mean + arrays["mean"], expected_mean, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(variance, expected_variance[:, 0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(variance, expected_variance[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_the_sparse_prior_with_all_points_inducing_equals_the_exact_one():
+    # A rough kernel, for which no point is superfluous.
+    sparse = fitted(SparseGPPrior, kernel="matern12", num_inducing_points=N)
+    assert len(sparse.state()[1]["centers"]) == N
+    expected = fitted(GPPrior, kernel="matern12").statistics(queries())
+    for one, other in zip(sparse.statistics(queries()), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_without_noise_the_deviation_is_the_functions(cls):
-    with_noise = made_up(cls, "rbf", observation_noise=True)
-    without = made_up(cls, "rbf", observation_noise=False)
-    observations = tf.constant(queries(), tf.float32)
-    _, arrays = without.state()
-    difference = with_noise.statistics(observations).scale ** 2
-    difference -= without.statistics(observations).scale ** 2
-    expected = arrays["noise_variance"] * arrays["action_scale"] ** 2
-    np.testing.assert_allclose(difference, np.tile(expected, (25, 1)), rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("observation_noise", [True, False])
-@pytest.mark.parametrize("cls", CLASSES)
-def test_the_uncertainty_is_the_log_deviation_of_the_function(cls, observation_noise):
-    prior = made_up(cls, "matern52", observation_noise)
-    observations = queries().astype(np.float32)
-    _, arrays = prior.state()
-    states = (observations - arrays["observation_shift"]) / arrays["observation_scale"]
-    _, variance = oracle(prior, states)
-    uncertainty = prior.uncertainty(tf.constant(observations))
-    assert uncertainty.dtype == tf.float32
+def test_statistics_are_in_units_of_actions_and_include_the_noise(cls):
+    prior = fitted(cls)
+    arrays = prior.state()[1]
+    mean, variance = prior._posterior(tf.constant(scaled(prior, queries())))
+    location, scale = prior.statistics(queries())
+    assert location.dtype == scale.dtype == tf.float32
+    expected = arrays["action_shift"] + arrays["action_scale"] * mean
+    np.testing.assert_allclose(location, expected, rtol=1e-4)
+    noisy = np.sqrt(variance + arrays["noise_variance"])[:, np.newaxis]
+    np.testing.assert_allclose(scale, noisy * arrays["action_scale"], rtol=1e-5)
+    uncertainty = prior.uncertainty(queries())
     np.testing.assert_allclose(uncertainty, 0.5 * np.log(variance), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [1, 127, 128, 300])
-def test_a_symmetric_matrix_kept_by_half_is_the_whole(size):
-    rng = np.random.default_rng(size)
-    matrix = rng.normal(size=(size, size))
-    matrix += matrix.T
-    halved = _SymmetricMatrix(matrix)
-    vectors = rng.normal(size=(size, 7))
-    expected = np.einsum("ib,ij,jb->b", vectors, matrix, vectors)
-    np.testing.assert_allclose(halved.quadratic_form(tf.constant(vectors)), expected, rtol=1e-9)
-    np.testing.assert_array_equal(halved.numpy(), matrix)
-    if size == 300:
-        kept = sum(variable.shape.num_elements() for variable in halved.variables)
-        assert kept < 0.75 * size**2
-
-
-def test_a_posterior_over_more_points_than_a_block_is_the_oracles():
-    prior = made_up(ExactGPPrior, "matern32", num_centers=200)
-    states = queries()
-    mean, variance = prior._posterior(tf.constant(states))
-    expected_mean, expected_variance = oracle(prior, states)
-    np.testing.assert_allclose(mean, expected_mean, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(variance, expected_variance, rtol=1e-6, atol=1e-6)
-
-
-def test_a_noiseless_process_without_noise_keeps_a_positive_deviation():
-    prior = made_up(ExactGPPrior, "rbf", observation_noise=False)
-    settings, arrays = prior.state()
-    prior = ExactGPPrior.from_state(settings, {**arrays, "noise_variance": np.array(0.0)})
-    states = arrays["centers"] * arrays["observation_scale"] + arrays["observation_shift"]
-    scale = prior.statistics(tf.constant(states, tf.float32)).scale
-    assert np.isfinite(scale).all()
-    assert (scale > 0).numpy().all()
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_scale_is_small_at_demonstrations_and_the_kernels_far_away(cls):
+    prior, observations = fitted(cls), example_demonstrations().observations
+    arrays = prior.state()[1]
+    far = prior.statistics(tf.constant(observations[:5] + np.float32(1e4)))
+    total = np.sqrt(1 + arrays["noise_variance"]) * arrays["action_scale"]
+    np.testing.assert_allclose(far.scale, np.tile(total, (5, 1)), rtol=1e-5)
+    np.testing.assert_allclose(far.location, np.tile(arrays["action_shift"], (5, 1)), rtol=1e-5)
+    near = prior.statistics(tf.constant(observations)).scale
+    assert np.median(near) < 0.35 * np.min(far.scale)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("cls", CLASSES)
-def test_compiled_statistics_are_the_eager_ones(cls, jit_compile):
-    prior = made_up(cls, "matern32")
-    observations = tf.constant(queries(), tf.float32)
-    compiled = tf.function(prior.statistics, jit_compile=jit_compile)(observations)
-    for one, other in zip(compiled, prior.statistics(observations), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+def test_compiled_statistics_equal_eager_ones(cls, jit_compile):
+    compiled = tf.function(fitted(cls).statistics, jit_compile=jit_compile)(queries())
+    for one, other in zip(compiled, fitted(cls).statistics(queries()), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_predictions_do_not_depend_on_how_many_states_are_asked_at_once(cls):
+    prior = fitted(cls)
+    many = tf.tile(queries(), [300, 1])  # More than a chunk.
+    for all_of_them, few in zip(prior.statistics(many), prior.statistics(queries()), strict=True):
+        np.testing.assert_allclose(all_of_them[-25:], few, rtol=1e-6)
+    assert prior.statistics(tf.zeros([0, D])).scale.shape == [0, P]
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_the_distribution_is_a_batch_of_gaussians_over_actions(cls):
-    prior = made_up(cls, "matern12")
-    observations = tf.constant(queries(), tf.float32)
-    distribution = prior.distribution(observations)
-    assert distribution.batch_shape == [25]
-    assert distribution.event_shape == [P]
-    statistics = prior.statistics(observations)
+    prior = fitted(cls)
+    distribution, statistics = prior.distribution(queries()), prior.statistics(queries())
+    assert (distribution.batch_shape, distribution.event_shape) == ([25], [P])
     np.testing.assert_allclose(distribution.mean(), statistics.location)
     np.testing.assert_allclose(distribution.stddev(), statistics.scale)
-    actions = tf.ones([25, P])
+    actions, scale = 5 * tf.ones([25, P]), 0.3 * tf.ones([25, P])
+    location, prior_scale = (np.asarray(part, np.float64) for part in statistics)
     np.testing.assert_allclose(
-        prior.log_prob(statistics, actions), distribution.log_prob(actions), rtol=1e-4
+        prior.log_prob(statistics, actions),
+        reference.gaussian_log_density(actions.numpy(), location, prior_scale),
+        rtol=1e-4,
     )
-    location, scale = tf.zeros([25, P]), 0.3 * tf.ones([25, P])
     expected = [
-        reference.gaussian_kl(*(np.asarray(a, np.float64) for a in row))
-        for row in zip(location, scale, *statistics, strict=True)
+        reference.gaussian_kl(*(np.asarray(part, np.float64) for part in row))
+        for row in zip(actions, scale, location, prior_scale, strict=True)
     ]
-    np.testing.assert_allclose(
-        prior.kl_divergence(statistics, location, scale), expected, rtol=1e-4
-    )
+    np.testing.assert_allclose(prior.kl_divergence(statistics, actions, scale), expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_nothing_in_a_prior_is_trainable(cls):
-    prior = made_up(cls, "matern12")
-    assert prior.observation_size == D
-    assert prior.action_size == P
+def test_a_gaussian_process_keeps_no_square_matrix():
+    prior = fitted(GPPrior)
+    kept = [*prior.state()[1].values(), *prior.variables]
+    assert max(np.size(array) for array in kept) <= N * max(D, P)
     assert not prior.trainable_variables
-    assert set(prior.summary) == {"noise_deviation", "median_lengthscale"}

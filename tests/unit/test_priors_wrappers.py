@@ -1,63 +1,88 @@
-"""What all priors share; the uniform prior, and those that change another's deviation."""
+"""What all priors share; the uniform prior, and those that change another's statistics."""
 
 import fakes
 import numpy as np
 import pytest
 import tensorflow as tf
-from gaussian_processes import (
-    CLASSES,
-    D,
-    P,
-    example_demonstrations,
-    fitted_examples,
-    len_of,
-    made_up,
-    queries,
-)
+from gaussian_processes import CLASSES, D, N, P, example_demonstrations, fitted, queries
 
-from nppac_tf import priors
-from nppac_tf.config import PriorConfig
 from nppac_tf.priors import (
-    ExactGPPrior,
+    BoundedPrior,
     FixedScalePrior,
+    GPPrior,
     PriorStatistics,
     RescaledPrior,
-    SparseGPPrior,
     UniformPrior,
 )
 
-
-@pytest.fixture
-def demonstrations():
-    return example_demonstrations()
-
-
-@pytest.fixture
-def fitted():
-    return fitted_examples()
-
-
-@pytest.mark.parametrize("factor", [1.0, 0.3])
-@pytest.mark.parametrize("cls", [*CLASSES, None])
-def test_a_prediction_is_statistics_and_uncertainty(cls, factor):
-    prior = made_up(cls, "rbf") if cls else fakes.LinearPrior(D, P)
-    prior = RescaledPrior(prior, factor, 0.2) if factor != 1 else prior
-    observations = tf.constant(queries(), tf.float32)
-    statistics, uncertainty = prior.predict(observations)
-    for one, other in zip(statistics, prior.statistics(observations), strict=True):
-        np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(uncertainty, prior.uncertainty(observations))
-    assert uncertainty.shape == [25]
+# How each wrapper changes location and scale.
+WRAPPERS = {
+    "factor": (lambda prior: RescaledPrior(prior, 0.5), lambda m, s: (m, 0.5 * s)),
+    "floor": (
+        lambda prior: RescaledPrior(prior, 0.5, [0.2, 0.4]),
+        lambda m, s: (m, np.maximum(0.5 * s, [0.2, 0.4])),
+    ),
+    "fixed": (
+        lambda prior: FixedScalePrior(prior, 0.02),
+        lambda m, s: (m, np.full(s.shape, 0.02, np.float32)),
+    ),
+    "bounded": (
+        lambda prior: BoundedPrior(prior, [4.0, 5.0], 5.5),
+        lambda m, s: (np.clip(m, [4.0, 5.0], 5.5), s),
+    ),
+}
 
 
-def test_by_default_the_uncertainty_is_the_mean_log_deviation():
+@pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_wrapper_changes_the_statistics_and_keeps_the_uncertainty(cls, name):
+    prior, (wrap, change) = fitted(cls), WRAPPERS[name]
+    wrapped = wrap(prior)
+    plain = [part.numpy() for part in prior.statistics(queries())]
+    expected = change(*plain)
+    assert any((one != other).any() for one, other in zip(plain, expected, strict=True))
+    statistics, uncertainty = wrapped.predict(queries())
+    compiled = tf.function(wrapped.statistics)(queries())
+    for found in (statistics, compiled, wrapped.statistics(queries())):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+    for found in (uncertainty, wrapped.uncertainty(queries())):
+        np.testing.assert_allclose(found, prior.uncertainty(queries()), rtol=1e-6)
+    data, folds = example_demonstrations(), np.arange(N) // 10 % 3
+    np.testing.assert_array_equal(
+        wrapped.held_out_uncertainty(data, folds), prior.held_out_uncertainty(data, folds)
+    )
+    assert (wrapped.observation_size, wrapped.action_size) == (D, P)
+    with pytest.raises(ValueError, match="must have a scale to change; got UniformPrior"):
+        wrap(UniformPrior(D, P))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: RescaledPrior(p, 0.0), "factor must be positive and floor at least 0"),
+        (lambda p: RescaledPrior(p, -1.0), "factor must be positive and floor at least 0"),
+        (lambda p: RescaledPrior(p, floor=-0.1), "factor must be positive and floor at least 0"),
+        (lambda p: RescaledPrior(p, floor=[0.1, -0.1]), "floor at least 0"),
+        (lambda p: FixedScalePrior(p, 0.0), "scale must be positive and finite; got 0.0"),
+        (lambda p: FixedScalePrior(p, float("inf")), "scale must be positive and finite"),
+        (lambda p: FixedScalePrior(p, float("nan")), "scale must be positive and finite"),
+    ],
+)
+def test_scales_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(fitted(GPPrior))
+
+
+def test_by_default_the_uncertainty_is_the_mean_log_scale():
     class Wide(fakes.LinearPrior):
         def statistics(self, observations):
             scale = tf.stack([tf.fill([2], 2.0), tf.constant([8.0, 0.5])], axis=1)
             return PriorStatistics(tf.zeros([2, 2]), scale)
 
-    uncertainty = Wide(D, 2).uncertainty(tf.zeros([2, D]))
+    statistics, uncertainty = Wide(D, 2).predict(tf.zeros([2, D]))
     np.testing.assert_allclose(uncertainty, [np.log(4.0), 0.0], atol=1e-6)
+    assert statistics._fields == ("location", "scale")
 
 
 def test_the_uniform_prior_has_log_density_zero_and_minus_the_entropy_for_a_divergence():
@@ -65,74 +90,8 @@ def test_the_uniform_prior_has_log_density_zero_and_minus_the_entropy_for_a_dive
     statistics = prior.statistics(tf.ones([5, D]))
     assert statistics.location.shape == statistics.scale.shape == [5, P]
     np.testing.assert_array_equal(prior.log_prob(statistics, tf.ones([5, P])), np.zeros(5))
-    scale = 0.5 * np.ones([5, P])
-    kl = prior.kl_divergence(statistics, tf.ones([5, P]), tf.constant(scale, tf.float32))
+    kl = prior.kl_divergence(statistics, tf.ones([5, P]), 0.5 * tf.ones([5, P]))
     entropy = P * (0.5 * np.log(2 * np.pi * np.e) + np.log(0.5))
     np.testing.assert_allclose(kl, -entropy * np.ones(5), rtol=1e-6)
     with pytest.raises(NotImplementedError):
         prior.distribution(tf.ones([5, D]))
-
-
-def test_a_rescaled_prior_multiplies_then_floors_the_deviation():
-    prior = made_up(ExactGPPrior, "matern52")
-    observations = tf.constant(queries(), tf.float32)
-    location, scale = prior.statistics(observations)
-    floor = float(np.median(scale))
-    rescaled = RescaledPrior(prior, factor=0.5, floor=floor)
-    statistics = rescaled.statistics(observations)
-    np.testing.assert_array_equal(statistics.location, location)
-    np.testing.assert_allclose(statistics.scale, np.maximum(0.5 * scale, floor), rtol=1e-6)
-    assert 0 < np.mean(statistics.scale.numpy() == floor) < 1
-    np.testing.assert_allclose(rescaled.distribution(observations).stddev(), statistics.scale)
-    assert (rescaled.observation_size, rescaled.action_size) == (D, P)
-
-
-@pytest.mark.parametrize("arguments", [{"factor": 0.0}, {"factor": -1.0}, {"floor": -0.1}])
-def test_a_rescaling_out_of_range_is_refused(arguments, fitted):
-    with pytest.raises(ValueError, match="factor must be positive and floor at least 0"):
-        RescaledPrior(fitted[ExactGPPrior], **arguments)
-
-
-def test_a_uniform_prior_has_nothing_to_rescale(demonstrations):
-    with pytest.raises(ValueError, match="prior must have a deviation to rescale"):
-        RescaledPrior(UniformPrior(D, P), factor=0.5)
-    config = PriorConfig(prior="uniform", scale_factor=0.3, scale_floor=0.05)
-    prior = priors.fit_prior(demonstrations, config)
-    actions = tf.constant(np.random.default_rng(0).normal(size=[4, P]), tf.float32)
-    statistics = prior.statistics(tf.zeros([4, D]))
-    np.testing.assert_array_equal(prior.log_prob(statistics, actions), np.zeros(4))
-
-
-def test_a_fixed_scale_keeps_the_location_alone(fitted, demonstrations):
-    prior = fitted[SparseGPPrior]
-    observations = tf.constant(queries(), tf.float32)
-    fixed = FixedScalePrior(prior, 0.02)
-    folds = np.arange(len_of(demonstrations)) % 3
-    for statistics in (fixed.statistics(observations), fixed.predict(observations)[0]):
-        np.testing.assert_array_equal(statistics.location, prior.statistics(observations).location)
-        np.testing.assert_array_equal(statistics.scale, np.full([25, P], 0.02, np.float32))
-    for uncertainty in (fixed.uncertainty(observations), fixed.predict(observations)[1]):
-        np.testing.assert_array_equal(uncertainty, prior.uncertainty(observations))
-    np.testing.assert_array_equal(
-        fixed.held_out_uncertainty(demonstrations, folds),
-        prior.held_out_uncertainty(demonstrations, folds),
-    )
-    compiled = tf.function(fixed.statistics, jit_compile=True)(observations)
-    np.testing.assert_array_equal(compiled.scale, np.full([25, P], 0.02, np.float32))
-
-
-@pytest.mark.parametrize("scale", [0.0, -0.1, float("inf"), float("nan")])
-def test_a_fixed_scale_out_of_range_is_refused(scale, fitted):
-    with pytest.raises(ValueError, match="scale must be positive and finite"):
-        FixedScalePrior(fitted[ExactGPPrior], scale)
-
-
-def test_a_uniform_prior_has_no_scale_to_fix():
-    with pytest.raises(ValueError, match="prior must have a deviation to rescale"):
-        FixedScalePrior(UniformPrior(D, P), 0.1)
-    uniform = UniformPrior(D, P)
-    assert priors.rescale(uniform, PriorConfig(prior="uniform", fixed_scale=0.1)) is uniform
-
-
-def test_statistics_are_a_pair_of_location_and_scale():
-    assert PriorStatistics._fields == ("location", "scale")
