@@ -70,12 +70,12 @@ class ActorNetwork(network.Network):
     """Observation [B, D] -> distribution over actions [B, A] within the spec's bounds.
 
     Args:
-        observation_spec: Of one observation, [D] float32.
+        observation_spec: Spec of one observation, [D] float32.
         action_spec: Bounded, of one action, [A] float32.
         layers: Units of the hidden ReLU layers.
         squash: A tanh-squashed Gaussian, or (as the authors have it for the hand) a Gaussian with a
             tanh mean, whose samples may leave the bounds.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
         precision: "float32" or "bfloat16", of the products in hidden layers.
         constant_scale: If given, the Gaussian's log scale in each action component is one learned
             number between these two, the same in every state; it begins in their middle.
@@ -152,12 +152,12 @@ class AnchoredActorNetwork(network.Network):
     the first update.
 
     Args:
-        observation_spec: Of one observation, [D] float32.
+        observation_spec: Spec of one observation, [D] float32.
         action_spec: Bounded, of one action, [A] float32.
         statistics: Observations [B, D] -> the prior's location and scale [B, A]; called where a
             caller does not have them. The network does not track the prior's variables.
         layers: Units of the hidden ReLU layers.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
         precision: "float32" or "bfloat16", of the products in hidden layers.
     """
 
@@ -238,13 +238,13 @@ def make_actor(
     """The configuration's actor; a uniform prior has nothing to anchor it to.
 
     Args:
-        observation_spec: Of one observation.
-        action_spec: Of one action.
+        observation_spec: Spec of one observation.
+        action_spec: Spec of one action.
         prior: pi0.
         config: Kind of actor, layers and squashing.
         precision: "float32" or "bfloat16", of the products in hidden layers.
         seed: From which that of the network is derived.
-        constant_scale: Of `ActorNetwork`, which then is the actor.
+        constant_scale: Argument of `ActorNetwork`, which is then used.
     """
     seed = derive_seed(seed, "initial actor")
     if config.actor == "anchored" and prior.informative and constant_scale is None:

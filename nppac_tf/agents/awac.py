@@ -9,10 +9,10 @@ critics find them:
 
 with (s, a) from the replay, lambda the agent's temperature, and no entropy term. As in the authors'
 code for the Adroit hand, weights are normalized over the batch, advantages are cut off at 0.5, the
-deviation of pi is the same in every state and between exp(-6) and 1 (of a squashed actor, before
+scale of pi is the same in every state and between exp(-6) and 1 (of a squashed actor, before
 its tanh), and the actor's weights decay (an L2 penalty of 1e-4 / 2).
 
-Deviations: critics, networks and loop are the project's own, Q is not clipped at 0, and actions at
+Differences: critics, networks and loop are the project's own, Q is not clipped at 0, and actions at
 the bounds of a squashed actor are moved in by 1e-4 of the range.
 """
 

@@ -20,7 +20,7 @@ class PriorNetwork(network.Network):
     """An actor [B, D] -> N(location, scale) [B, A] that is pi0 and has no weights.
 
     Args:
-        observation_spec: Of one observation, [D] float32.
+        observation_spec: Spec of one observation, [D] float32.
         prior: pi0.
     """
 

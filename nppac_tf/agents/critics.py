@@ -19,7 +19,7 @@ class CriticNetwork(network.Network):
         layers: Units of the hidden ReLU layers.
         layer_norm: Layer normalization before each ReLU (RLPD, Ball et al. 2023): it bounds how far
             Q extrapolates to actions that the replay does not hold.
-        seed: Of the initial weights.
+        seed: Seed of the initial weights.
         precision: "float32" or "bfloat16", of the products in hidden layers.
     """
 

@@ -55,7 +55,7 @@ class LayerNorm(tf.keras.layers.Layer):
 def _standardize(inputs: tf.Tensor) -> tuple[tf.Tensor, Any]:
     """Inputs [..., units] with mean 0 and variance 1 in each row.
 
-    With y the outputs and s the deviation, the gradient of the inputs is
+    With y the outputs and s the standard deviation, the gradient of the inputs is
     (g - mean(g) - y mean(g y)) / s for a gradient g of the outputs: a third of the operations that
     automatic differentiation makes of it.
     """

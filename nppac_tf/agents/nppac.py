@@ -11,10 +11,8 @@ which changes one quantity in each loss, the KL d(s):
     temperature loss  log(alpha) (target KL - d(s))
 
 with d(s) the KL in closed form where both are Gaussian in the same space, else log pi(a | s) -
-log pi0(a | s), an estimate from one sample. pi0 gets no gradients. With `UniformPrior` log pi0 = 0,
-and with sampled d(s) this is `SacAgent`, to rounding. r is in units of the reward scale.
-
-Each of SacAgent's two critics may be a `CriticEnsemble`; then i runs over all members, in the
+log pi0(a | s), an estimate from one sample. pi0 gets no gradients; r is in units of its own scale.
+With `UniformPrior` log pi0 = 0, and with sampled d(s) this is `SacAgent`, to rounding. Each of SacAgent's two critics may be a `CriticEnsemble`; then i runs over all members, in the
 target over a random few of them (REDQ, Chen et al. 2021; RLPD, Ball et al. 2023), and the actor may
 maximize their mean instead of their minimum.
 """
@@ -64,7 +62,7 @@ class NppacAgent(BatchSacAgent):
     compiles.
 
     Args:
-        time_step_spec: Of the environment; observations [D] float32.
+        time_step_spec: Spec of the environment's steps; observations [D] float32.
         action_spec: Bounded, [A] float32.
         critic_network: As in SacAgent; its twin, where none is given, has other initial weights.
         actor_network: As in SacAgent, or an `AnchoredActorNetwork`.
@@ -84,9 +82,9 @@ class NppacAgent(BatchSacAgent):
         reward_scale: Unit of rewards, positive; None to take it from `calibrate_rewards`.
         average_policy: Whether `policy` acts by an average of the actor's weights (Polyak and
             Juditsky 1992), which `update` moves. `collect_policy` always has the actor's own.
-        seed: Of the samples of actions in the losses. They depend on it and on the step counter
+        seed: Seed of the actions sampled in the losses. They depend on it and on the step counter
             alone, so a resumed run repeats an uninterrupted one.
-        name: Of the agent.
+        name: Name of the agent.
         **kwargs: As in SacAgent.
 
     Raises:
@@ -403,7 +401,7 @@ class NppacAgent(BatchSacAgent):
         return tf.where(self._reward_scale > 0.0, self._reward_scale, 1.0)
 
     def _sample_seed(self, loss: str) -> tf.Tensor:
-        """Of this step's sample for one of the losses; stateless, so that a resumed run repeats."""
+        """Seed [2] of a loss's sample in this step; stateless, so a resumed run repeats it."""
         step = tf.cast(self.train_step_counter, tf.int32)
         return tf.stack([derive_seed(self._seed, loss), step])
 

@@ -6,6 +6,7 @@ the algorithm alone.
 
 import abc
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -25,6 +26,15 @@ from nppac_tf.config import AgentConfig
 from nppac_tf.hardware import resolve_precision
 from nppac_tf.priors.base import BehavioralPrior, BoundedPrior, PriorStatistics
 from nppac_tf.priors.standardization import Standardization
+
+
+class _DeployedPolicy(actor_policy.ActorPolicy):
+    """Policy whose variables include those of the prior, so that PolicySaver saves them."""
+
+    prior_variables: Sequence[tf.Variable] = ()
+
+    def _variables(self) -> list[tf.Variable]:
+        return [*super()._variables(), *self.prior_variables]
 
 
 class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
@@ -86,7 +96,7 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
             task: Gives `observation_size`, `action_low` [A] and `action_high` [A].
             prior: pi0; its location is kept inside the bounds of actions.
             config: Networks and constants; defaults where None.
-            seed: Of initial weights and samples.
+            seed: Seed of initial weights and samples.
         """
         config = config or AgentConfig()
         observation_spec = tf.TensorSpec([task.observation_size], tf.float32, "observation")
@@ -228,11 +238,11 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
 
     @property
     def deployed_actor(self) -> Any:
-        """Of `policy`: the actor network, or the one that averages its weights."""
+        """The actor of `policy`: the actor network, or the average of its weights."""
         return self._averaged_actor or self._actor_network
 
     def restart_average(self) -> None:
-        """The averaged actor, if there is one, begins anew with the actor's weights."""
+        """Sets the averaged actor, if there is one, to the actor's weights."""
         if self._averaged_actor is not None:
             self._move_average(1.0)
 
@@ -261,9 +271,11 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
         """Has `policy` act by an average of the actor's weights."""
         self._averaged_actor = self._actor_network.copy(name="AveragedActor")
         self._averaged_actor.create_variables()
-        self._policy = actor_policy.ActorPolicy(
+        self._policy = _DeployedPolicy(
             time_step_spec, action_spec, actor_network=self._averaged_actor, training=False
         )
+        if self.anchored:
+            self._policy.prior_variables = list(self._prior.variables)
         self.restart_average()
 
     def _move_average(self, rate: float) -> None:

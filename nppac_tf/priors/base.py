@@ -59,7 +59,7 @@ class BehavioralPrior(tf.Module, abc.ABC):
     def uncertainty(self, observations: tf.Tensor) -> tf.Tensor:
         """How little the demonstrations say at observations [B, D]: [B] float32, larger for less.
 
-        Its unit is the prior's own; `Novelty` maps it to [0, 1]. By default the mean log deviation.
+        Its unit is the prior's own; `Novelty` maps it to [0, 1]. By default the mean log scale.
         """
         return tf.reduce_mean(tf.math.log(self.statistics(observations).scale), axis=-1)
 

@@ -146,7 +146,7 @@ class GPPrior(GaussianProcessPrior):
             demonstrations: N state-action pairs.
             kernel: A name of `config.KERNELS`.
             num_neighbors: k, the demonstration states that the variance is conditioned on.
-            seed: Of the random subset that hyper-parameters are fitted to.
+            seed: Seed of the random subset that hyper-parameters are fitted to.
 
         Raises:
             UserError: if the fit ends in a value that is not finite.

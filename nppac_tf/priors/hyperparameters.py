@@ -45,7 +45,7 @@ class ScaledData:
 
     Attributes:
         kernel: A name of `config.KERNELS`.
-        noise_variance: Of the scaled actions.
+        noise_variance: Noise variance of the scaled actions.
         states: x, [N, D] float64.
         actions: [N, P] float64.
         units: `observation_shift` and `observation_scale` [D], `action_shift` and `action_scale`
@@ -70,7 +70,7 @@ def fit(
         demonstrations: N state-action pairs.
         kernel: A name of `config.KERNELS`.
         num_neighbors: Points of other episodes that predict a held-out action.
-        seed: Of the random subsets.
+        seed: Seed of the random subsets.
 
     Raises:
         UserError: if the optimization ends in a value that is not finite.

@@ -60,7 +60,7 @@ def condition(
     """Conditions the process at each state on its own neighbors.
 
     Args:
-        kernel: Of `kernels.KERNELS`.
+        kernel: One of `kernels.KERNELS`.
         noise_variance: [], of the values at the neighbors.
         states: [B, D].
         neighbors: [B, k, D].
@@ -88,7 +88,7 @@ def nearest_elsewhere(
     Args:
         states: [N, D].
         rows: Which states, [B] int.
-        group: Of each state, [N] int.
+        group: Group of each state, [N] int.
         count: k, at most the states outside any of the groups.
 
     Returns:

@@ -134,10 +134,7 @@ class EnsemblePrior(NetworkPrior):
     ) -> Self:
         """See `NetworkPrior.fit`; `size` is the number of networks K, at least 1."""
         _require(size >= 1, "size", "at least 1", size)
-        seeds = [_member_seed(seed, index) for index in range(size)]
-        model = network_fitting.stacked_model(_sizes(demonstrations, layers), seeds)
-        units = network_fitting.maximize_likelihood(model, demonstrations, epochs, seeds)
-        return cls({"epochs": epochs, "seed": seed}, units | _named(_weights(model)))
+        return cls(*_fit_members(demonstrations, layers, epochs, seed, size))
 
 
 class GaussianNetworkPrior(NetworkPrior):
@@ -151,7 +148,7 @@ class GaussianNetworkPrior(NetworkPrior):
         epochs: int = PriorConfig.network_epochs,
         seed: int = 0,
     ) -> Self:
-        return cls(*EnsemblePrior.fit(demonstrations, layers, epochs, seed, size=1).state())
+        return cls(*_fit_members(demonstrations, layers, epochs, seed, size=1))
 
 
 class BayesianNetworkPrior(NetworkPrior):
@@ -212,6 +209,16 @@ def posterior_samples(model: tf.keras.Model, count: int, seed: int) -> Weights:
     return weights
 
 
+def _fit_members(
+    demonstrations: Demonstrations, layers: Sequence[int], epochs: int, seed: int, size: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Fits `size` networks; returns settings and arrays of their prior."""
+    seeds = [_member_seed(seed, index) for index in range(size)]
+    model = network_fitting.stacked_model(_sizes(demonstrations, layers), seeds)
+    units = network_fitting.maximize_likelihood(model, demonstrations, epochs, seeds)
+    return {"epochs": epochs, "seed": seed}, units | _named(_weights(model))
+
+
 def _weights(model: tf.keras.Model) -> Weights:
     """Weights of a stacked model."""
     return [
@@ -221,7 +228,7 @@ def _weights(model: tf.keras.Model) -> Weights:
 
 
 def _named(weights: Weights) -> dict[str, np.ndarray]:
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for index, (kernels, biases) in enumerate(weights):
         arrays |= {f"kernel_{index}": kernels, f"bias_{index}": biases}
     return arrays

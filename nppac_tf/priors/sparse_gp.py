@@ -59,7 +59,7 @@ class SparseGPPrior(GaussianProcessPrior):
             kernel: A name of `config.KERNELS`.
             num_inducing_points: M; no more than N are used.
             num_neighbors: Points of other episodes that set the scale of the actions.
-            seed: Of the random subset that hyper-parameters are fitted to.
+            seed: Seed of the random subset that hyper-parameters are fitted to.
 
         Raises:
             UserError: if the fit ends in a value that is not finite.

@@ -83,22 +83,22 @@ class RunDirectory:
 
     @property
     def learning_curve(self) -> pathlib.Path:
-        """Of the figure."""
+        """Path of the learning curve."""
         return self.path / "figures" / "learning_curve.png"
 
     @property
     def metrics(self) -> pathlib.Path:
-        """Of the table of evaluations."""
+        """Path of the table of evaluations."""
         return self.path / "metrics.csv"
 
     @property
     def timings(self) -> pathlib.Path:
-        """Of the table of times."""
+        """Path of the table of times."""
         return self.path / "timings.csv"
 
     @property
     def prior(self) -> pathlib.Path:
-        """Of the fitted prior, whose statistics the replay holds."""
+        """Path of the fitted prior, whose statistics the replay holds."""
         return self.path / "prior.npz"
 
     @property
@@ -336,7 +336,7 @@ class RunDirectory:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that a run's figures depend on, and the device."""
+    """Versions of Python and of the packages that affect a run, and the device."""
     return {
         "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
         "precision auto": resolve_precision("auto"),

@@ -1,4 +1,4 @@
-"""What a run is of: its task, its demonstrations and its name, told before TensorFlow is loaded."""
+"""The task, the demonstrations and the name of a run, loaded before TensorFlow is."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on: networks, optimizers, replay, and the loop's own state.
+"""Checkpoints: networks, optimizers, replay, and the loop's own state.
 
 A checkpoint is a folder, written under another name and renamed when it is whole:
 
@@ -110,7 +110,7 @@ class RunCheckpoint:
         """Restores the latest checkpoint that is whole.
 
         Args:
-            notice: Is told, in a line, of each damaged one that was passed over.
+            notice: Called with a line for each damaged checkpoint that was skipped.
 
         Returns:
             The state saved with it; None where there is no checkpoint.

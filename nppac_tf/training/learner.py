@@ -98,7 +98,7 @@ class Learner:
         """Runs updates in compiled chunks; yields how many are done, and a chunk's mean losses.
 
         Args:
-            num_updates: Of the critics.
+            num_updates: Number of critic updates.
             learn_policy: Whether the actor and the temperature learn from the critics.
             imitate: Whether the actor is fitted to the prior on the same states.
             averaging: Updates over which the evaluated policy averages the actor's weights.

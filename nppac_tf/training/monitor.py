@@ -41,7 +41,7 @@ class Monitor:
         replay: Where the visited states are drawn from.
         demonstrations: States [N, D] of demonstrations; None if there are none to compare with.
         notice: Called once, if the KL term takes over.
-        seed: Of the samples; they depend on it and on the agent's step counter alone.
+        seed: Seed of the samples; they depend on it and on the agent's step counter alone.
 
     Attributes:
         dominated_epochs: Successive epochs, up to now, in which the KL term had taken over; what a

@@ -74,20 +74,20 @@ def require_replayable(task: Task) -> SuccessRule:
     rule = known.success_rule if known else None
     if rule is None or "reward" not in task.environment_kwargs:
         raise UserError(
-            "demonstrations can be replayed where the reward can be told from observations, in "
+            "demonstrations can be replayed where observations determine the reward, in "
             f"pen-binary, door-binary, relocate-binary and hammer-binary; got {task.name}"
         )
     return rule
 
 
 def of_demonstrations(demonstrations: Demonstrations, task: Task) -> Transitions:
-    """Those that demonstrations hold, with rewards told from observations.
+    """The transitions of demonstrations, with rewards computed from observations.
 
     A file's own rewards are not used: they may be of another task, or wrong. The last step of an
     episode, whose next state is not known, is left out, and no episode terminates.
 
     Raises:
-        UserError: if the task's reward cannot be told from observations.
+        UserError: if observations do not determine the task's reward.
     """
     rule = require_replayable(task)
     pairs = [(states, actions) for states, actions in demonstrations.episodes() if len(actions) > 1]

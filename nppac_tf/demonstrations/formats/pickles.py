@@ -49,7 +49,7 @@ def unpickle(content: bytes) -> Any:
 
     Raises:
         UserError: The pickle names anything but arrays and plain containers.
-        Exception: Of any type, if the pickle is damaged.
+        Exception: any, if the pickle is damaged.
     """
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name.startswith("EXT"):  # A cached extension would bypass `find_class`.
