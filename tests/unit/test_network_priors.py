@@ -268,7 +268,7 @@ def test_a_configured_fit_equals_the_fit_and_its_cached_copy(
     name, fitted, demonstrations, tmp_path
 ):
     for _ in range(2):
-        config = dataclasses.replace(QUICK, prior=name)
+        config = dataclasses.replace(QUICK, prior=name).unscaled()
         prior = priors.fit_prior(demonstrations, config, tmp_path)
         assert type(prior) is CLASSES[name]
         assert prior.state()[0] == fitted[name].state()[0]
