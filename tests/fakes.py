@@ -127,10 +127,11 @@ class LinearCritic(network.Network):
 class PointEnvironment(gymnasium.Env):
     """A point [2] that starts about 1 from the origin and moves by a tenth of its action.
 
-    It succeeds, and is paid 1, in each step that ends within 0.15 of the origin.
+    It succeeds, and is paid, in each step that ends within 0.15 of the origin.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reward: float = 1.0) -> None:
+        self._reward = reward
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
 
@@ -145,14 +146,15 @@ class PointEnvironment(gymnasium.Env):
         self._position = self._position + 0.1 * np.asarray(action, np.float64)
         success = bool(np.linalg.norm(self._position) < 0.15)
         observation = self._position.astype(np.float32)
-        return observation, float(success), False, False, {"success": success}
+        return observation, self._reward * success, False, False, {"success": success}
 
 
 @contextlib.contextmanager
-def point_task(horizon: int) -> Iterator[Task]:
+def point_task(horizon: int, reward: float = 1.0) -> Iterator[Task]:
     """The task of `PointEnvironment`, registered with Gymnasium for the while."""
-    name = f"nppac_tests/Point{horizon}-v0"
-    gymnasium.register(name, PointEnvironment, max_episode_steps=horizon)
+    name = f"nppac_tests/Point{horizon}-v{int(1000 * reward)}"
+    kwargs = {"reward": reward}
+    gymnasium.register(name, PointEnvironment, max_episode_steps=horizon, kwargs=kwargs)
     try:
         yield make_task(name)
     finally:

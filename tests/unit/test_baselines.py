@@ -12,12 +12,11 @@ from nppac_tf.priors import PriorStatistics, UniformPrior
 
 D, A, B = 3, 2, 16
 TINY = {
+    "actor": "network",
     "actor_layers": (8,),
     "critic_layers": (8,),
-    "squash": False,
     "divergence": "sampled",
     "num_critics": 2,
-    "final_temperature": None,
 }
 
 
@@ -74,10 +73,11 @@ def test_awacs_actor_heeds_the_weights_of_transitions():
     np.testing.assert_allclose(doubled - nothing, 2 * (plain - nothing), rtol=1e-5)
 
 
-def test_awacs_deviation_is_one_learned_number_for_each_action_component():
+def test_awacs_scale_is_one_learned_number_for_each_action_component():
     agent = make("awac")
     policy, _ = agent.actor_network(batch(agent.prior).observations)
-    np.testing.assert_allclose(policy.stddev(), np.full(policy.stddev().shape, np.exp(-3.0)))
+    half_range = np.array([1.0, 2.5])
+    np.testing.assert_allclose(policy.stddev(), np.tile(np.exp(-3.0) * half_range, (B, 1)), 1e-5)
     before = policy.stddev().numpy()
     agent._improve_policy(batch(agent.prior), None, learn_policy=True)
     after = agent.actor_network(batch(agent.prior).observations)[0].stddev().numpy()
@@ -88,7 +88,7 @@ def test_awacs_deviation_is_one_learned_number_for_each_action_component():
 def test_awacs_targets_have_no_entropy_term():
     agent = make("awac", temperature=5.0)
     given = batch(agent.prior)
-    next_actions, divergence, _ = agent._act(
+    next_actions, divergence, _ = agent._actions_and_kl(
         given.next_observations, given.next_prior, agent._sample_seed("critic"), training=False
     )
     assert (np.abs(divergence) > 0.1).any()
@@ -143,7 +143,7 @@ def test_awac_moves_toward_the_better_of_two_actions(squash):
 
 
 def test_a_clone_acts_as_the_prior_and_learns_nothing():
-    agent = make("cloning", learning_rate=0.1)
+    agent = make("cloning", learning_rate=0.1, actor="anchored")
     given = batch(agent.prior)
     policy, _ = agent.actor_network(given.observations)
     location, scale = agent.prior.statistics(given.observations)

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pathlib
 import resource
@@ -59,9 +60,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
         "share": np.float32(0.5),
         "none": None,
     }
-    checkpoint = saved_in(tmp_path, Counter(7))
-    checkpoint.save(state)
-    checkpoint.wait()
+    save_and_wait(saved_in(tmp_path, Counter(7)), state)
     counter = Counter(0)
     restored = saved_in(tmp_path, counter).restore(never)
     np.testing.assert_array_equal(counter.values, [7, 7])
@@ -93,8 +92,7 @@ def test_the_latest_is_restored_and_two_are_kept(tmp_path):
     # A run that goes on keeps counting, and keeps no more than two either.
     again = saved_in(tmp_path, counter)
     assert again.restore(never) == {"value": 11}
-    again.save({"value": 12})
-    again.wait()
+    save_and_wait(again, {"value": 12})
     assert [path.name for path in checkpoints_in(tmp_path)] == [
         "checkpoint-000011",
         "checkpoint-000012",
@@ -147,6 +145,21 @@ def test_a_checkpoint_of_something_else_is_a_users_error(tmp_path, learned, widt
     assert "\n" not in str(error.value)
 
 
+def rewrite(path, **content):
+    """Replaces state.json's values, or replay.npy, with the manifest that fits."""
+    for name, value in content.items():
+        if name == "replay":
+            np.save(path / "replay.npy", value, allow_pickle=True)
+        else:
+            state = json.loads((path / "state.json").read_text())
+            (path / "state.json").write_text(json.dumps({**state, name: value}))
+    manifest = json.loads((path / "manifest.json").read_text())
+    for name in ("state.json", "replay.npy"):
+        content = (path / name).read_bytes()
+        manifest[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -161,9 +174,15 @@ def fill(path):
     path.write_bytes(b"null")
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, fill, pathlib.Path.unlink])
 @pytest.mark.parametrize(
-    "name", ["manifest.json", "state.json", "replay.npy", "variables.index", "variables.data*"]
+    ("name", "damage"),
+    [
+        *(("manifest.json", damage) for damage in (truncate, flip, fill, pathlib.Path.unlink)),
+        ("state.json", flip),
+        ("replay.npy", truncate),
+        ("variables.index", pathlib.Path.unlink),
+        ("variables.data*", flip),
+    ],
 )
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, name, damage):
     save(tmp_path, 1)
@@ -211,11 +230,7 @@ def test_a_manifest_names_files_of_its_checkpoint_alone(tmp_path, name):
 def test_a_checkpoint_of_another_version_is_passed_over(tmp_path):
     save(tmp_path, 1)
     (path,) = checkpoints_in(tmp_path)
-    state = json.loads((path / "state.json").read_text())
-    (path / "state.json").write_text(json.dumps({**state, "version": 99}))
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["state.json"] = checkpoints._checksum(path / "state.json")
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    rewrite(path, version=99)
     with pytest.raises(ValueError, match="it is of version 99, and this program of 1"):
         checkpoints.read_state(path)
 
@@ -232,10 +247,7 @@ def test_damaged_checkpoints_alone_are_a_users_error(tmp_path):
 def test_a_pickle_in_place_of_the_replay_is_not_loaded(tmp_path):
     save(tmp_path, 1)
     (path,) = checkpoints_in(tmp_path)
-    np.save(path / "replay.npy", np.array([Counter], object), allow_pickle=True)
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["replay.npy"] = checkpoints._checksum(path / "replay.npy")
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    rewrite(path, replay=np.array([Counter], object))
     with pytest.raises(UserError, match="does not fit this run: Object arrays cannot be loaded"):
         saved_in(tmp_path, Counter(0)).restore(never)
 
@@ -285,33 +297,45 @@ def batch(seed):
     )
 
 
-def learner():
-    config = AgentConfig(actor_layers=(4,), critic_layers=(4,), target_kl=1.0)
-    agent = NppacAgent.for_task(fakes.FakeTask.of(D), fakes.LinearPrior(D, A), config)
+def learner(actor, seed=0):
+    config = AgentConfig(
+        actor=actor, actor_layers=(4,), critic_layers=(4,), num_critics=3, target_kl=1.0
+    )
+    agent = NppacAgent.for_task(fakes.FakeTask.of(D), fakes.LinearPrior(D, A), config, seed)
     return agent, Replay(D, A, 4 * B)
 
 
-def test_an_agent_goes_on_as_if_nothing_had_happened(tmp_path):
-    agent, replay = learner()
+@pytest.mark.parametrize("actor", ["anchored", "network"])
+def test_an_agent_goes_on_as_if_nothing_had_happened(tmp_path, actor):
+    agent, replay = learner(actor)
+    agent.standardize(batch(9).observations.numpy())
+    agent.calibrate_rewards(np.array([3.0]))
     for seed in range(3):
         replay.add(batch(seed))
-        agent.update(replay.sample(B, tf.constant([seed, 0])))
-    checkpoint = RunCheckpoint(tmp_path, agent.learned, replay)
-    checkpoint.save({"env_steps": 3})
-    checkpoint.wait()
+        agent.update(replay.sample(B, tf.constant([seed, 0])), averaging=4)
+    save_and_wait(RunCheckpoint(tmp_path, agent.learned, replay), {"env_steps": 3})
 
-    other, other_replay = learner()
+    other, other_replay = learner(actor)
     restored = RunCheckpoint(tmp_path, other.learned, other_replay).restore(never)
     assert restored == {"env_steps": 3}
     assert len(other_replay) == len(replay) == 3 * B
     assert int(other.train_step_counter) == 3
+    assert other.reward_scale == 3.0
+    states = batch(10).observations
+    shift = other.deployed_actor.standardization.shift
+    np.testing.assert_allclose(shift, tf.reduce_mean(batch(9).observations, axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(
+        agent.deployed_actor(states)[0].mean(), other.deployed_actor(states)[0].mean()
+    )
     for a, r in ((agent, replay), (other, other_replay)):
         for seed in range(3, 6):  # The optimizers' moments count, too.
             r.add(batch(seed))
-            a.update(r.sample(B, tf.constant([seed, 0])))
+            a.update(r.sample(B, tf.constant([seed, 0])), averaging=4)
     for name, part in agent.learned.items():
         assert contents(part) == contents(other.learned[name]), name
     np.testing.assert_array_equal(replay.content()[0], other_replay.content()[0])
+    latest = checkpoints.latest(tmp_path)
+    assert checkpoints.read_variable(latest, "updates") == 3
 
 
 def contents(part):
@@ -320,12 +344,3 @@ def contents(part):
     variables = tf.nest.flatten(variables() if callable(variables) else variables)
     assert variables
     return sorted(variable.numpy().tobytes() for variable in variables)
-
-
-def test_one_variable_can_be_read_alone(tmp_path):
-    agent, replay = learner()
-    agent.train_step_counter.assign(17)
-    checkpoint = RunCheckpoint(tmp_path, agent.learned, replay)
-    checkpoint.save({})
-    checkpoint.wait()
-    assert checkpoints.read_variable(checkpoints.latest(tmp_path), "updates") == 17

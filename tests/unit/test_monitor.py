@@ -10,25 +10,32 @@ from nppac_tf.agents.batch import Batch
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig
 from nppac_tf.priors import PriorStatistics
-from nppac_tf.training.monitor import MONITOR_COLUMNS, Monitor
+from nppac_tf.training.monitor import MONITOR_COLUMNS, Monitor, kl_by_component
 from nppac_tf.training.replay import Replay
 
 D, A, N = 3, 2, 64
 SEED = tf.constant([1, 2])
 STATES = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
-UNSQUASHED = AgentConfig(
-    actor_layers=(8,), critic_layers=(8,), squash=False, divergence="closed_form", temperature=0.3
+NETWORK = AgentConfig(
+    actor="network", actor_layers=(8,), critic_layers=(8,), num_critics=2, temperature=0.3
 )
-SAMPLED = dataclasses.replace(UNSQUASHED, divergence="sampled")
-SQUASHED = dataclasses.replace(SAMPLED, squash=True)
+ANCHORED = dataclasses.replace(NETWORK, actor="anchored")
+SAMPLED = dataclasses.replace(NETWORK, divergence="sampled")
+SQUASHED = dataclasses.replace(NETWORK, squash=True)
 CONFIGS = pytest.mark.parametrize(
-    "config", [UNSQUASHED, SAMPLED, SQUASHED], ids=["closed_form", "sampled", "squashed"]
+    "config",
+    [ANCHORED, NETWORK, SAMPLED, SQUASHED],
+    ids=["anchored", "network", "sampled", "squashed"],
 )
 
 
 def agent_of(config, scale=0.5):
     task = fakes.FakeTask.of(D, (-1.0, -2.0), (1.0, 2.0))
-    return NppacAgent.for_task(task, fakes.LinearPrior(D, A, scale=scale), config, seed=4)
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(D, A, scale=scale), config, seed=4)
+    if agent.anchored:  # Away from the prior, where the KL has no gradient.
+        for variable in agent.actor_network.trainable_variables:
+            variable.assign_add(0.3 * tf.random.stateless_normal(variable.shape, [7, 8]))
+    return agent
 
 
 def replay_of(agent):
@@ -60,7 +67,7 @@ def test_the_parts_of_the_gradient_add_up(config):
 def test_the_kl_of_the_components_adds_up(config):
     agent = agent_of(config)
     states, statistics = tf.constant(STATES), agent.prior.statistics(tf.constant(STATES))
-    parts = agent.kl_by_component(states, statistics, SEED)
+    parts = kl_by_component(agent, states, statistics, SEED)
     assert parts.shape == (N, A)
     policy, _ = agent.actor_network(states)
     if config.squash:
@@ -71,24 +78,10 @@ def test_the_kl_of_the_components_adds_up(config):
     np.testing.assert_allclose(tf.reduce_sum(parts, axis=1), whole, rtol=1e-4, atol=1e-4)
 
 
-def test_the_log_density_of_squashed_components():
-    agent = agent_of(SQUASHED)
-    policy, _ = agent.actor_network(tf.constant(STATES))
-    actions = policy.sample(seed=SEED)
-    inner = policy.distribution
-    half_range = np.array([1.0, 2.0])
-    gaussian = np.arctanh(np.clip(actions / half_range, -1 + 1e-7, 1 - 1e-7))
-    slope = half_range * (1 - np.tanh(gaussian) ** 2)
-    expected = stats.norm.logpdf(gaussian, inner.mean(), inner.stddev()) - np.log(slope)
-    np.testing.assert_allclose(
-        policy.log_prob_by_component(actions), expected, rtol=1e-3, atol=1e-3
-    )
-
-
 def test_what_is_measured():
-    agent = agent_of(UNSQUASHED, scale=0.5)
+    agent = agent_of(NETWORK, scale=0.5)
     replay = replay_of(agent)
-    agent.prior.scale.assign(0.25)  # The demonstrations are asked now, the replay was before.
+    agent.prior.prior.scale.assign(0.25)  # Demonstrations are asked now, the replay was before.
     figures = Monitor(agent, replay, STATES, never, seed=0).measure()
     assert set(figures) == {*MONITOR_COLUMNS, "monitor/kl_0", "monitor/kl_1"}
     assert figures["monitor/prior_scale_demonstrations"] == 0.25
@@ -106,56 +99,46 @@ def test_what_is_measured():
 
 @pytest.mark.parametrize(("scale", "share"), [(0.009, 1.0), (0.011, 0.5), (0.021, 0.0)])
 def test_the_share_of_narrow_components_is_of_the_actions_range(scale, share):
-    agent = agent_of(UNSQUASHED, scale=scale)  # The components' half ranges are 1 and 2.
+    agent = agent_of(NETWORK, scale=scale)  # The components' half ranges are 1 and 2.
     figures = Monitor(agent, replay_of(agent), None, lambda line: None, seed=0).measure()
     assert figures["monitor/narrow_share"] == share
     assert np.isnan(figures["monitor/prior_scale_demonstrations"])
 
 
-def test_the_same_moment_measures_the_same():
-    agent = agent_of(SQUASHED)
-    replay = replay_of(agent)
-    first, second = (Monitor(agent, replay, STATES, never, seed=0).measure() for _ in range(2))
-    assert first == second
-    assert first != Monitor(agent, replay, STATES, never, seed=1).measure()
+def collapsed(notice):
+    """A monitor of an agent whose prior is so narrow that the KL term takes over."""
+    agent = agent_of(NETWORK, scale=0.01)
+    return agent, Monitor(agent, replay_of(agent), STATES, notice, seed=0)
 
 
-def test_a_collapse_is_told_once_and_only_when_it_lasts():
-    agent = agent_of(UNSQUASHED, scale=0.01)
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_collapse_is_reported_once_and_only_when_it_lasts(flat):
     lines = []
-    monitor = Monitor(agent, replay_of(agent), STATES, lines.append, seed=0)
+    agent, monitor = collapsed(lines.append)
+    if flat:  # Critics without a slope.
+        for critic in agent._critics:
+            critic.set_weights([np.zeros_like(weight) for weight in critic.get_weights()])
     for expected in (0, 0, 1, 1, 1):
         figures = monitor.measure()
         assert len(lines) == expected
     assert figures["monitor/prior_gradient_norm"] > 10 * figures["monitor/value_gradient_norm"]
     (line,) = lines
     assert "the KL term has taken over" in line
-    assert "deviation is 0.01 where the agent goes (0.01 on demonstrations)" in line
+    assert "scale is 0.01 where the agent goes, 0.01 on demonstrations" in line
     assert "--scale_floor" in line
     assert "\n" not in line
 
 
-def test_a_collapse_is_not_told_again_after_an_interruption():
-    agent = agent_of(UNSQUASHED, scale=0.01)
-    monitor = Monitor(agent, replay_of(agent), STATES, never, seed=0)
+def test_a_collapse_is_not_reported_again_after_an_interruption():
+    _, monitor = collapsed(never)
     monitor.dominated_epochs = 3  # As a checkpoint has it.
     monitor.measure()
     assert monitor.dominated_epochs == 4
 
 
-def test_a_collapse_is_told_where_the_critics_have_no_slope():
-    agent = agent_of(UNSQUASHED, scale=0.01)
-    for critic in agent._critics:
-        critic.set_weights([np.zeros_like(weight) for weight in critic.get_weights()])
-    lines = []
-    monitor = Monitor(agent, replay_of(agent), STATES, lines.append, seed=0)
-    figures = [monitor.measure() for _ in range(3)][-1]
-    assert figures["monitor/value_gradient_norm"] == 0
-    assert len(lines) == 1
-
-
-def test_a_wide_prior_gives_no_warning():
-    agent = agent_of(UNSQUASHED, scale=1.0)
+@pytest.mark.parametrize("config", [NETWORK, ANCHORED])
+def test_a_wide_prior_gives_no_warning(config):
+    agent = agent_of(config, scale=1.0)
     monitor = Monitor(agent, replay_of(agent), STATES, never, seed=0)
-    for _ in range(5):
+    for _ in range(4):
         monitor.measure()

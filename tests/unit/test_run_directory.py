@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-import fakes
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,16 +15,14 @@ from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import make_task
 from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
-from nppac_tf.priors import UniformPrior
+from nppac_tf.priors import GPPrior, UniformPrior, load_prior, rescale
 from nppac_tf.runs.directory import RunDirectory
-from nppac_tf.runs.metrics import MetricsWriter
 from nppac_tf.training.loop import EVALUATION_COLUMNS, TRAINING_COLUMNS
-from nppac_tf.training.monitor import MONITOR_COLUMNS
 from nppac_tf.training.replay import Replay
 
 NAN = float("nan")
 CLOCKS = ("wall_seconds", "train/updates_per_second")
-AGENT = AgentConfig(actor_layers=(8,), critic_layers=(8,))
+AGENT = AgentConfig(actor_layers=(8,), critic_layers=(8,), num_critics=2)
 CONFIG = RunConfig(
     task="Pendulum-v1", demonstrations="folder/expert.npz", agent=AGENT, training=TrainingConfig()
 )
@@ -83,9 +80,7 @@ def test_a_configuration_comes_back(directory):
 
 
 def test_what_is_written_of_a_run(directory, demonstrations):
-    directory.keep_prior(UniformPrior(3, 1))
     content = json.loads((directory.path / "config.json").read_text())
-    assert content["prior"] == {"class": "UniformPrior"}
     assert content["demonstrations"] == {
         "name": "expert",
         "episodes": 2,
@@ -96,17 +91,22 @@ def test_what_is_written_of_a_run(directory, demonstrations):
     assert content["versions"]["tensorflow"] == tf.__version__
 
 
+def test_a_prior_is_kept_with_its_calibrated_novelty(directory, demonstrations):
+    assert directory.load_novelty() is None
+    prior = GPPrior.fit(demonstrations)
+    for _ in range(2):  # A resumed run keeps what it has.
+        directory.keep_prior(prior, demonstrations)
+        assert directory.load_novelty().summary["held_out_steps"] == 5
+    content = json.loads((directory.path / "config.json").read_text())
+    assert content["prior"] == {"class": "GPPrior", **prior.summary}
+    kept = load_prior(directory.prior).statistics(OBSERVATIONS)
+    np.testing.assert_array_equal(kept.scale, prior.statistics(OBSERVATIONS).scale)
+
+
 def test_a_run_is_not_written_over(tmp_path, directory):
     RunDirectory(tmp_path / "another").require_new()
     with pytest.raises(UserError, match=r"already holds a run: pass --resume .* --output_dir"):
         directory.require_new()
-
-
-def test_a_run_is_resumed_as_it_was(directory):
-    directory.config().require_resumable(CONFIG, directory.path)
-    longer = dataclasses.replace(CONFIG.training, num_env_steps=CONFIG.training.num_env_steps + 1)
-    asked = dataclasses.replace(CONFIG, training=longer)
-    directory.config().require_resumable(asked, directory.path)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +147,10 @@ def test_no_run_is_named(tmp_path):
 def test_the_table_is_whole_after_each_row(directory):
     writer = directory.observer()
     writer.on_evaluation(row(0))
-    header, first = table(directory.metrics)
-    columns = [*EVALUATION_COLUMNS, *TRAINING_COLUMNS, *MONITOR_COLUMNS]
-    assert header == [name for name in columns if name not in CLOCKS]
-    assert first == ["0", *["0.5"] * 5, *[""] * (len(TRAINING_COLUMNS) - 1 + len(MONITOR_COLUMNS))]
+    assert table(directory.metrics) == [
+        [name for name in EVALUATION_COLUMNS if name not in CLOCKS],
+        ["0", *["0.5"] * 5],
+    ]
     writer.on_evaluation({**with_training(2000), "monitor/kl_0": 2.5})
     assert table(directory.metrics)[0][-1] == "monitor/kl_0"
     assert [row[-1] for row in table(directory.metrics)[1:]] == ["", "2.5"]
@@ -163,11 +163,11 @@ def test_the_table_is_whole_after_each_row(directory):
     assert directory.rows() == [without_clocks(row(0)), later]
 
 
-def test_a_resumed_run_begins_the_table_anew(directory):
+def test_a_resumed_run_restarts_the_table(directory):
     writer = directory.observer()
     for steps in (0, 2000, 4000):
         writer.on_evaluation(with_training(steps))
-    # The checkpoint was of 2000 steps; the loop tells of its rows, and goes on.
+    # The checkpoint was of 2000 steps; the loop repeats its rows, and goes on.
     again = directory.observer()
     assert len(directory.rows()) == 3
     for steps in (0, 2000):
@@ -179,15 +179,13 @@ def test_a_resumed_run_begins_the_table_anew(directory):
     assert written["eval/return", 2000] == 0.5
 
 
-def test_scalars_of_evaluations_and_of_every_epoch(tmp_path):
-    writer = MetricsWriter(
-        tmp_path / "metrics.csv", tmp_path / "timings.csv", tmp_path / "tensorboard"
-    )
+def test_scalars_of_evaluations_and_of_every_epoch(directory):
+    writer = directory.observer()
     writer.on_evaluation(row(0, **{"eval/any_success": NAN}))
     for steps in (100, 200):
         writer.on_progress("training", steps, 1000, {"train/kl": 1.0})
         writer.on_epoch({"env_steps": steps, "train/kl": steps / 10})
-    written = scalars(tmp_path / "tensorboard")
+    written = scalars(directory.path / "tensorboard")
     assert {key: v for key, v in written.items() if key[0] == "train/kl"} == {
         ("train/kl", 100): 10.0,
         ("train/kl", 200): 20.0,
@@ -207,80 +205,70 @@ def test_provenance_names_no_folder(directory):
     assert "folder" not in json.dumps(provenance)
 
 
-def test_the_end_of_a_run(directory, task, demonstrations):
-    agent = NppacAgent.for_task(task, fakes.LinearPrior(3, 1), AGENT)
-    rows = [row(0), with_training(100)]
-    directory.conclude(agent, task, rows, "a run", demonstrations)
-    assert directory.learning_curve.read_bytes().startswith(b"\x89PNG")
-    policy, updates = directory.load_policy(task)
-    assert updates == 0
-    expected = rollouts.as_policy_function(agent.policy)(OBSERVATIONS)
-    np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
-    assert directory.load_novelty().summary["held_out_steps"] == 5
+# Policies and agents.
 
 
-def save(directory, agent):
+def make(task, seed=0, prior=None, config=AGENT):
+    """An agent whose weights are not those that a new agent has."""
+    agent = NppacAgent.for_task(task, prior or UniformPrior(3, 1), config, seed)
+    for network in (agent.actor_network, agent.deployed_actor):
+        for weights in network.variables:
+            weights.assign_add(0.1 * tf.ones_like(weights))
+    return agent
+
+
+def actions(agent_or_policy):
+    policy = getattr(agent_or_policy, "policy", None)
+    return (rollouts.as_policy_function(policy) if policy else agent_or_policy)(OBSERVATIONS)
+
+
+def save(directory, agent, updates):
+    agent.train_step_counter.assign(updates)
     checkpoint = directory.checkpoint(agent, Replay(3, 1, 10))
     checkpoint.save({"env_steps": 5})
     checkpoint.wait()
 
 
-def test_a_checkpoint_newer_than_the_policy_is_loaded(directory, task, demonstrations):
-    agent = NppacAgent.for_task(task, fakes.LinearPrior(3, 1), AGENT)
-    with pytest.raises(UserError, match="neither a checkpoint nor a policy"):
-        directory.load_policy(task)
-    directory.conclude(agent, task, [row(0)], "a run", demonstrations)
-    agent.train_step_counter.assign(5)
-    agent.actor_network.variables[0].assign_add(tf.ones_like(agent.actor_network.variables[0]))
-    save(directory, agent)
-    policy, updates = directory.load_policy(task)
-    assert updates == 5
-    expected = rollouts.as_policy_function(agent.policy)(OBSERVATIONS)
-    np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
-
-
-def test_what_is_loaded_of_an_averaging_agent_is_the_average(tmp_path, task, demonstrations):
-    averaging = dataclasses.replace(AGENT, policy_averaging=10)
-    config = dataclasses.replace(CONFIG, agent=averaging)
-    directory = RunDirectory(tmp_path / "run")
-    directory.begin(config, demonstrations)
-    agent = NppacAgent.for_task(task, UniformPrior(3, 1), config.agent, seed=7)
-    agent.actor_network.variables[0].assign_add(tf.ones_like(agent.actor_network.variables[0]))
-    directory.keep_prior(UniformPrior(3, 1))
-    save(directory, agent)
-    expected = rollouts.as_policy_function(agent.policy)(OBSERVATIONS)
-    policy, _ = directory.load_policy(task)
-    np.testing.assert_array_equal(policy(OBSERVATIONS), expected)
-    loaded, _ = directory.load_agent()
-    np.testing.assert_array_equal(
-        rollouts.as_policy_function(loaded.policy)(OBSERVATIONS), expected
-    )
-
-
-def test_the_agent_of_the_latest_checkpoint(directory, task):
-    with pytest.raises(UserError, match=r"has no prior yet: .* go on with --resume"):
-        directory.load_agent()
-    directory.keep_prior(UniformPrior(3, 1))
-    with pytest.raises(UserError, match="no whole checkpoint yet"):
-        directory.load_agent()
-    agent = NppacAgent.for_task(task, UniformPrior(3, 1), AGENT, seed=7)
-    agent.train_step_counter.assign(5)
-    save(directory, agent)
+@pytest.mark.parametrize("prior", [UniformPrior, GPPrior])
+def test_policies_of_a_run(directory, task, demonstrations, prior):
+    """The last is that of the newer of export and checkpoint; the best is an export of its own."""
+    for which, complaint in (("last", "neither a checkpoint nor a policy"), ("best", "policy")):
+        with pytest.raises(UserError, match=complaint):
+            directory.load_policy(task, which)
+    fitted = GPPrior.fit(demonstrations) if prior is GPPrior else UniformPrior(3, 1)
+    directory.keep_prior(fitted, demonstrations)
+    prior = rescale(fitted, CONFIG.prior)
+    best, concluded, saved = (make(task, seed, prior) for seed in range(3))
+    best.train_step_counter.assign(3)
+    directory.keep_best(best, task)
+    directory.conclude(concluded, task, [row(0), with_training(100)], "a run")
+    assert directory.learning_curve.read_bytes().startswith(b"\x89PNG")
+    expected = {"last": (concluded, 0), "best": (best, 3)}
+    for _ in range(2):
+        for which, (agent, updates) in expected.items():
+            policy, found = directory.load_policy(task, which)
+            assert found == updates
+            np.testing.assert_allclose(actions(policy), actions(agent), rtol=1e-5, atol=1e-6)
+        save(directory, saved, updates=5)
+        expected["last"] = (saved, 5)
     loaded, home = directory.load_agent()
     assert home.name == task.name
     assert int(loaded.train_step_counter) == 5
-    np.testing.assert_array_equal(
-        rollouts.as_policy_function(loaded.policy)(OBSERVATIONS),
-        rollouts.as_policy_function(agent.policy)(OBSERVATIONS),
-    )
+    np.testing.assert_array_equal(actions(loaded), actions(saved))
 
 
-def test_a_checkpoint_of_another_network_is_a_users_error(directory, task):
-    directory.keep_prior(UniformPrior(3, 1))
-    other = dataclasses.replace(AGENT, actor_layers=(9,))
-    save(directory, NppacAgent.for_task(task, UniformPrior(3, 1), other))
+def test_an_agent_needs_a_prior_and_a_checkpoint_that_fits(directory, task, demonstrations):
+    with pytest.raises(UserError, match=r"has no prior yet: .* pass --resume"):
+        directory.load_agent()
+    directory.keep_prior(UniformPrior(3, 1), demonstrations)
+    with pytest.raises(UserError, match="no whole checkpoint yet"):
+        directory.load_agent()
+    save(directory, make(task, config=dataclasses.replace(AGENT, actor_layers=(9,))), updates=1)
     with pytest.raises(UserError, match="does not fit the run's configuration"):
         directory.load_agent()
+
+
+# Resuming.
 
 
 def test_other_demonstrations_than_the_runs_are_refused(directory, demonstrations):
@@ -289,7 +277,7 @@ def test_other_demonstrations_than_the_runs_are_refused(directory, demonstration
         directory.resume(CONFIG, demonstrations.select([1]))
 
 
-def test_a_resumed_run_is_told_of_other_versions_and_keeps_its_own(directory, demonstrations):
+def test_a_resumed_run_reports_other_versions_and_keeps_its_own(directory, demonstrations):
     path = directory.path / "config.json"
     content = json.loads(path.read_text())
     content["versions"]["tensorflow"] = "1.0"
@@ -318,7 +306,7 @@ def test_a_run_whose_description_is_cut_is_a_users_error(directory, demonstratio
 def test_one_process_writes_to_a_run(tmp_path):
     program = (
         "import sys\n"
-        "from nppac_tf.rundir import RunDirectory\n"
+        "from nppac_tf.runs.directory import RunDirectory\n"
         f"with RunDirectory({str(tmp_path)!r}).locked():\n"
         "    print('locked', flush=True)\n"
         "    sys.stdin.read()\n"

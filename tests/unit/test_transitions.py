@@ -10,7 +10,7 @@ from nppac_tf.training.transitions import Transitions, of_demonstrations, over_s
 
 
 def numbered(rewards, terminations, truncations):
-    """Transitions whose observations tell their row: s = row, s' = row + 0.5."""
+    """Transitions whose observations give their row: s = row, s' = row + 0.5."""
     rows = np.arange(len(rewards), dtype=np.float32)[:, None]
     terminations = np.array(terminations, bool)
     return Transitions(
@@ -90,7 +90,7 @@ def pen_states(reached):
 
 
 @pytest.mark.parametrize(("reward", "paid"), [("binary", 1.0), ("negative", 0.0)])
-def test_rewards_of_demonstrations_are_told_from_the_state_after(reward, paid):
+def test_rewards_of_demonstrations_follow_from_the_state_after(reward, paid):
     first, second = pen_states([0, 1, 1, 0]), pen_states([0, 0])
     data = Demonstrations.from_episodes(
         [(first, np.zeros((4, 24))), (second, np.ones((2, 24))), (second[:1], np.ones((1, 24)))]
@@ -104,9 +104,9 @@ def test_rewards_of_demonstrations_are_told_from_the_state_after(reward, paid):
     np.testing.assert_array_equal(result.ends, [0, 0, 1, 1])
 
 
-def test_a_task_whose_reward_observations_do_not_tell_is_refused():
+def test_a_task_whose_reward_does_not_follow_from_observations_is_refused():
     data = Demonstrations.from_episodes([(np.zeros((3, 17)), np.zeros((3, 6)))])
-    with pytest.raises(UserError, match=r"told from observations, .*; got halfcheetah"):
+    with pytest.raises(UserError, match=r"can be replayed where .*; got halfcheetah"):
         of_demonstrations(data, make_task("halfcheetah"))
     with pytest.raises(UserError, match="; got AdroitHandPenSparse-v1"):  # Pays otherwise.
         of_demonstrations(data, make_task("AdroitHandPenSparse-v1"))
