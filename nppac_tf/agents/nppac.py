@@ -12,9 +12,9 @@ which changes one quantity in each loss, the KL d(s):
 
 with d(s) the KL in closed form where both are Gaussian in the same space, else log pi(a | s) -
 log pi0(a | s), an estimate from one sample. pi0 gets no gradients; r is in units of its own scale.
-With `UniformPrior` log pi0 = 0, and with sampled d(s) this is `SacAgent`, to rounding. Each of SacAgent's two critics may be a `CriticEnsemble`; then i runs over all members, in the
-target over a random few of them (REDQ, Chen et al. 2021; RLPD, Ball et al. 2023), and the actor may
-maximize their mean instead of their minimum.
+With `UniformPrior` log pi0 = 0, and with sampled d(s) this is `SacAgent`, to rounding.
+Each of SacAgent's two critics may be a `CriticEnsemble`; then i runs over all members, in the
+target over a random few (REDQ, Chen et al. 2021), and the actor may maximize their mean.
 """
 
 import collections

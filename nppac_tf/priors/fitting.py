@@ -65,10 +65,12 @@ def rescale(prior: BehavioralPrior, config: PriorConfig) -> BehavioralPrior:
         return prior
     if config.fixed_scale is not None:
         return FixedScalePrior(prior, config.fixed_scale)
-    floor = config.scale_floor
-    if floor is None:
-        floor = config.scale_factor * np.asarray(prior.scale_floor)
-    if config.scale_factor != 1.0 or np.any(floor):
+    floor = np.asarray(
+        config.scale_factor * np.asarray(prior.scale_floor)
+        if config.scale_floor is None
+        else config.scale_floor
+    )
+    if config.scale_factor != 1.0 or floor.any():
         return RescaledPrior(prior, config.scale_factor, floor)
     return prior
 
