@@ -228,14 +228,14 @@ class TrainingConfig:
     )
     batch_size: int = option(256, "Transitions per update.", minimum=1)
     final_temperature: float | None = option(
-        0.02,
+        0.1,
         "Value that alpha falls to, geometrically, once the actor learns; none to keep it.",
         positive=True,
     )
     annealing_steps: int | None = option(
         None,
         "Environment steps from the warm-up's end to the final alpha (default: to the end of the "
-        "run, at most 41,000).",
+        "run, from 16,000 to 41,000).",
         minimum=0,
     )
     policy_averaging: int | None = option(
@@ -352,10 +352,10 @@ class TrainingConfig:
 
     @property
     def annealed_steps(self) -> int:
-        """`annealing_steps`, or all steps after the warm-up, at most 41,000; at least 1."""
-        given = self.annealing_steps
-        rest = min(self.num_env_steps - self.warmup_steps, 41_000)
-        return max(1, rest if given is None else given)
+        """`annealing_steps`, or all steps after the warm-up, from 16,000 to 41,000; at least 1."""
+        if self.annealing_steps is not None:
+            return max(1, self.annealing_steps)
+        return min(max(self.num_env_steps - self.warmup_steps, 16_000), 41_000)
 
     @property
     def averaged_updates(self) -> int:

@@ -159,9 +159,9 @@ def test_half_of_the_environments_are_greedy():
 @pytest.mark.parametrize(
     ("num_env_steps", "warmup", "annealing", "averaging"),
     [
-        (0, 0, 1, 1),
-        (1000, 0, 1000, 40),
-        (5000, 2000, 3000, 200),
+        (0, 0, 16_000, 1),
+        (1000, 0, 16_000, 40),
+        (5000, 2000, 16_000, 200),
         (20_000, 4000, 16_000, 800),
         (100_000, 4000, 41_000, 4000),
     ],
