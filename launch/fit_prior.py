@@ -3,9 +3,11 @@
 python launch/fit_prior.py --demonstrations=embedded:pen --output=prior.npz
 
 The prior is fitted to part of the episodes and scored on the others; then it is fitted to all, its
-mean acts in the simulator, and it is saved. --scale_factor, --scale_floor and --fixed_scale apply
-to the report only: they belong to a run's configuration, not to the file.
+mean acts in the simulator, and it is saved. What a run does to its scale (--scale_factor and the
+like) is not part of it.
 """
+
+import dataclasses
 
 from common import checks, config_flags, program
 from absl import flags
@@ -16,7 +18,11 @@ from nppac_tf.errors import UserError
 _LEVELS = (0.5, 0.9, 0.99)
 
 config_flags.define(RunConfig, only=("task", "reward", "demonstrations"))
-config_flags.define(PriorConfig)
+_OF_RUNS = ("scale_factor", "scale_floor", "fixed_scale")
+config_flags.define(
+    PriorConfig,
+    only=[field.name for field in dataclasses.fields(PriorConfig) if field.name not in _OF_RUNS],
+)
 _OUTPUT = flags.DEFINE_string("output", None, "File to write (.npz).")
 _HELD_OUT = flags.DEFINE_float("held_out_fraction", 0.2, "Fraction of the episodes to hold out.")
 _SEED = flags.DEFINE_integer(
@@ -31,7 +37,7 @@ _NUM_EPISODES = flags.DEFINE_integer(
 
 
 def main() -> None:
-    config = config_flags.configuration(PriorConfig)
+    config = config_flags.configuration(PriorConfig, base=PriorConfig().unscaled())
     if config.prior == "uniform":
         raise UserError("--prior must be one that is fitted; got 'uniform'")
     output = None if _OUTPUT.value is None else checks.output_file("output", (".npz",))
@@ -94,7 +100,7 @@ def main() -> None:
         )
         print(f"mean of the prior fitted to all episodes, seed {_SEED.value}\n\n{evaluated}")
     if output is not None:
-        priors.save_prior(prior.prior if isinstance(prior, priors.RescaledPrior) else prior, output)
+        priors.save_prior(prior, output)
         print(output)
 
 

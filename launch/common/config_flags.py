@@ -31,7 +31,7 @@ def configuration(config_class: Any, base: Any = None) -> Any:
         inherited = getattr(base, field.name) if base is not None else None
         if dataclasses.is_dataclass(field.type):
             values[field.name] = configuration(field.type, inherited)
-        elif base is not None and not FLAGS[field.name].present:
+        elif base is not None and not (field.name in FLAGS and FLAGS[field.name].present):
             values[field.name] = inherited
         else:
             values[field.name] = FLAGS[field.name].value
