@@ -11,7 +11,10 @@ from nppac_tf.training import loop
 HORIZON = 40
 
 
-@pytest.mark.parametrize(("prior", "actor"), [("gp", "anchored"), ("sparse_gp", "network")])
+@pytest.mark.parametrize(
+    ("prior", "actor"),
+    [("gp", "anchored"), pytest.param("sparse_gp", "network", marks=pytest.mark.slow)],
+)
 def test_the_agent_starts_near_the_demonstrators_and_beats_them(prior, actor):
     with fakes.point_task(HORIZON) as task:
         # At a third of the possible speed: about two thirds of an episode are spent on the way.
@@ -35,6 +38,7 @@ def test_the_agent_starts_near_the_demonstrators_and_beats_them(prior, actor):
                 pretraining_batch_size=64,
                 critic_warmup_steps=400,
                 annealing_steps=1200,
+                final_temperature=0.01,
                 eval_interval=3200,
                 eval_episodes=20,
             ),

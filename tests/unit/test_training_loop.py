@@ -42,6 +42,8 @@ TINY = AgentConfig(
     actor="network", actor_layers=(4,), critic_layers=(4,), num_critics=2, target_kl=1.0
 )
 ANCHORED = dataclasses.replace(TINY, actor="anchored", target_kl=None)
+# Without an update.
+COLLECTING = dataclasses.replace(CONFIG, updates_per_step=1e-9, pretraining_steps=0)
 CLOCKS = ("wall_seconds", "train/updates_per_second")
 
 
@@ -151,10 +153,6 @@ def test_progress_is_reported(uninterrupted, recorder):
     assert all(math.isfinite(metrics["train/kl"]) for *_, metrics in recorder.progress)
 
 
-def test_the_same_seed_is_the_same_run(uninterrupted, task, demonstrations):
-    assert_same_run(uninterrupted, run(task, demonstrations))
-
-
 def test_an_interrupted_run_that_goes_on_is_the_uninterrupted_one(
     uninterrupted, task, demonstrations, tmp_path
 ):
@@ -174,13 +172,11 @@ def test_an_interrupted_run_that_goes_on_is_the_uninterrupted_one(
     assert all(stage == "training" for stage, *_ in recorder.progress)
     assert recorder.progress[0][1] == 30
     assert [row["env_steps"] for row in recorder.epochs] == [10, 20, 30, 40, 50, 60]
-    # A finished run is trained further only if more steps are asked for.
+    # A finished run is not trained further.
     recorder = Recorder()
     again = run(task, demonstrations, observers=[recorder], checkpoint=saving_in(tmp_path))
     assert_same_run(uninterrupted, again)
     assert recorder.notices == ["All 60 steps are done; a larger num_env_steps adds more"]
-    _, rows = run(task, demonstrations, num_steps=80, checkpoint=saving_in(tmp_path))
-    assert [row["env_steps"] for row in rows] == [0, 20, 40, 60, 80]
 
 
 class Countdown:
@@ -218,7 +214,7 @@ def uninterrupted_mid_episode(task, demonstrations):
 EVERY_MOMENT = [pytest.param(stops, marks=pytest.mark.slow) for stops in range(1, 41)]
 
 
-@pytest.mark.parametrize("stops", [3, 8, 13, 18, 34, *EVERY_MOMENT])
+@pytest.mark.parametrize("stops", [8, 13, 38, *EVERY_MOMENT])
 def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
     task, demonstrations, uninterrupted_mid_episode, stops, tmp_path
 ):
@@ -239,6 +235,9 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
     assert_same_run(expected, resumed)
     assert again.rows == resumed[1]
     assert without_clocks(again.epochs) == without_clocks(recorder.epochs)
+    latest = checkpoints.latest(tmp_path)  # Written once more at the end.
+    assert checkpoints.read_variable(latest, "updates") == int(resumed[0].train_step_counter)
+    assert len(checkpoints.read_state(latest)["loop"]["rows"]) == len(resumed[1])
 
 
 def test_a_resumed_run_goes_on_counting_dominated_epochs(task, demonstrations, tmp_path):
@@ -275,12 +274,21 @@ def test_an_environment_that_does_not_repeat_itself_restarts(
         )
     monkeypatch.setattr(VectorEnvironment, "load_state_dict", lambda self, state: [1])
     recorder = Recorder()
-    run(task, demonstrations, MID_EPISODE, observers=[recorder], checkpoint=saving_in(tmp_path))
+    with pytest.raises(loop.Stopped):
+        run(
+            task,
+            demonstrations,
+            MID_EPISODE,
+            observers=[recorder],
+            checkpoint=saving_in(tmp_path),
+            should_stop=lambda: True,
+        )
     assert "1 of 2 environments start a new episode" in recorder.notices[0]
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [(13, 1), (13, 0), pytest.param(40, 0, marks=pytest.mark.slow)]
+    ("first", "second"),
+    [(13, 0), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((13, 1), (40, 0)))],
 )
 def test_a_run_stopped_twice_with_no_update_between_goes_on_exactly(
     task, demonstrations, uninterrupted_mid_episode, first, second, tmp_path
@@ -292,18 +300,6 @@ def test_a_run_stopped_twice_with_no_update_between_goes_on_exactly(
             run(task, demonstrations, MID_EPISODE, checkpoint=saving, should_stop=Countdown(asked))
     resumed = run(task, demonstrations, MID_EPISODE, checkpoint=saving)
     assert_same_run(uninterrupted_mid_episode[0], resumed)
-
-
-def test_a_run_stopped_in_its_last_evaluation_leaves_its_last_checkpoint(
-    task, demonstrations, tmp_path
-):
-    saving = saving_in(tmp_path)
-    with pytest.raises(loop.Stopped):
-        run(task, demonstrations, MID_EPISODE, checkpoint=saving, should_stop=Countdown(38))
-    agent, rows = run(task, demonstrations, MID_EPISODE, checkpoint=saving)
-    latest = checkpoints.latest(tmp_path)
-    assert checkpoints.read_variable(latest, "updates") == int(agent.train_step_counter)
-    assert len(checkpoints.read_state(latest)["loop"]["rows"]) == len(rows)
 
 
 # Everything that has a state of its own, or is rebuilt on resuming. A run asks before and in
@@ -324,36 +320,35 @@ EVERYTHING = dataclasses.replace(
 EVERY_PART = AgentConfig(
     actor_layers=(4,),
     critic_layers=(4,),
-    num_critics=3,
-    num_target_critics=2,
+    num_critics=2,
+    num_target_critics=1,
     actor_value="mean",
 )
 
 
 @pytest.mark.parametrize(
-    ("kind", "moments"),
+    ("kind", "stops"),
     [
-        ({"actor": "anchored"}, (2, 14)),
-        ({"actor": "network"}, (3,)),
-        ({"algorithm": "awac", "actor": "network"}, (6,)),
+        ({"actor": "anchored"}, 14),
+        ({"algorithm": "awac", "actor": "network"}, 6),
+        pytest.param({"actor": "anchored"}, 2, marks=pytest.mark.slow),
+        pytest.param({"actor": "network"}, 3, marks=pytest.mark.slow),
     ],
 )
 def test_with_all_options_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
-    task, demonstrations, rewarded, tmp_path, kind, moments
+    task, demonstrations, rewarded, tmp_path, kind, stops
 ):
     agent_config = dataclasses.replace(EVERY_PART, **kind)
 
-    def go(should_stop, checkpoint=None, num_steps=None):
+    def go(should_stop, checkpoint=None):
         agent = make_agent(task, fakes.LinearPrior(2, 2), agent_config, seed=3)
         arguments = {"config": EVERYTHING, "should_stop": should_stop, "checkpoint": checkpoint}
-        return agent, loop.train(agent, task, demonstrations, num_steps=num_steps, **arguments)
+        return agent, loop.train(agent, task, demonstrations, **arguments)
 
-    expected = go(lambda: False)
-    for stops in moments:
-        saving = saving_in(tmp_path / str(stops))
-        with pytest.raises(loop.Stopped):
-            go(Countdown(stops), saving)
-        assert_same_run(expected, go(lambda: False, saving))
+    saving = saving_in(tmp_path)
+    with pytest.raises(loop.Stopped):
+        go(Countdown(stops), saving)
+    assert_same_run(go(lambda: False), go(lambda: False, saving))
 
 
 def without_clocks(rows):
@@ -386,14 +381,15 @@ class PoisonedAgent(NppacAgent):
         return losses
 
 
-def test_a_parameter_that_is_not_finite_is_never_saved(
-    task, demonstrations, uninterrupted, tmp_path
-):
+def test_a_parameter_that_is_not_finite_is_never_saved(task, demonstrations, tmp_path):
     agent = PoisonedAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
     saving = saving_in(tmp_path)
     with pytest.raises(UserError, match=r"^a parameter stopped being finite before update 20"):
         loop.train(agent, task, demonstrations, config=CONFIG, checkpoint=saving)
-    assert_same_run(uninterrupted, run(task, demonstrations, checkpoint=saving))
+    assert not all(np.isfinite(weights).all() for weights in weights_of(agent))
+    state = saving(agent, Replay(2, 2, 60)).restore(lambda line: None)
+    assert state["env_steps"] == 20
+    assert all(np.isfinite(weights).all() for weights in weights_of(agent))
 
 
 # Schedules.
@@ -460,7 +456,6 @@ def test_the_actor_waits_until_the_critics_are_warm(task, demonstrations):
 
 
 def test_warming_up_a_network_actor_imitates_the_prior_where_it_goes(task, demonstrations):
-    """The actor follows the prior in the states of the replay, whatever the critics say."""
     config = dataclasses.replace(
         CONFIG,
         critic_warmup_steps=100,
@@ -469,17 +464,15 @@ def test_warming_up_a_network_actor_imitates_the_prior_where_it_goes(task, demon
         pretraining_steps=0,
         eval_interval=110,
     )
-    kls = {}
-    for imitation in (False, True):
-        agent_config = dataclasses.replace(TINY, learning_rate=1e-2, target_kl=None)
-        one = dataclasses.replace(config, warmup_imitation=imitation)
-        recorder = Recorder()
-        agent, _ = run(task, demonstrations, one, agent_config, observers=[recorder])
-        warm = recorder.epochs[:-1]
-        kls[imitation] = [row["train/kl"] for row in warm]
-        assert int(agent._actor_optimizer.iterations) == (220 if imitation else 20)
-        assert [row["train/alpha"] for row in warm] == pytest.approx([0.2] * len(warm))
-    assert np.mean(kls[True][-5:]) < 0.5 * np.mean(kls[False][-5:])
+    agent_config = dataclasses.replace(TINY, learning_rate=1e-2, target_kl=None)
+    recorder = Recorder()
+    agent, _ = run(task, demonstrations, config, agent_config, observers=[recorder])
+    warm = recorder.epochs[:-1]
+    kls = [row["train/kl"] for row in warm]
+    assert np.mean(kls[-3:]) < 0.3 * kls[0]
+    # 200 updates by imitation, 20 by the critics, for which alpha waits.
+    assert int(agent._actor_optimizer.iterations) == 220
+    assert [row["train/alpha"] for row in warm] == pytest.approx([0.2] * len(warm))
 
 
 def test_the_actor_may_learn_less_often_than_the_critics(task, demonstrations):
@@ -496,8 +489,8 @@ def test_the_actor_may_learn_less_often_than_the_critics(task, demonstrations):
 # Rewards of any scale.
 
 
-@pytest.mark.parametrize("factor", [1000.0, 0.001])
-def test_rewards_of_another_scale_give_the_same_run(factor):
+def test_rewards_of_another_scale_give_the_same_run():
+    factor = 1000.0
     config = dataclasses.replace(CONFIG, num_env_steps=40, num_greedy_environments=1)
     runs = []
     for scale in (1.0, factor):
@@ -512,11 +505,9 @@ def test_rewards_of_another_scale_give_the_same_run(factor):
     assert rows[-1]["eval/return"] > 2
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
-def test_the_reward_scale_is_that_of_single_steps(task, demonstrations, rewarded, n_step):
-    config = dataclasses.replace(CONFIG, prefill_replay=True, num_env_steps=10, n_step=n_step)
-    always = fakes.LinearPrior(2, 2)
-    agent, _ = run(task, at_the_origin(demonstrations), config, prior=always)
+def test_the_reward_scale_is_that_of_single_steps(task, demonstrations, rewarded):
+    config = dataclasses.replace(CONFIG, prefill_replay=True, num_env_steps=0, n_step=3)
+    agent, _ = run(task, at_the_origin(demonstrations), config, ANCHORED)
     assert agent.reward_scale == 1.0
 
 
@@ -538,7 +529,7 @@ def rewarded(monkeypatch):
 
 
 def test_the_replay_may_begin_with_the_demonstrations(task, demonstrations, rewarded):
-    config = dataclasses.replace(CONFIG, prefill_replay=True, num_env_steps=20)
+    config = dataclasses.replace(COLLECTING, prefill_replay=True, num_env_steps=20)
     replays = []
 
     def keep(agent, replay):
@@ -581,6 +572,7 @@ def test_a_share_of_each_batch_is_drawn_from_the_demonstrations(
         assert policy_batch is None
 
 
+@pytest.mark.slow
 def test_the_loop_of_an_ensemble_with_demonstrations_compiles_with_xla(
     task, demonstrations, rewarded
 ):
@@ -606,7 +598,7 @@ def test_demonstrations_that_are_to_be_replayed_must_be_there(task):
 
 
 def test_returns_over_several_steps_are_stored(task):
-    config = dataclasses.replace(CONFIG, n_step=3, num_env_steps=10)
+    config = dataclasses.replace(COLLECTING, n_step=3, num_env_steps=10)
     replays = {}
     for name, chosen in (("one", dataclasses.replace(config, n_step=1)), ("three", config)):
         run(
@@ -679,7 +671,8 @@ def test_a_policy_that_starts_far_below_its_prior_is_reported(actor, notices):
 
 @pytest.mark.parametrize("given", [True, False])
 def test_networks_see_observations_in_units_of_the_first_data(task, demonstrations, given):
-    agent, _ = run(task, demonstrations if given else None, num_steps=20)
+    config = dataclasses.replace(CONFIG, num_env_steps=10, pretraining_steps=0)
+    agent, _ = run(task, demonstrations if given else None, config)
     layer = agent.deployed_actor.standardization
     if given:
         data = demonstrations.observations
@@ -690,9 +683,10 @@ def test_networks_see_observations_in_units_of_the_first_data(task, demonstratio
         environments.close()
     np.testing.assert_allclose(layer.shift, data.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(layer.scale, data.std(axis=0), rtol=1e-4)
-    again = layer.shift.numpy()
-    loop.train(agent, task, num_steps=20, config=CONFIG)  # What was learned is in these units.
-    np.testing.assert_array_equal(layer.shift, again)
+    # What was learned stays in these units.
+    other = dataclasses.replace(demonstrations, observations=9 + demonstrations.observations)
+    loop.train(agent, task, other, config=config, num_steps=0)
+    np.testing.assert_allclose(layer.shift, data.mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
 def test_the_best_policy_is_kept(task, demonstrations, tmp_path):
@@ -712,17 +706,16 @@ def test_the_best_policy_is_kept(task, demonstrations, tmp_path):
 
 
 def test_an_agent_that_is_trained_again_goes_on_from_what_it_has_learned(task, demonstrations):
-    config = dataclasses.replace(CONFIG, num_env_steps=20, critic_warmup_steps=10)
-    agent, first = run(task, demonstrations, config)
-    steps_before = int(agent.learned["actor_optimizer"].iterations)
+    agent, first = run(task, demonstrations, num_steps=20)
+    assert int(agent.learned["actor_optimizer"].iterations) == 10
     recorder = Recorder()
+    config = dataclasses.replace(CONFIG, num_env_steps=20, critic_warmup_steps=10)
     again = loop.train(agent, task, demonstrations, config=config, observers=[recorder])
     assert [row["updates"] for row in first] == [0, 10]
     assert [row["updates"] for row in again] == [10, 20]
     assert {stage for stage, *_ in recorder.progress} == {"training"}
-    # Half of the ten updates are of the warm-up, in which the first call alone imitates.
-    assert steps_before == 10
-    assert int(agent.learned["actor_optimizer"].iterations) - steps_before == 5
+    # In half of these updates the critics warm up, and the actor is not led back to the prior.
+    assert int(agent.learned["actor_optimizer"].iterations) == 15
 
 
 def test_fewer_steps_than_an_epoch_make_one_epoch(task):

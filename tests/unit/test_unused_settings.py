@@ -37,8 +37,8 @@ def test_settings_that_a_prior_ignores(prior, names):
         ({"temperature": 1.0}, {"final_temperature": 0.1}, []),
         (
             {"target_kl": 5.0},
-            {"final_temperature": 0.1, "annealing_steps": 9},
-            ["--final_temperature=0.1", "--annealing_steps=9"],
+            {"final_temperature": 0.3, "annealing_steps": 9},
+            ["--final_temperature=0.3", "--annealing_steps=9"],
         ),
         ({}, {"final_temperature": None}, []),
         ({"algorithm": "awac", "kl_in_target": False}, {}, ["--kl_in_target=False"]),
