@@ -53,7 +53,7 @@ def measure_prior(
     """
     data = synthetic_demonstrations(num_points, observation_size, action_size)
     started = time.perf_counter()
-    prior = priors.fit_prior(data, config)
+    prior = priors.fit_prior(data, config.unscaled())
     fit_seconds = time.perf_counter() - started
     statistics = tf.function(prior.statistics)
     states = np.random.default_rng(1).standard_normal((1000, observation_size), np.float32)

@@ -197,7 +197,7 @@ def read_prior_class_runs(runs: Sequence[str | os.PathLike[str]]) -> PriorClassR
     configs = read_configs(runs, _MAY_DIFFER, "prior, scale_floor and seeds")
     found: dict[_Key, str | os.PathLike[str]] = {}
     for run, config in zip(runs, configs, strict=True):
-        kind = _Kind(config["prior.prior"], config["prior.scale_floor"])
+        kind = _Kind(config["prior.prior"], config["prior.scale_floor"] or 0.0)
         key = _Key(kind, *seeds(config))
         if kind.prior not in CLASSES:
             raise UserError(f"--runs must be made with a fitted prior; {run} was not: leave it out")

@@ -82,7 +82,7 @@ class TrainingRun:
             fitted = fit_prior(data, asked, cache)
             self._display.say(f"Prior {asked.prior}: read from {cache}")
         else:
-            with self._display.busy(f"Fitting the prior {asked.prior} to {data.num_steps:,} steps"):
+            with self._display.busy("Fitting the prior"):
                 fitted = fit_prior(data, asked, cache)
         self.directory.keep_prior(fitted, data)
         prior = rescale(fitted, config.prior)

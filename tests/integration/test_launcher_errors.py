@@ -217,7 +217,7 @@ def test_flagfiles_are_found_from_everywhere(tmp_path, monkeypatch):
     given = ["--flagfile=configs/comparison/pen.flags", "--seed=3", "--", "--flagfile=none"]
     expanded = flagfiles.expand(given)
     assert [argument.text for argument in expanded[-3:]] == given[1:]
-    flag = "--scale_factor=0.7"  # In configs/pen_human.flags, which that one includes.
+    flag = "--final_temperature=0.0015"  # In configs/pen_human.flags, which that one includes.
     (place,) = (argument.place for argument in expanded if argument.text == flag)
     assert place.startswith(f"{LAUNCH.parent}/configs/pen_human.flags:")
 

@@ -104,7 +104,7 @@ def test_the_scale_at_a_state_is_a_geometric_mean():
 
 def test_a_gaussian_process_has_two_scales_and_a_network_one():
     fitted = noisy_demonstrations()
-    prior = fit_prior(fitted, PriorConfig(prior="gp"))
+    prior = fit_prior(fitted, PriorConfig(prior="gp").unscaled())
     prediction = predictions.predictor(prior)(fitted.observations)
     _, arrays = prior.state()
     unit = arrays["action_scale"]
@@ -409,7 +409,7 @@ def test_unfinished_runs_shorten_the_comparison_and_empty_ones_are_left_out(tmp_
         ),
         (
             {"name": "ensemble", "seed": 0, "prior": {"scale_factor": 0.1}},
-            r"got prior\.scale_factor 1\.0 .* and 0\.1 in",
+            r"got prior\.scale_factor 0\.3 .* and 0\.1 in",
         ),
         ({"name": "gaussian_network", "seed": 0}, "both gaussian_network with seed 0: leave one"),
         ({"name": "gaussian_network", "seed": 1}, "got gaussian_network alone: add runs"),
