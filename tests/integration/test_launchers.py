@@ -209,7 +209,7 @@ def test_a_prior_is_fitted_scored_saved_and_evaluated(launchers):
     output = succeed(
         launchers,
         "fit_prior",
-        *("--task=Pendulum-v1", "--demonstrations=expert.npz", "--scale_floor=0.5"),
+        *("--task=Pendulum-v1", "--demonstrations=expert.npz"),
         *("--num_episodes=2", "--output=prior.npz"),
     )
     for line in ("held-out log likelihood", "coverage of the 99% interval", "\nreturn "):
