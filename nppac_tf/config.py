@@ -401,7 +401,7 @@ class RunConfig:
             )
 
     def require_resumable(self, asked: "RunConfig", run: Any) -> None:
-        """Checks that a run of this configuration may go on as asked: the same, or longer.
+        """Checks that a run of this configuration can be resumed as asked: the same, or longer.
 
         Raises:
             UserError: names the first field that differs, and `run`.

@@ -34,7 +34,7 @@ def example_demonstrations():
 
 @functools.cache
 def fitted(cls, **keywords):
-    """A prior of a class; all states are neighbors unless told otherwise."""
+    """A prior of a class; by default all states are neighbors."""
     keywords = {"num_neighbors": N} | keywords
     if cls is SparseGPPrior:
         keywords = {"num_inducing_points": 30} | keywords

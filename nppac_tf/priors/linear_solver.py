@@ -25,7 +25,8 @@ _MAX_ITERATIONS = 60
 _MAX_REFINEMENTS = 4
 
 
-Precondition = Callable[[np.ndarray], np.ndarray]
+# From vectors [N, P] to vectors [N, P].
+Product = Callable[[np.ndarray], np.ndarray]
 
 
 class Solution(NamedTuple):
@@ -106,14 +107,14 @@ def _iterate(
 ) -> Solution:
     """Refines float32 solutions with residuals of float64."""
     precondition = _nystroem(kernel, noise_variance, points, num_landmarks)
+    product = _product(kernel, noise_variance, points, np.float32)
+    exact_product = _product(kernel, noise_variance, points, np.float64)
     norms = np.maximum(np.linalg.norm(values, axis=0), np.finfo(np.float64).tiny)
     weights, residuals, error = np.zeros_like(values), values, 1.0
     for _ in range(_MAX_REFINEMENTS):
         wanted = 0.5 * TOLERANCE / error
-        weights = weights + _conjugate_gradients(
-            kernel, noise_variance, points, residuals, precondition, wanted
-        )
-        residuals = values - _product(kernel, noise_variance, points, weights, np.float64)
+        weights = weights + _conjugate_gradients(product, precondition, residuals, wanted)
+        residuals = values - exact_product(weights)
         error = float((np.linalg.norm(residuals, axis=0) / norms).max())
         if error <= TOLERANCE:
             return Solution(weights, error)
@@ -124,12 +125,7 @@ def _iterate(
 
 
 def _conjugate_gradients(
-    kernel: Kernel,
-    noise_variance: float,
-    points: np.ndarray,
-    values: np.ndarray,
-    precondition: Precondition,
-    tolerance: float,
+    product: Product, precondition: Product, values: np.ndarray, tolerance: float
 ) -> np.ndarray:
     """Preconditioned conjugate gradients, all columns side by side, to a relative residual."""
     tiny = np.finfo(np.float64).tiny
@@ -139,7 +135,7 @@ def _conjugate_gradients(
     directions = steps.copy()
     inner = (residuals * steps).sum(axis=0)
     for _ in range(_MAX_ITERATIONS):
-        products = _product(kernel, noise_variance, points, directions, np.float32)
+        products = product(directions)
         curvature = (directions * products).sum(axis=0)
         rates = np.divide(inner, curvature, out=np.zeros_like(inner), where=curvature > tiny)
         weights += rates * directions
@@ -154,26 +150,28 @@ def _conjugate_gradients(
     return weights
 
 
-def _product(
-    kernel: Kernel, noise_variance: float, points: np.ndarray, values: np.ndarray, dtype: type
-) -> np.ndarray:
-    """(K + v I) V [N, P] float64, with blocks of K of a data type."""
-    columns = tf.constant(values, dtype)
+def _product(kernel: Kernel, noise_variance: float, points: np.ndarray, dtype: type) -> Product:
+    """V -> (K + v I) V, [N, P] float64, with blocks of K of a data type."""
     all_points = tf.constant(points, dtype)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, points.shape[1]], dtype)], autograph=False)
-    def rows_of_product(rows: tf.Tensor) -> tf.Tensor:
+    @tf.function(reduce_retracing=True, autograph=False)
+    def rows_of_product(rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
         return tf.matmul(kernel(squared_distances(rows, all_points)), columns)
 
     step = max(1, _BLOCK_ENTRIES // len(points))
-    blocks = [
-        rows_of_product(all_points[start : start + step]).numpy()
-        for start in range(0, len(points), step)
-    ]
-    return np.concatenate(blocks).astype(np.float64) + noise_variance * values
+
+    def product(values: np.ndarray) -> np.ndarray:
+        columns = tf.constant(values, dtype)
+        blocks = [
+            rows_of_product(all_points[start : start + step], columns).numpy()
+            for start in range(0, len(points), step)
+        ]
+        return np.concatenate(blocks).astype(np.float64) + noise_variance * values
+
+    return product
 
 
-def _nystroem(kernel: Kernel, noise_variance: float, points: np.ndarray, size: int) -> Precondition:
+def _nystroem(kernel: Kernel, noise_variance: float, points: np.ndarray, size: int) -> Product:
     """Applies (F'F + v I)^-1 with F'F near K: F = L^-1 k(Z, S), L L' = k(Z, Z) for a subset Z.
 
     By Woodbury's identity that is (V - F' (v I + F F')^-1 F V) / v, with F [M, N] in float32.

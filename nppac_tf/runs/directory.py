@@ -8,9 +8,9 @@ prior.npz                    the fitted prior
 novelty.npz                  calibration of the out-of-demonstration score
 checkpoints/                 all that is needed to resume the run
 .lock                        held by the process that writes here
-policy_best/                 SavedModel of the policy with the best evaluation so far
+best/                        weights of the policy with the best evaluation so far
 figures/learning_curve.png   at the end
-policy/                      SavedModel of the last policy, at the end
+policy/, policy_best/        SavedModels of the last and of the best policy, at the end
 """
 
 import contextlib
@@ -80,6 +80,10 @@ class RunDirectory:
     def best_policy(self) -> pathlib.Path:
         """Path of the best policy's export."""
         return self.path / "policy_best"
+
+    @property
+    def _best(self) -> pathlib.Path:
+        return self.path / "best"
 
     @property
     def learning_curve(self) -> pathlib.Path:
@@ -157,7 +161,7 @@ class RunDirectory:
         for path in (self._config, self.metrics, self._checkpoints, self.prior, self._novelty):
             if path.exists():
                 raise UserError(
-                    f"{self.path} already holds a run: pass --resume to go on with it, or another "
+                    f"{self.path} already holds a run: pass --resume to continue it, or another "
                     "--output_dir"
                 )
 
@@ -169,8 +173,11 @@ class RunDirectory:
         """
         return RunConfig.from_dict(self._read_config()["config"])
 
-    def provenance(self) -> dict[str, Any]:
-        """What config.json and the last evaluation say of the run, without the names of folders.
+    def provenance(self, updates: int | None = None) -> dict[str, Any]:
+        """What config.json and an evaluation say of the run, without the names of folders.
+
+        Args:
+            updates: Number of updates at the evaluation; the last one where None or not found.
 
         Raises:
             UserError: if there is no run here, or one of another version.
@@ -178,10 +185,11 @@ class RunDirectory:
         content = self._read_config()
         source = content["config"]["demonstrations"]
         content["config"]["demonstrations"] = pathlib.PurePath(source).name
-        last = (self.rows() or [{}])[-1]
+        rows = self.rows() or [{}]
+        row = next((row for row in rows if row.get("updates") == updates), rows[-1])
         return {
             **content,
-            "metrics": {name: value for name, value in last.items() if np.isfinite(value)},
+            "metrics": {name: value for name, value in row.items() if np.isfinite(value)},
         }
 
     def begin(self, config: RunConfig, demonstrations: Demonstrations) -> None:
@@ -200,7 +208,7 @@ class RunDirectory:
         )
 
     def resume(self, config: RunConfig, demonstrations: Demonstrations) -> list[str]:
-        """Checks that the run may go on with these, and notes its new length.
+        """Checks that the run can be resumed with these, and records its new length.
 
         Returns:
             Notices: what is not as it was when the run began, a line each.
@@ -250,23 +258,28 @@ class RunDirectory:
         """What metrics.csv holds; empty where there is none."""
         return reports.read_rows(self.metrics) if self.metrics.is_file() else []
 
-    def keep_best(self, agent: NppacAgent, task: Task) -> None:
-        """Exports the policy as the best so far."""
-        export.export_policy(agent, self.best_policy, task, self.load_novelty(), self.provenance())
+    def keep_best(self, agent: NppacAgent) -> None:
+        """Saves the weights of the policy as the best so far."""
+        checkpoints.write_variables(_deployed(agent), self._best)
 
     def conclude(self, agent: NppacAgent, task: Task, rows: Sequence[Metrics], title: str) -> None:
-        """Draws the learning curve and exports the last policy."""
+        """Draws the learning curve and exports the last policy and the best."""
         self.learning_curve.parent.mkdir(parents=True, exist_ok=True)
         figures.learning_curve(rows, title).savefig(self.learning_curve, dpi=150)
-        export.export_policy(agent, self.policy, task, self.load_novelty(), self.provenance())
+        policies = [(agent, self.policy)]
+        if self._best.exists():
+            best = self._restored(task, self._load_prior(), self._best)
+            policies.append((best, self.best_policy))
+        for each, path in policies:
+            provenance = self.provenance(int(each.train_step_counter))
+            export.export_policy(each, path, task, self.load_novelty(), provenance)
 
     def load_policy(self, task: Task, which: str = "last") -> tuple[rollouts.PolicyFunction, int]:
         """A greedy policy of the run.
 
         Args:
             task: The run's task.
-            which: "last", from policy/ or from a checkpoint where that is newer, or "best", from
-                policy_best/.
+            which: "last", from policy/ or from a checkpoint where that is newer, or "best".
 
         Returns:
             Observations [B, D] -> actions [B, A], and the number of updates it has had.
@@ -275,8 +288,10 @@ class RunDirectory:
             UserError: if there is no such policy.
         """
         if which == "best":
-            updates = export.load_metadata(self.best_policy)["updates"]
-            return export.load_policy(self.best_policy), updates
+            if not self._best.exists():
+                raise UserError(f"{self.path} has no best policy yet: it was never evaluated")
+            agent = self._restored(task, self._load_prior(), self._best)
+            return rollouts.as_policy_function(agent.policy), int(agent.train_step_counter)
         newest = checkpoints.latest(self._checkpoints)
         saved = self._updates(newest)
         exported = export.load_metadata(self.policy)["updates"] if self.policy.exists() else -1
@@ -314,9 +329,8 @@ class RunDirectory:
         if path is None:
             raise UserError(f"{self.path} has no whole checkpoint yet: train longer")
         agent = make_agent(task, prior, self.config().agent)
-        objects = tf.train.Checkpoint(**agent.deployed, updates=agent.train_step_counter)
         try:
-            checkpoints.read_variables(objects, path)
+            checkpoints.read_variables(_deployed(agent), path)
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path} does not fit the run's configuration: {reason}") from None
@@ -333,6 +347,11 @@ class RunDirectory:
         if checkpoint is None:
             return -1
         return int(checkpoints.read_variable(checkpoint, "updates"))
+
+
+def _deployed(agent: NppacAgent) -> tf.train.Checkpoint:
+    """What a policy is restored from: the actor that acts, and the number of its updates."""
+    return tf.train.Checkpoint(**agent.deployed, updates=agent.train_step_counter)
 
 
 def versions() -> dict[str, str]:

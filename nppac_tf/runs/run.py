@@ -109,7 +109,7 @@ class TrainingRun:
             config=self._config.training,
             observers=[self._display, self.directory.observer()],
             checkpoint=self.directory.checkpoint,
-            keep_best=lambda agent: self.directory.keep_best(agent, self._task),
+            keep_best=self.directory.keep_best,
             should_stop=should_stop,
         )
 

@@ -152,7 +152,7 @@ class RunCheckpoint:
             last = f"the last good one is {kept[0]}" if kept else "there is none before it"
             raise UserError(
                 f"a checkpoint could not be written to {self._folder} ({reason}); {last}: "
-                "make room and go on with --resume"
+                "make room and pass --resume"
             ) from None
 
 
@@ -163,6 +163,16 @@ def latest(folder: pathlib.Path) -> pathlib.Path | None:
             read_state(path)
             return path
     return None
+
+
+def write_variables(objects: tf.train.Checkpoint, path: pathlib.Path) -> None:
+    """Writes learned objects alone to the folder `path`, in place of what was there."""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    objects.write(str(temporary / _VARIABLES))
+    shutil.rmtree(path, ignore_errors=True)
+    os.rename(temporary, path)
 
 
 def read_variables(objects: tf.train.Checkpoint, path: pathlib.Path) -> None:

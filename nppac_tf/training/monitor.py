@@ -45,7 +45,7 @@ class Monitor:
 
     Attributes:
         dominated_epochs: Successive epochs, up to now, in which the KL term had taken over; what a
-            monitor must be given to go on after an interruption.
+            monitor needs to continue after an interruption.
     """
 
     def __init__(

@@ -15,9 +15,6 @@ from nppac_tf.demonstrations import Demonstrations, save_demonstrations
 from nppac_tf.environments import make_task
 from nppac_tf.training import checkpoints
 
-# Kills real runs at several points: minutes on a busy machine.
-pytestmark = pytest.mark.slow
-
 ROOT = pathlib.Path(__file__).parents[2]
 # Three environments, epochs of 20 steps in each and episodes of 200: most checkpoints fall into the
 # middle of an episode.

@@ -182,7 +182,7 @@ def test_demonstrations_are_collected_from_an_exported_policy(launchers, run):
     assert (recorded.num_episodes, recorded.num_steps) == (2, 400)
     policy = tf.saved_model.load(str(run[0] / "policy"))
     np.testing.assert_allclose(
-        policy.mean_action(recorded.observations), recorded.actions, rtol=1e-4, atol=1e-3
+        policy.mean_action(recorded.observations), recorded.actions, rtol=1e-4, atol=1e-4
     )
     assert recorded.metadata["task"] == "Pendulum-v1"
     assert recorded.metadata["policy"]["updates"] == 200

@@ -110,7 +110,7 @@ def test_so_has_an_agent_whose_targets_leave_the_kl_out():
 
 @pytest.mark.parametrize("squash", [True, False])
 def test_awac_moves_toward_the_better_of_two_actions(squash):
-    """The critics are told which of two actions is good; the policy finds out by imitation."""
+    """Critics that prefer one of two actions make the policy imitate that one."""
     agent = make(
         "awac",
         prior=UniformPrior(D, A),

@@ -89,7 +89,7 @@ def test_the_latest_is_restored_and_two_are_kept(tmp_path):
         checkpoint.save({"value": value})
     checkpoint.wait()
     assert len(checkpoints_in(tmp_path)) == 2
-    # A run that goes on keeps counting, and keeps no more than two either.
+    # A resumed run continues the numbers, and keeps no more than two either.
     again = saved_in(tmp_path, counter)
     assert again.restore(never) == {"value": 11}
     save_and_wait(again, {"value": 12})
@@ -277,7 +277,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, limit):
     (kept,) = checkpoints_in(tmp_path)
     message = str(error.value)
     assert "could not be written" in message
-    assert f"the last good one is {kept}: make room and go on with --resume" in message
+    assert f"the last good one is {kept}: make room and pass --resume" in message
     assert "\n" not in message
     assert [path.name for path in tmp_path.iterdir()] == [kept.name]
     counter = Counter(0)

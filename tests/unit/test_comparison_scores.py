@@ -16,7 +16,7 @@ def compared(folder, threshold=None):
     return comparison.compare(methods.group(archive.read_runs([folder]).runs), threshold)
 
 
-def told(folder):
+def notes_of(folder):
     not_evaluated = archive.read_runs([folder]).not_evaluated
     return "\n".join(notes.notes(compared(folder), not_evaluated))
 
@@ -110,7 +110,7 @@ def test_runs_of_unequal_length_are_compared_where_all_are(tmp_path):
     np.testing.assert_allclose(curve.estimate.value, [0.3, 0.4, 0.3])
     np.testing.assert_allclose(curve.estimate.low, [0.1, 0.2, np.nan])
     np.testing.assert_array_equal(curve.runs, [[0.1, 0.2, 0.3], [0.5, 0.6, np.nan]])
-    text = told(tmp_path)
+    text = notes_of(tmp_path)
     assert "b is unfinished: 1,000 of 2,000 steps." in text
     assert "compared at 1,000 steps, the last that all runs have evaluated, where b ends" in text
 
@@ -140,7 +140,7 @@ def test_a_missing_value_leaves_its_scores_out(tmp_path):
     assert np.isnan(found["dip_steps", B].estimates[0].value)
     np.testing.assert_allclose(found["last", B].estimates[0].value, [0.7])
     np.testing.assert_allclose(result.curves[B][0].estimate.value, [0.5, 0.7])
-    assert "B, time at goal is missing in evaluations of b" in told(tmp_path)
+    assert "B, time at goal is missing in evaluations of b" in notes_of(tmp_path)
 
 
 def test_refuses_what_cannot_be_compared(tmp_path):
@@ -163,7 +163,7 @@ def test_differences_between_runs_are_noted(tmp_path):
     few = {"config.training.eval_episodes": 20, "config.prior.kernel": None, **prior_seed}
     write_run(tmp_path / "b", [0.5, 0.6, 0.7], steps=[0, 500, 1000], changes=few)
     write_run(tmp_path / "c", [], seed=1)
-    lines = told(tmp_path).splitlines()
+    lines = notes_of(tmp_path).splitlines()
     for wanted in (
         "Left out because not evaluated yet: c.",
         "prior=gp has 1 run and lacks seed 2, which other methods have.",
@@ -189,7 +189,7 @@ def test_what_learns_nothing_online_is_the_same_at_all_steps(tmp_path):
         pytest.approx(0.475),
         pytest.approx(0.5),
     ]
-    lines = told(tmp_path).splitlines()
+    lines = notes_of(tmp_path).splitlines()
     assert lines[0].startswith("cloned/seed0 learned nothing online")
     assert not any("Scores are compared at" in line for line in lines)
     assert compared(tmp_path / "cloned").env_steps.tolist() == [0]

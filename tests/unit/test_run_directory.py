@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from nppac_tf import export
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, RunConfig, TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
@@ -167,7 +168,7 @@ def test_a_resumed_run_restarts_the_table(directory):
     writer = directory.observer()
     for steps in (0, 2000, 4000):
         writer.on_evaluation(with_training(steps))
-    # The checkpoint was of 2000 steps; the loop repeats its rows, and goes on.
+    # The checkpoint was of 2000 steps; the loop repeats its rows, and continues.
     again = directory.observer()
     assert len(directory.rows()) == 3
     for steps in (0, 2000):
@@ -231,7 +232,7 @@ def save(directory, agent, updates):
 
 @pytest.mark.parametrize("prior", [UniformPrior, GPPrior])
 def test_policies_of_a_run(directory, task, demonstrations, prior):
-    """The last is that of the newer of export and checkpoint; the best is an export of its own."""
+    """The last is that of the newer of export and checkpoint; the best is exported at the end."""
     for which, complaint in (("last", "neither a checkpoint nor a policy"), ("best", "policy")):
         with pytest.raises(UserError, match=complaint):
             directory.load_policy(task, which)
@@ -239,10 +240,13 @@ def test_policies_of_a_run(directory, task, demonstrations, prior):
     directory.keep_prior(fitted, demonstrations)
     prior = rescale(fitted, CONFIG.prior)
     best, concluded, saved = (make(task, seed, prior) for seed in range(3))
-    best.train_step_counter.assign(3)
-    directory.keep_best(best, task)
+    for updates in (2, 3):  # Each replaces the one before.
+        best.train_step_counter.assign(updates)
+        directory.keep_best(best)
     directory.conclude(concluded, task, [row(0), with_training(100)], "a run")
     assert directory.learning_curve.read_bytes().startswith(b"\x89PNG")
+    exported = export.load_policy(directory.best_policy)
+    np.testing.assert_allclose(actions(exported), actions(best), rtol=1e-5, atol=1e-6)
     expected = {"last": (concluded, 0), "best": (best, 3)}
     for _ in range(2):
         for which, (agent, updates) in expected.items():

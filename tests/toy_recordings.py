@@ -1,0 +1,74 @@
+"""Sound recordings, with changes, and what the doctor finds in them."""
+
+import dataclasses
+import re
+import types
+
+import numpy as np
+
+from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
+from nppac_tf.doctor import diagnosis
+
+SIZES = (6, 3)
+
+LENGTH = 60
+
+
+def make_task(name="toy", sizes=SIZES, horizon=LENGTH, bound=1.0):
+    limit = np.full(sizes[1], bound, np.float32)
+    return types.SimpleNamespace(
+        name=name,
+        observation_size=sizes[0],
+        action_size=sizes[1],
+        action_low=-limit,
+        action_high=limit,
+        horizon=horizon,
+    )
+
+
+def make_episode(seed, length=LENGTH, sizes=SIZES):
+    """Smooth movements from a start of their own."""
+    generator = np.random.default_rng(seed)
+    time = np.arange(length + 1)[:, None] / 20
+
+    def wave(size):
+        return np.sin(time * generator.uniform(0.5, 2, size) + generator.uniform(0, 0.6, size))
+
+    states = wave(sizes[0])
+    rewards = states[1:, 0]
+    return RecordedEpisode(
+        states[:-1],
+        0.9 * wave(sizes[1])[:-1],
+        states[-1],
+        rewards=rewards,
+        terminals=np.zeros(length, np.bool_),
+        truncations=np.arange(length) == length - 1,
+        next_observations=states[1:],
+    )
+
+
+def make_recording(episodes=None, **changes):
+    episodes = tuple(make_episode(seed) for seed in range(8)) if episodes is None else episodes
+    recording = Recording("toy", "npz", tuple(episodes), tuple(range(len(episodes))))
+    return dataclasses.replace(recording, **changes)
+
+
+def with_episode(position, **changes):
+    """The sound recording with one episode changed."""
+    episodes = [make_episode(seed) for seed in range(8)]
+    episodes[position] = dataclasses.replace(episodes[position], **changes)
+    return make_recording(episodes)
+
+
+def find(recording, topic, task=None, simulation=None):
+    """The one finding of a topic."""
+    findings = diagnosis.diagnose(recording, task or make_task(), simulation)
+    found = [finding for finding in findings if finding.topic == topic]
+    assert len(found) == 1, [finding.topic for finding in findings]
+    return found[0]
+
+
+def check(finding, expected):
+    shown = f"{finding.severity}: {finding.topic}: {finding.message}"
+    assert re.match(expected, shown), shown
+    assert finding.advice

@@ -1,0 +1,211 @@
+"""How a run starts, and its schedules."""
+
+import dataclasses
+
+import fakes
+import numpy as np
+import pytest
+from training_runs import (
+    ANCHORED,
+    CONFIG,
+    HORIZON,
+    TINY,
+    Homing,
+    Recorder,
+    run,
+    saving_in,
+    weights_of,
+)
+
+from nppac_tf.agents.nppac import NppacAgent
+from nppac_tf.config import AgentConfig, TrainingConfig
+from nppac_tf.environments import VectorEnvironment
+from nppac_tf.priors import UniformPrior
+from nppac_tf.training import loop
+from nppac_tf.training.collector import Collector
+
+
+@pytest.fixture(scope="module")
+def task():
+    with fakes.point_task(HORIZON) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def demonstrations(task):
+    return fakes.point_demonstrations(task, num_episodes=3, speed=0.5, noise=0.1)[0]
+
+
+# Schedules.
+
+
+def test_annealing_counts_environment_steps_from_the_end_of_the_warm_up():
+    schedule = loop.Schedule.of(
+        TrainingConfig(num_env_steps=20_000, annealing_steps=8000, final_temperature=0.002), 0.2
+    )
+    assert schedule.warmup == 4000
+    for steps in (0, 4000):
+        assert schedule.temperature(steps) == pytest.approx(0.2)
+    logs = np.log([schedule.temperature(steps) for steps in range(4000, 12_001, 1000)])
+    np.testing.assert_allclose(np.diff(logs), np.log(0.01) / 8)
+    for steps in (12_000, 20_000):
+        assert schedule.temperature(steps) == pytest.approx(0.002)
+    kept = loop.Schedule.of(TrainingConfig(final_temperature=None), 0.2)
+    assert kept.temperature(50_000) == pytest.approx(0.2)
+
+
+def test_by_default_a_short_run_ends_at_the_final_temperature():
+    config = TrainingConfig(num_env_steps=20_000)
+    schedule = loop.Schedule.of(config, AgentConfig.temperature)
+    assert schedule.temperature(20_000) == pytest.approx(config.final_temperature)
+
+
+def test_a_longer_resumed_run_keeps_the_schedule(task, demonstrations, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, critic_warmup_steps=None, annealing_steps=20, final_temperature=0.01
+    )
+    agent_config = dataclasses.replace(ANCHORED, temperature=1.0)
+    saving, recorder = saving_in(tmp_path), Recorder()
+    run(task, demonstrations, config, agent_config, num_steps=40, checkpoint=saving)
+    longer = {"num_steps": 80, "checkpoint": saving, "observers": [recorder]}
+    agent, _ = run(task, demonstrations, config, agent_config, **longer)
+    alphas = [row["train/alpha"] for row in recorder.epochs]
+    # The warm-up is half of the 40 steps that the run began with.
+    np.testing.assert_allclose(alphas, [1, 1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.01], rtol=1e-5)
+    assert agent.temperature == pytest.approx(0.01)
+
+
+def test_the_actor_waits_until_the_critics_are_warm(task, demonstrations):
+    config = dataclasses.replace(
+        CONFIG, critic_warmup_steps=20, warmup_imitation=False, num_env_steps=40
+    )
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
+    recorder, seen = Recorder(), []
+
+    def look(row):
+        networks = (agent._actor_network, agent._critic_network_1)
+        weights = [network.trainable_variables[0].numpy() for network in networks]
+        seen.append((*weights, agent._log_alpha.numpy(), row))
+
+    recorder.on_evaluation = look
+    loop.train(agent, task, demonstrations, config=config, observers=[recorder])
+    fresh, warm, online = seen
+    np.testing.assert_array_equal(warm[0], fresh[0])
+    assert (warm[1] != fresh[1]).any()
+    assert warm[2] == fresh[2]
+    assert warm[3]["eval/return"] == fresh[3]["eval/return"]
+    assert warm[3]["updates"] == 10
+    assert (online[0] != warm[0]).any()
+    assert online[2] != warm[2]
+
+
+def test_warming_up_a_network_actor_imitates_the_prior_where_it_goes(task, demonstrations):
+    config = dataclasses.replace(
+        CONFIG,
+        critic_warmup_steps=100,
+        num_env_steps=110,
+        updates_per_step=2,
+        pretraining_steps=0,
+        eval_interval=110,
+    )
+    agent_config = dataclasses.replace(TINY, learning_rate=1e-2, target_kl=None)
+    recorder = Recorder()
+    agent, _ = run(task, demonstrations, config, agent_config, observers=[recorder])
+    warm = recorder.epochs[:-1]
+    kls = [row["train/kl"] for row in warm]
+    assert np.mean(kls[-3:]) < 0.3 * kls[0]
+    # 200 updates by imitation, 20 by the critics, for which alpha waits.
+    assert int(agent._actor_optimizer.iterations) == 220
+    assert [row["train/alpha"] for row in warm] == pytest.approx([0.2] * len(warm))
+
+
+# How a run starts.
+
+
+def test_a_network_actor_is_not_pretrained_without_demonstrations_which_is_reported(task):
+    recorder = Recorder()
+    before = weights_of(NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3))
+    agent, rows = run(task, None, num_steps=0, observers=[recorder])
+    assert recorder.progress == []
+    assert [row["env_steps"] for row in rows] == [0]
+    assert "No pre-training: train() was given no demonstrations" in recorder.notices
+    for a, b in zip(weights_of(agent), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("prior", "config"), [(UniformPrior(2, 2), TINY), (fakes.LinearPrior(2, 2), ANCHORED)]
+)
+def test_nothing_is_pretrained_to_a_uniform_prior_or_an_anchor(task, demonstrations, prior, config):
+    recorder = Recorder()
+    arguments = {"agent_config": config, "prior": prior, "num_steps": 0, "observers": [recorder]}
+    agent, _ = run(task, demonstrations, **arguments)
+    assert recorder.progress == recorder.notices == []
+    fresh = NppacAgent.for_task(task, prior, config, seed=3)
+    for a, b in zip(agent.parameters, fresh.parameters, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_anchored_actor_starts_as_good_as_its_prior(task, demonstrations):
+    recorder = Recorder()
+    arguments = {"agent_config": ANCHORED, "observers": [recorder]}
+    agent, rows = run(task, demonstrations, num_steps=20, **arguments)
+    of_the_policy = {n[5:]: value for n, value in rows[0].items() if n.startswith("eval/")}
+    of_the_prior = {n[6:]: value for n, value in rows[0].items() if n.startswith("prior/")}
+    assert of_the_prior == of_the_policy
+    assert not any("below its prior" in line for line in recorder.notices)
+    # The prior's own mean, evaluated: an agent that has been trained is no longer its prior.
+    row = loop.train(agent, task, demonstrations, num_steps=0, config=CONFIG)[0]
+    for name, value in of_the_prior.items():
+        assert row[f"prior/{name}"] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize(("actor", "notices"), [("network", 1), ("anchored", 0)])
+def test_a_policy_that_starts_far_below_its_prior_is_reported(actor, notices):
+    recorder = Recorder()
+    with fakes.point_task(20) as task:
+        demonstrations = fakes.point_demonstrations(task, num_episodes=2, speed=1.0, noise=0.1)[0]
+        config = dataclasses.replace(CONFIG, pretraining_steps=0, eval_episodes=10)
+        agent_config = dataclasses.replace(TINY, actor=actor)
+        arguments = {"prior": Homing(2, 2), "num_steps": 0, "observers": [recorder]}
+        _, (row,) = run(task, demonstrations, config, agent_config, **arguments)
+    assert row["prior/return"] > 5
+    found = [line for line in recorder.notices if "starts far below its prior" in line]
+    assert len(found) == notices
+    assert all("--actor=anchored" in line for line in found)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_networks_see_observations_in_units_of_the_first_data(task, demonstrations, given):
+    config = dataclasses.replace(CONFIG, num_env_steps=10, pretraining_steps=0)
+    agent, _ = run(task, demonstrations if given else None, config)
+    layer = agent.deployed_actor.standardization
+    if given:
+        data = demonstrations.observations
+    else:
+        environments = VectorEnvironment(task, 2, CONFIG.seed)
+        fresh = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
+        data = Collector(fresh, environments, CONFIG).collect(10, 0)[0].observations
+        environments.close()
+    np.testing.assert_allclose(layer.shift, data.mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(layer.scale, data.std(axis=0), rtol=1e-4)
+    # What was learned stays in these units.
+    other = dataclasses.replace(demonstrations, observations=9 + demonstrations.observations)
+    loop.train(agent, task, other, config=config, num_steps=0)
+    np.testing.assert_allclose(layer.shift, data.mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_the_best_policy_is_kept(task, demonstrations, tmp_path):
+    kept = []
+
+    def keep(agent):
+        kept.append(int(agent.train_step_counter))
+
+    _, rows = run(task, demonstrations, keep_best=keep, checkpoint=saving_in(tmp_path))
+    scores = [loop.main_metric(row) for row in rows]
+    best = [max(scores[:index], default=-np.inf) for index in range(len(rows))]
+    expected = [row["updates"] for row, s, b in zip(rows, scores, best, strict=True) if s > b]
+    assert kept == expected
+    assert kept[0] == 0
+    run(task, demonstrations, keep_best=keep, checkpoint=saving_in(tmp_path))
+    assert kept == expected  # A finished run evaluates no more.
