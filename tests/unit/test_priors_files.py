@@ -46,11 +46,11 @@ CLASS_OF = {
 @pytest.fixture
 def fits(monkeypatch):
     """Replaces the fit by an instant one; the list grows by one per fit."""
-    calls = []
+    calls, prior = [], fitted(GPPrior)
 
     def fit(demonstrations, **keywords):
         calls.append((demonstrations, keywords))
-        return fitted(GPPrior)
+        return prior
 
     monkeypatch.setattr(GPPrior, "fit", fit)
     return calls
