@@ -42,6 +42,12 @@ class PriorConfig:
         PRIORS,
     )
     kernel: str = option("matern52", "Kernel of the Gaussian process (ARD).", KERNELS)
+    lengthscale_factor: float = option(
+        1.0,
+        "Factor on the fitted lengthscales: above 1, the prior's mean is smoother than the "
+        "demonstrations alone ask for.",
+        positive=True,
+    )
     num_neighbors: int = option(
         64, "Demonstration states that the variance of the prior gp is conditioned on.", minimum=1
     )

@@ -110,7 +110,12 @@ def _fit_or_load(
 def _fit(demonstrations: Demonstrations, config: PriorConfig) -> BehavioralPrior:
     data, seed = demonstrations.look_ahead(config.action_lookahead), config.prior_seed or 0
     network = {"layers": config.network_layers, "epochs": config.network_epochs, "seed": seed}
-    process = {"kernel": config.kernel, "num_neighbors": config.num_neighbors, "seed": seed}
+    process = {
+        "kernel": config.kernel,
+        "lengthscale_factor": config.lengthscale_factor,
+        "num_neighbors": config.num_neighbors,
+        "seed": seed,
+    }
     keywords: dict[str, dict[str, Any]] = {
         "gp": process,
         "sparse_gp": {**process, "num_inducing_points": config.num_inducing_points},

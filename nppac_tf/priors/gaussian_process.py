@@ -137,6 +137,7 @@ class GPPrior(GaussianProcessPrior):
         cls,
         demonstrations: Demonstrations,
         kernel: str = PriorConfig.kernel,
+        lengthscale_factor: float = PriorConfig.lengthscale_factor,
         num_neighbors: int = PriorConfig.num_neighbors,
         seed: int = 0,
     ) -> Self:
@@ -145,13 +146,14 @@ class GPPrior(GaussianProcessPrior):
         Args:
             demonstrations: N state-action pairs.
             kernel: A name of `config.KERNELS`.
+            lengthscale_factor: Factor on the fitted lengthscales.
             num_neighbors: k, the demonstration states that the variance is conditioned on.
             seed: Seed of the random subset that hyper-parameters are fitted to.
 
         Raises:
             UserError: if the fit ends in a value that is not finite.
         """
-        data = hyperparameters.fit(demonstrations, kernel, num_neighbors, seed)
+        data = hyperparameters.fit(demonstrations, kernel, lengthscale_factor, num_neighbors, seed)
         solution = linear_solver.solve(
             KERNELS[kernel], data.noise_variance + JITTER, data.states, data.actions
         )

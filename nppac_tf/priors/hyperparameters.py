@@ -62,13 +62,20 @@ class ScaledData:
 
 
 def fit(
-    demonstrations: Demonstrations, kernel: str, num_neighbors: int, seed: int = 0
+    demonstrations: Demonstrations,
+    kernel: str,
+    lengthscale_factor: float,
+    num_neighbors: int,
+    seed: int = 0,
 ) -> ScaledData:
     """Fits the hyper-parameters.
 
     Args:
         demonstrations: N state-action pairs.
         kernel: A name of `config.KERNELS`.
+        lengthscale_factor: Factor on the lengthscales that maximize the likelihood. One-step
+            accuracy says little about what a mean does in closed loop, where a smoother one can
+            keep its balance (`configs/walker2d.flags`).
         num_neighbors: Points of other episodes that predict a held-out action.
         seed: Seed of the random subsets.
 
@@ -85,7 +92,7 @@ def fit(
         model = _MarginalLikelihood(kernel, states[chosen], actions[chosen])
         _maximize(model)
         means, units = model.means_and_units()
-        lengthscales = model.kernel.lengthscales.numpy()
+        lengthscales = lengthscale_factor * model.kernel.lengthscales.numpy()
         noise_variance = float(model.noise_variance.numpy())
     states, actions = states / lengthscales, (actions - means) / units
     factors, variance_floor = _hold_out(

@@ -56,6 +56,18 @@ def test_the_likelihood_is_that_of_one_process_per_action_in_its_best_units():
         assert log_likelihood(means, units * factor) < best
 
 
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_lengthscale_factor_makes_the_mean_smoother(cls):
+    plain, smooth = fitted(cls), fitted(cls, lengthscale_factor=3.0)
+    arrays, smoothed = plain.state()[1], smooth.state()[1]
+    np.testing.assert_allclose(
+        smoothed["observation_scale"], 3.0 * arrays["observation_scale"], rtol=1e-12
+    )
+    # Far from the demonstrations the smoother process still knows something.
+    far = queries() + tf.constant([2.0, 0.0, 0.0])
+    assert np.all(smooth.uncertainty(far) < plain.uncertainty(far))
+
+
 def offset_episodes(num_episodes, seed):
     """Episodes whose actions differ by an offset, as those of people do."""
     rng, pairs = np.random.default_rng(seed), []
