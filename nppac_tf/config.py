@@ -41,7 +41,12 @@ class PriorConfig:
         "Class of the prior. gp: exact mean, variance from the nearest demonstration states.",
         PRIORS,
     )
-    kernel: str = option("matern52", "Kernel of the Gaussian process (ARD).", KERNELS)
+    kernel: str = option("matern52", "Kernel of the Gaussian process.", KERNELS)
+    ard: bool = option(
+        True,
+        "Fit one lengthscale per dimension of the observation; false: one for all, which few or "
+        "uneven demonstrations determine better.",
+    )
     lengthscale_factor: float = option(
         1.0,
         "Factor on the fitted lengthscales: above 1, the prior's mean is smoother than the "

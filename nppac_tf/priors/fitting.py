@@ -112,6 +112,7 @@ def _fit(demonstrations: Demonstrations, config: PriorConfig) -> BehavioralPrior
     network = {"layers": config.network_layers, "epochs": config.network_epochs, "seed": seed}
     process = {
         "kernel": config.kernel,
+        "ard": config.ard,
         "lengthscale_factor": config.lengthscale_factor,
         "num_neighbors": config.num_neighbors,
         "seed": seed,

@@ -137,6 +137,7 @@ class GPPrior(GaussianProcessPrior):
         cls,
         demonstrations: Demonstrations,
         kernel: str = PriorConfig.kernel,
+        ard: bool = PriorConfig.ard,
         lengthscale_factor: float = PriorConfig.lengthscale_factor,
         num_neighbors: int = PriorConfig.num_neighbors,
         seed: int = 0,
@@ -146,6 +147,7 @@ class GPPrior(GaussianProcessPrior):
         Args:
             demonstrations: N state-action pairs.
             kernel: A name of `config.KERNELS`.
+            ard: Whether each dimension of the observation has a lengthscale of its own.
             lengthscale_factor: Factor on the fitted lengthscales.
             num_neighbors: k, the demonstration states that the variance is conditioned on.
             seed: Seed of the random subset that hyper-parameters are fitted to.
@@ -153,7 +155,9 @@ class GPPrior(GaussianProcessPrior):
         Raises:
             UserError: if the fit ends in a value that is not finite.
         """
-        data = hyperparameters.fit(demonstrations, kernel, lengthscale_factor, num_neighbors, seed)
+        data = hyperparameters.fit(
+            demonstrations, kernel, ard, lengthscale_factor, num_neighbors, seed
+        )
         solution = linear_solver.solve(
             KERNELS[kernel], data.noise_variance + JITTER, data.states, data.actions
         )

@@ -64,6 +64,7 @@ class ScaledData:
 def fit(
     demonstrations: Demonstrations,
     kernel: str,
+    ard: bool,
     lengthscale_factor: float,
     num_neighbors: int,
     seed: int = 0,
@@ -73,6 +74,8 @@ def fit(
     Args:
         demonstrations: N state-action pairs.
         kernel: A name of `config.KERNELS`.
+        ard: Whether each dimension of the observation has a lengthscale of its own. 1,000 points
+            do not always determine them: on the door the prior's success then depends on the seed.
         lengthscale_factor: Factor on the lengthscales that maximize the likelihood. One-step
             accuracy says little about what a mean does in closed loop, where a smoother one can
             keep its balance (`configs/walker2d.flags`).
@@ -89,7 +92,7 @@ def fit(
     actions = action_units(demonstrations.actions)
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64, jitter=JITTER)):
         chosen = _subset(len(states), rng)
-        model = _MarginalLikelihood(kernel, states[chosen], actions[chosen])
+        model = _MarginalLikelihood(kernel, ard, states[chosen], actions[chosen])
         _maximize(model)
         means, units = model.means_and_units()
         lengthscales = lengthscale_factor * model.kernel.lengthscales.numpy()
@@ -179,13 +182,12 @@ class _MarginalLikelihood(gpflow.Module):
     lengthscales and v. One unit for all actions would make all of them equally noisy.
     """
 
-    def __init__(self, kernel: str, states: np.ndarray, actions: np.ndarray) -> None:
+    def __init__(self, kernel: str, ard: bool, states: np.ndarray, actions: np.ndarray) -> None:
         super().__init__(name="marginal_likelihood")
         num_inputs = states.shape[1]
         # The distance of two random standardized points grows as the root of the dimension.
-        self.kernel = _GPFLOW_KERNELS[kernel](
-            variance=1.0, lengthscales=np.full(num_inputs, np.sqrt(num_inputs))
-        )
+        lengthscales = np.full(num_inputs if ard else (), np.sqrt(num_inputs))
+        self.kernel = _GPFLOW_KERNELS[kernel](variance=1.0, lengthscales=lengthscales)
         gpflow.set_trainable(self.kernel.variance, False)
         self.noise_variance = gpflow.Parameter(
             _INITIAL_NOISE, transform=gpflow.utilities.positive(lower=JITTER)

@@ -48,6 +48,7 @@ class SparseGPPrior(GaussianProcessPrior):
         cls,
         demonstrations: Demonstrations,
         kernel: str = PriorConfig.kernel,
+        ard: bool = PriorConfig.ard,
         lengthscale_factor: float = PriorConfig.lengthscale_factor,
         num_inducing_points: int = PriorConfig.num_inducing_points,
         num_neighbors: int = PriorConfig.num_neighbors,
@@ -58,6 +59,7 @@ class SparseGPPrior(GaussianProcessPrior):
         Args:
             demonstrations: N state-action pairs.
             kernel: A name of `config.KERNELS`.
+            ard: Whether each dimension of the observation has a lengthscale of its own.
             lengthscale_factor: Factor on the fitted lengthscales.
             num_inducing_points: M; no more than N are used.
             num_neighbors: Points of other episodes that set the scale of the actions.
@@ -66,7 +68,9 @@ class SparseGPPrior(GaussianProcessPrior):
         Raises:
             UserError: if the fit ends in a value that is not finite.
         """
-        data = hyperparameters.fit(demonstrations, kernel, lengthscale_factor, num_neighbors, seed)
+        data = hyperparameters.fit(
+            demonstrations, kernel, ard, lengthscale_factor, num_neighbors, seed
+        )
         centers = _inducing_points(KERNELS[kernel], data.states, num_inducing_points)
         q_mean, q_covariance = _optimal_whitened_q(data, centers)
         return cls(

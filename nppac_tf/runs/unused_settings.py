@@ -12,8 +12,8 @@ from nppac_tf.config import AgentConfig, PriorConfig, RunConfig, TrainingConfig
 _OF_ANY_FIT = {"prior_seed", "action_lookahead", "scale_factor", "scale_floor", "fixed_scale"}
 _OF_NETWORKS = {"network_layers", "network_epochs"}
 _OF_PRIOR: dict[str, set[str]] = {
-    "gp": {"kernel", "lengthscale_factor", "num_neighbors"},
-    "sparse_gp": {"kernel", "lengthscale_factor", "num_neighbors", "num_inducing_points"},
+    "gp": {"kernel", "ard", "lengthscale_factor", "num_neighbors"},
+    "sparse_gp": {"kernel", "ard", "lengthscale_factor", "num_neighbors", "num_inducing_points"},
     "gaussian_network": _OF_NETWORKS,
     "ensemble": {*_OF_NETWORKS, "ensemble_size"},
     "bayesian_network": _OF_NETWORKS,

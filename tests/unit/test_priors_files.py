@@ -76,13 +76,19 @@ def test_a_uniform_prior_stays_uniform_whatever_the_scale():
 
 def test_the_fit_is_to_the_actions_ahead_with_the_keywords_of_the_configuration(fits):
     config = PriorConfig(
-        action_lookahead=2, kernel="rbf", lengthscale_factor=2.0, num_neighbors=9, prior_seed=4
+        action_lookahead=2,
+        kernel="rbf",
+        ard=False,
+        lengthscale_factor=2.0,
+        num_neighbors=9,
+        prior_seed=4,
     )
     priors.fit_prior(example_demonstrations(), config)
     ((data, keywords),) = fits
     np.testing.assert_array_equal(data.actions, example_demonstrations().look_ahead(2).actions)
     assert keywords == {
         "kernel": "rbf",
+        "ard": False,
         "lengthscale_factor": 2.0,
         "num_neighbors": 9,
         "seed": 4,

@@ -36,7 +36,7 @@ def test_the_likelihood_is_that_of_one_process_per_action_in_its_best_units():
     rng = np.random.default_rng(0)
     states, actions = rng.normal(size=(12, 2)), rng.normal(size=(12, 3)) * [1.0, 0.1, 5.0] + 0.5
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
-        model = hyperparameters._MarginalLikelihood("matern32", states, actions)
+        model = hyperparameters._MarginalLikelihood("matern32", True, states, actions)
         model.kernel.lengthscales.assign([0.8, 1.7])
         model.noise_variance.assign(0.04)
         loss, (means, units) = model.training_loss().numpy(), model.means_and_units()
@@ -66,6 +66,14 @@ def test_a_lengthscale_factor_makes_the_mean_smoother(cls):
     # Far from the demonstrations the smoother process still knows something.
     far = queries() + tf.constant([2.0, 0.0, 0.0])
     assert np.all(smooth.uncertainty(far) < plain.uncertainty(far))
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_without_ard_all_dimensions_share_a_lengthscale(cls):
+    scale = fitted(cls, ard=False).state()[1]["observation_scale"]
+    deviation = example_demonstrations().observations.std(axis=0)
+    np.testing.assert_allclose(scale / deviation, (scale / deviation)[0], rtol=1e-6)
+    assert np.ptp(fitted(cls).state()[1]["observation_scale"] / deviation) > 0.1
 
 
 def offset_episodes(num_episodes, seed):
