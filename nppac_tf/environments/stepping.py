@@ -10,14 +10,16 @@ from nppac_tf.errors import UserError
 
 
 def episode_seed(seed: int, *key: int) -> int:
-    """Derives the seed of an episode, in [0, 2³²), from a seed and the episode's indices.
+    """Derives the seed of an episode, in [0, 2³¹), from a seed and the episode's indices.
+
+    Simulators with seeds of 32 bits and a sign take no larger one.
 
     Raises:
         UserError: if the seed is negative.
     """
     if seed < 0:
         raise UserError(f"seed must be at least 0; got {seed}")
-    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0])
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0]) & 0x7FFFFFFF
 
 
 def clip_actions(actions: np.ndarray, task: Task, num_environments: int) -> np.ndarray:

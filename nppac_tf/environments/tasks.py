@@ -3,10 +3,10 @@
 Glossary: D observation components, A action components.
 """
 
-import contextlib
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -15,6 +15,12 @@ import numpy as np
 from nppac_tf.config import REWARDS
 from nppac_tf.environments import hand, mujoco
 from nppac_tf.environments.known import KNOWN_TASKS, known_task
+from nppac_tf.environments.standard import (
+    StandardEnvironment,
+    close,
+    describe,
+    observation_parts,
+)
 from nppac_tf.errors import UserError
 
 
@@ -23,22 +29,32 @@ class Task:
     """An environment with its sizes and bounds.
 
     Attributes:
-        name: Short name such as "pen-binary", or the Gymnasium id if there is none.
-        environment_id: Gymnasium id.
-        environment_kwargs: Keyword arguments for `gymnasium.make`.
-        observation_size: D.
-        action_low: Lower action bounds, [A] float32, finite.
-        action_high: Upper action bounds, [A] float32, finite.
+        name: Short name such as "pen-binary", the Gymnasium id, or that of the factory.
+        environment_id: Gymnasium id; the name of a task that is made by a factory.
+        environment_kwargs: Keyword arguments for `gymnasium.make` or the factory.
+        observation_parts: Named parts of an observation, in the order in which they are joined,
+            with their spaces; see `standard.observation_parts`.
+        action_low: Lower action bounds, [A] float32, finite, not below the environment's own.
+        action_high: Upper action bounds, [A] float32, finite, not above the environment's own.
         horizon: Number of steps after which an episode is truncated; None if it never is.
+        success_key: Entry of `info` that says whether a step is at the goal; None for the usual.
+        factory: Makes the environment, in place of `gymnasium.make`.
     """
 
     name: str
     environment_id: str
     environment_kwargs: Mapping[str, Any]
-    observation_size: int
+    observation_parts: Mapping[str, gymnasium.Space]
     action_low: np.ndarray
     action_high: np.ndarray
     horizon: int | None
+    success_key: str | None = None
+    factory: Callable[..., gymnasium.Env] | None = None
+
+    @property
+    def observation_size(self) -> int:
+        """D, the number of observation components."""
+        return sum(gymnasium.spaces.flatdim(part) for part in self.observation_parts.values())
 
     @property
     def action_size(self) -> int:
@@ -46,7 +62,7 @@ class Task:
         return len(self.action_low)
 
     def make(self, render_mode: str | None = None) -> gymnasium.Env:
-        """Makes a new environment, whose observations and rewards are not cast to float32.
+        """Makes a new environment, with vectors for observations (see `StandardEnvironment`).
 
         Args:
             render_mode: "rgb_array" if `render()` is to return frames [H, W, 3] uint8.
@@ -54,27 +70,43 @@ class Task:
         kwargs = dict(self.environment_kwargs)
         if render_mode is not None:
             kwargs["render_mode"] = render_mode
-        return _make(self.environment_id, kwargs)
+        environment = _make(self.environment_id, kwargs, self.factory)
+        return StandardEnvironment(environment, self.name, self.observation_parts, self.success_key)
 
 
-def make_task(name: str, reward: str = "binary") -> Task:
-    """Looks up a task by its short name or by any Gymnasium id.
+def make_task(
+    name: str | Callable[..., gymnasium.Env],
+    reward: str = "binary",
+    *,
+    observation_keys: Sequence[str] = (),
+    success_key: str | None = None,
+) -> Task:
+    """Looks up a task by its short name or by any Gymnasium id, or takes a function that makes it.
+
+    Observations may be Box, Discrete, MultiBinary or MultiDiscrete spaces, or Dict and Tuple spaces
+    of these, as those of goal environments are; they are joined to one vector. Actions must be
+    bounded, one-dimensional Box spaces.
 
     Args:
         name: pen-binary, door-binary, relocate-binary, hammer-binary, halfcheetah, ant, walker2d,
-            hopper, or a Gymnasium id with one-dimensional Box observations and bounded,
-            one-dimensional Box actions. "module:Name-v0" first imports the module that registers
-            the id.
+            hopper, or a Gymnasium id; "module:Name-v0" first imports the module that registers the
+            id. Or a function (or class) that returns a new environment, or "module:function".
         reward: For hand tasks "binary" (1 per step at the goal, 0 elsewhere) or "negative" (0 and
             -1). Other tasks keep their own reward and accept only the default.
+        observation_keys: Parts of the observation to use, in this order; by default all.
+        success_key: Entry of `info` that says whether a step is at the goal, where it is neither
+            "success" nor "is_success".
 
     Raises:
         UserError: if the name is unknown, the spaces are not supported, or the task does not have
             the reward.
     """
+    factory = None if isinstance(name, str) else name
+    if not isinstance(name, str):
+        name = getattr(name, "__name__", type(name).__name__)
     if reward not in REWARDS:
         raise UserError(f"reward must be one of {', '.join(REWARDS)}; got {reward!r}")
-    named = known_task(name)
+    named = None if factory else known_task(name)
     known = named if named is not None and name in (named.name, named.environment_id) else None
     if known is not None:
         name = known.name
@@ -89,11 +121,14 @@ def make_task(name: str, reward: str = "binary") -> Task:
         environment_id = known.environment_id if known else name
         environment_kwargs = {}
 
-    module, colon, _ = environment_id.rpartition(":")
+    module, colon, attribute = environment_id.rpartition(":")
     if colon and not _is_module_name(module):
         raise UserError(f"task must be a name or module:name; got {name!r}")
     try:
-        environment = _make(environment_id, environment_kwargs)
+        if colon and attribute not in gymnasium.registry:
+            found = getattr(importlib.import_module(module), attribute, None)
+            factory = found if callable(found) else None
+        environment = _make(environment_id, environment_kwargs, factory)
     except gymnasium.error.UnregisteredEnv as error:
         raise UserError(_unknown_task_message(name)) from error
     except ModuleNotFoundError as error:
@@ -106,17 +141,17 @@ def make_task(name: str, reward: str = "binary") -> Task:
         raise UserError(_failure_message(name, error)) from error
     except Exception as error:  # A user's environment can raise anything.
         raise UserError(_failure_message(name, error)) from error
-    with contextlib.closing(environment):
-        observation_space = environment.observation_space
+    try:
         action_space = environment.action_space
-        horizon = environment.spec.max_episode_steps
-        if not colon:
+        horizon = _time_limit(environment)
+        if not colon and factory is None and environment.spec is not None:
             environment_id = environment.spec.id  # Includes the version if the name did not.
-    if not isinstance(observation_space, gymnasium.spaces.Box) or len(observation_space.shape) != 1:
-        raise UserError(
-            f"task {name!r} must have a one-dimensional Box observation space; "
-            f"got {observation_space}"
-        )
+        try:
+            parts = observation_parts(environment.observation_space, observation_keys or None)
+        except UserError as error:
+            raise UserError(f"task {name!r}: {error}") from None
+    finally:
+        close(environment, name)
     if (
         not isinstance(action_space, gymnasium.spaces.Box)
         or len(action_space.shape) != 1
@@ -130,18 +165,42 @@ def make_task(name: str, reward: str = "binary") -> Task:
         name=name,
         environment_id=environment_id,
         environment_kwargs=environment_kwargs,
-        observation_size=observation_space.shape[0],
-        action_low=action_space.low.astype(np.float32),
-        action_high=action_space.high.astype(np.float32),
+        observation_parts=parts,
+        action_low=_inward(action_space.low, np.inf),
+        action_high=_inward(action_space.high, -np.inf),
         horizon=horizon,
+        success_key=success_key,
+        factory=factory,
     )
 
 
-def _make(environment_id: str, environment_kwargs: Mapping[str, Any]) -> gymnasium.Env:
+def _make(
+    environment_id: str,
+    environment_kwargs: Mapping[str, Any],
+    factory: Callable[..., gymnasium.Env] | None,
+) -> gymnasium.Env:
     mujoco.load()
     hand.register()
     with mujoco.deprecations_dropped():
+        if factory is not None:
+            return factory(**environment_kwargs)
         return gymnasium.make(environment_id, disable_env_checker=True, **environment_kwargs)
+
+
+def _time_limit(environment: gymnasium.Env) -> int | None:
+    """Steps after which a wrapper truncates an episode."""
+    while isinstance(environment, gymnasium.Wrapper):
+        if isinstance(environment, gymnasium.wrappers.TimeLimit):
+            return environment._max_episode_steps
+        environment = environment.env
+    return environment.spec.max_episode_steps if environment.spec is not None else None
+
+
+def _inward(bounds: np.ndarray, direction: float) -> np.ndarray:
+    """Bounds [A] in float32, rounded toward the inside of the space."""
+    rounded = bounds.astype(np.float32)
+    outside = rounded < bounds if direction > 0 else rounded > bounds
+    return np.where(outside, np.nextafter(rounded, np.float32(direction)), rounded)
 
 
 def _is_module_name(text: str) -> bool:
@@ -149,8 +208,7 @@ def _is_module_name(text: str) -> bool:
 
 
 def _failure_message(name: str, error: Exception) -> str:
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"task {name!r} failed to start: {reason}"
+    return f"task {name!r} failed to start: {describe(error)}"
 
 
 def _unknown_task_message(name: str) -> str:

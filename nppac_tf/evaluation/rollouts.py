@@ -12,6 +12,7 @@ from nppac_tf.environments import Task, clip_actions, episode_seed, require_fini
 from nppac_tf.errors import UserError
 from nppac_tf.evaluation.episodes import Episodes as Episodes
 
+_MAX_STEPS_WITHOUT_END = 100_000
 PolicyFunction = Callable[[np.ndarray], np.ndarray]
 
 
@@ -107,6 +108,7 @@ def _roll_out(
     batch_size = len(environments)
     returns = np.zeros(num_episodes)
     lengths = np.zeros(num_episodes, np.int64)
+    known_success = np.zeros(num_episodes, np.int64)
     steps_at_goal = np.zeros(num_episodes)
     final_success = np.zeros(num_episodes, np.float32)
     recorded_observations: list[list[np.ndarray]] = [[] for _ in range(num_episodes)]
@@ -150,8 +152,15 @@ def _roll_out(
             success = float(info.get("success", np.nan))
             returns[episode] += rewards[i]
             lengths[episode] += 1
-            steps_at_goal[episode] += success
+            if not np.isnan(success):
+                known_success[episode] += 1
+                steps_at_goal[episode] += success
             final_success[episode] = success
+            if not task.horizon and lengths[episode] >= _MAX_STEPS_WITHOUT_END:
+                raise UserError(
+                    f"task {task.name!r} must end its episodes, or be registered with "
+                    f"max_episode_steps; got one of {lengths[episode]:,} steps"
+                )
             if terminated or truncated:
                 ended.append(i)
                 final_observations[episode] = observations[i]
@@ -173,7 +182,8 @@ def _roll_out(
             "rewards": tuple(np.array(row, np.float32) for row in recorded_rewards),
             "final_observations": final_observations,
         }
-    any_success = np.where(np.isnan(steps_at_goal), np.nan, steps_at_goal > 0)
+    any_success = np.where(known_success > 0, steps_at_goal > 0, np.nan)
+    steps_at_goal[known_success < lengths] = np.nan  # Told at some steps only, such as the last.
     return Episodes(
         any_success=any_success.astype(np.float32),
         time_at_goal=(steps_at_goal / (task.horizon or lengths)).astype(np.float32),
