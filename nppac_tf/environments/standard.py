@@ -85,23 +85,48 @@ def flatten(observation: Any, parts: Mapping[str, gymnasium.Space]) -> np.ndarra
     """
     arrays = []
     for name, space in parts.items():
-        value = observation
-        try:
-            for key in name.split("/") if name else ():
-                value = value[int(key) if isinstance(value, tuple | list) else key]
-        except (KeyError, IndexError, TypeError, ValueError):
-            raise UserError(f"an observation must have the part {name!r}") from None
+        value = _find(observation, name)
         if isinstance(space, gymnasium.spaces.Box):
             value = np.asarray(value)
-            if value.shape != space.shape:
-                part = f"part {name!r} of an observation" if name else "an observation"
-                raise UserError(
-                    f"{part} must have the shape {space.shape} of its space; got {value.shape}"
-                )
+            _require_shape(name, space, value.shape)
             arrays.append(value.reshape(-1))
         else:  # One-hot.
             arrays.append(gymnasium.spaces.flatten(space, value))
     return np.concatenate(arrays)
+
+
+def flatten_steps(observations: Any, parts: Mapping[str, gymnasium.Space]) -> np.ndarray:
+    """Joins the parts of T observations, each part in one array [T, ...], to an array [T, D].
+
+    Raises:
+        UserError: as `flatten`.
+    """
+    arrays = []
+    for name, space in parts.items():
+        value = np.asarray(_find(observations, name))
+        if isinstance(space, gymnasium.spaces.Box):
+            _require_shape(name, space, value.shape[1:])
+            arrays.append(value.reshape(len(value), -1))
+        else:
+            arrays.append(np.stack([gymnasium.spaces.flatten(space, step) for step in value]))
+    if len({len(array) for array in arrays}) > 1:
+        raise UserError("the parts of the observations must have the same number of steps")
+    return np.concatenate(arrays, axis=1)
+
+
+def _find(observation: Any, name: str) -> Any:
+    try:
+        for key in name.split("/") if name else ():
+            observation = observation[int(key) if isinstance(observation, tuple | list) else key]
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise UserError(f"an observation must have the part {name!r}") from None
+    return observation
+
+
+def _require_shape(name: str, space: gymnasium.Space, shape: tuple[int, ...]) -> None:
+    if shape != space.shape:
+        part = f"part {name!r} of an observation" if name else "an observation"
+        raise UserError(f"{part} must have the shape {space.shape} of its space; got {shape}")
 
 
 def success_of(info: Mapping[str, Any], key: str | None = None) -> float:

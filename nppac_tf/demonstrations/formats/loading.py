@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import BinaryIO
 
@@ -52,7 +52,8 @@ def load_demonstrations(
             names Python objects other than arrays and plain containers, or does not fit the task.
             The message is one line that begins with the source.
     """
-    recording = load_recording(source)
+    keys = tuple(getattr(task, "observation_parts", ()))
+    recording = load_recording(source, () if keys == ("",) else keys)
     try:
         demonstrations = recording.demonstrations()
         if task is None:
@@ -63,11 +64,15 @@ def load_demonstrations(
         raise UserError(f"{os.fspath(source)}: {error}") from error
 
 
-def load_recording(source: str | os.PathLike[str]) -> Recording:
+def load_recording(
+    source: str | os.PathLike[str], observation_keys: Sequence[str] = ()
+) -> Recording:
     """Reads demonstrations as recorded, as far as they are readable.
 
     Args:
         source: See `load_demonstrations`.
+        observation_keys: Parts of the observation to use, in this order, where the data set has
+            named parts; by default all.
 
     Returns:
         The recording. Its `problems` list what could not be read, and why.
@@ -82,8 +87,8 @@ def load_recording(source: str | os.PathLike[str]) -> Recording:
         if source.startswith(_EMBEDDED_PREFIX):
             return npz.read_embedded(source.removeprefix(_EMBEDDED_PREFIX))
         if source.startswith(minari.PREFIX):
-            return minari.read(source.removeprefix(minari.PREFIX))
-        return _read_path(pathlib.Path(os.path.expanduser(source)))
+            return minari.read(source.removeprefix(minari.PREFIX), observation_keys)
+        return _read_path(pathlib.Path(os.path.expanduser(source)), observation_keys)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
 
@@ -109,10 +114,10 @@ def save_demonstrations(demonstrations: Demonstrations, path: str | os.PathLike[
         raise UserError(f"path must be writable; got {str(path)!r} ({error.strerror})") from error
 
 
-def _read_path(path: pathlib.Path) -> Recording:
+def _read_path(path: pathlib.Path, observation_keys: Sequence[str]) -> Recording:
     try:
         if path.is_dir():
-            return minari.read_folder(path)
+            return minari.read_folder(path, observation_keys)
         reader = _READERS.get(path.suffix.lower())
         if reader is None:
             is_id = not path.exists() and "/" in str(path) and not path.suffix

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
+from nppac_tf.environments.standard import SUCCESS_KEYS, flatten_steps, observation_parts
 from nppac_tf.errors import UserError
 
 PREFIX = "minari:"
@@ -38,20 +39,21 @@ _TOO_LARGE = (
 )
 
 
-def read(name: str) -> Recording:
+def read(name: str, observation_keys: Sequence[str] = ()) -> Recording:
     """Reads a data set by its id or its folder.
 
     Args:
         name: An id such as `D4RL/pen/human-v2`, downloaded if it is not in the folder that the
             environment variable MINARI_DATASETS_PATH names (default: ~/.minari/datasets); or the
             folder of a data set.
+        observation_keys: See `read_folder`.
 
     Raises:
         UserError: There is no such data set, it cannot be downloaded, or see `read_folder`.
     """
     folder = pathlib.Path(os.path.expanduser(name))
     if folder.is_absolute() or name.startswith((".", "~")) or (folder / "data").is_dir():
-        return read_folder(folder)
+        return read_folder(folder, observation_keys)
     if not _ID_PATTERN.fullmatch(name):
         raise UserError(
             f"a Minari data set must have an id such as D4RL/pen/human-v2; got {name!r}"
@@ -59,15 +61,21 @@ def read(name: str) -> Recording:
     folder = _root() / name
     if not (folder / "data").is_dir():
         _download(name)
-    return read_folder(folder)
+    return read_folder(folder, observation_keys)
 
 
-def read_folder(folder: pathlib.Path) -> Recording:
+def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> Recording:
     """Reads the data set in a folder that holds `data/main_data.hdf5` and `data/metadata.json`.
+
+    Args:
+        folder: The data set's.
+        observation_keys: Parts of the observation to use, in this order; by default all, in the
+            order of the observation space. See `standard.observation_parts`.
 
     Raises:
         UserError: The folder holds no data set, or one that is damaged, of an unsupported version
-            of Minari, or without one-dimensional Box observations and actions.
+            of Minari, of observations that cannot be joined to a vector, or of actions that are not
+            a one-dimensional Box.
     """
     data = folder / "data"
     for name in (_METADATA_FILE, _DATA_FILE):
@@ -80,21 +88,18 @@ def read_folder(folder: pathlib.Path) -> Recording:
             )
     metadata = _read_metadata(data / _METADATA_FILE)
     dataset = _open(data, metadata["total_episodes"])
-    for key in _SPACES:
-        space = getattr(dataset, key)
-        if type(space).__name__ != "Box" or len(space.shape) != 1:
-            got = " ".join(str(space).split())[:120]
-            raise UserError(
-                f"{key} must be a one-dimensional Box; got {got}: pass the parts that the policy "
-                "needs to Demonstrations.from_episodes"
-            )
+    parts = observation_parts(dataset.observation_space, observation_keys or None)
+    space = dataset.action_space
+    if type(space).__name__ != "Box" or len(space.shape) != 1:
+        got = " ".join(str(space).split())[:120]
+        raise UserError(f"action_space must be a one-dimensional Box; got {got}")
     episodes: list[RecordedEpisode] = []
     indices: list[int] = []
     problems: list[str] = []
     left = _max_bytes(data)
     for index in range(metadata["total_episodes"]):
         try:
-            episode = _read_episode(dataset, index)
+            episode = _read_episode(dataset, index, parts)
         except UserError as error:
             problems.append(str(error))
             continue
@@ -111,6 +116,7 @@ def read_folder(folder: pathlib.Path) -> Recording:
         tuple(indices),
         tuple(problems),
         {"format": "Minari", "source": dataset.id}
+        | ({} if list(parts) == [""] else {"observation_keys": list(parts)})
         | {key: metadata[key] for key in kept if key in metadata},
         dataset.env_spec.id if dataset.env_spec is not None else None,
     )
@@ -328,7 +334,7 @@ def _max_bytes(data: pathlib.Path) -> int:
     return min(_MAX_BYTES, _MAX_COMPRESSION * (data / _DATA_FILE).stat().st_size)
 
 
-def _read_episode(dataset: Any, index: int) -> RecordedEpisode:
+def _read_episode(dataset: Any, index: int, parts: Mapping[str, Any]) -> RecordedEpisode:
     try:
         (episode,) = dataset.iterate_episodes([index])
         (attributes,) = dataset.storage.get_episode_metadata([index])
@@ -338,21 +344,22 @@ def _read_episode(dataset: Any, index: int) -> RecordedEpisode:
         ) from error
     arrays = {
         key: np.asarray(getattr(episode, key))
-        for key in ("observations", "actions", "rewards", "terminations", "truncations")
+        for key in ("actions", "rewards", "terminations", "truncations")
     }
+    try:
+        arrays["observations"] = flatten_steps(episode.observations, parts)
+    except UserError as error:
+        raise UserError(f"episode {index}: {error}") from None
     for key, array in arrays.items():
         if array.dtype.kind not in "biuf":
             raise UserError(f"{key} of episode {index} must be numbers; got {array.dtype}")
     observations, actions = arrays["observations"], arrays["actions"]
-    for key, space in (
-        ("observations", dataset.observation_space),
-        ("actions", dataset.action_space),
-    ):
-        if arrays[key].ndim != 2 or arrays[key].shape[1:] != space.shape:
-            raise UserError(
-                f"{key} of episode {index} must be [T, {space.shape[0]}], as {_METADATA_FILE} "
-                f"says; got {list(arrays[key].shape)}"
-            )
+    size = dataset.action_space.shape[0]
+    if actions.ndim != 2 or actions.shape[1] != size:
+        raise UserError(
+            f"actions of episode {index} must be [T, {size}], as {_METADATA_FILE} says; "
+            f"got {list(actions.shape)}"
+        )
     has_final = len(observations) == len(actions) + 1
     return RecordedEpisode(
         observations[:-1] if has_final else observations,
@@ -361,8 +368,20 @@ def _read_episode(dataset: Any, index: int) -> RecordedEpisode:
         rewards=arrays["rewards"].reshape(-1),
         terminals=arrays["terminations"].reshape(-1),
         truncations=arrays["truncations"].reshape(-1),
+        successes=_successes(episode.infos, len(actions)),
         initial_state=_initial_state(attributes),
     )
+
+
+def _successes(infos: Any, num_steps: int) -> np.ndarray | None:
+    """Goal flags [T] after each action, where all steps have one of 0 or 1."""
+    for key in SUCCESS_KEYS:
+        if isinstance(infos, dict) and key in infos:
+            flags = np.asarray(infos[key])
+            flags = flags.reshape(len(flags), -1)[-num_steps:, 0] if flags.size else flags
+            if flags.shape == (num_steps,) and flags.dtype.kind in "biuf":
+                return flags > 0 if np.isin(flags, (0, 1)).all() else None
+    return None
 
 
 def _initial_state(attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
