@@ -17,7 +17,9 @@ from nppac_tf.errors import UserError
 
 _LEVELS = (0.5, 0.9, 0.99)
 
-config_flags.define(RunConfig, only=("task", "reward", "demonstrations"))
+config_flags.define(
+    RunConfig, only=("task", "observation_keys", "success_key", "reward", "demonstrations")
+)
 _OF_RUNS = ("scale_factor", "scale_floor", "fixed_scale")
 config_flags.define(
     PriorConfig,
@@ -43,7 +45,12 @@ def main() -> None:
     output = None if _OUTPUT.value is None else checks.output_file("output", (".npz",))
     from nppac_tf import demonstrations, environments
 
-    task = environments.make_task(flags.FLAGS.task, flags.FLAGS.reward)
+    task = environments.make_task(
+        flags.FLAGS.task,
+        flags.FLAGS.reward,
+        observation_keys=flags.FLAGS.observation_keys,
+        success_key=flags.FLAGS.success_key,
+    )
     data = demonstrations.load_demonstrations(flags.FLAGS.demonstrations, task)
     training, held_out = data.split(_HELD_OUT.value, _SEED.value)
     held_out = held_out.look_ahead(config.action_lookahead)

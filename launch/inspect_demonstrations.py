@@ -35,9 +35,11 @@ def main() -> None:
     from nppac_tf import demonstrations, environments
     from nppac_tf.doctor import diagnosis, simulator_replay
 
-    recording = demonstrations.load_recording(_DEMONSTRATIONS.value)
-    known = "unknown: pass --task for its sizes, bounds and goal"
     task = environments.make_task(_TASK.value) if _TASK.value is not None else None
+    recording = demonstrations.load_recording(
+        _DEMONSTRATIONS.value, task.observation_keys if task is not None else ()
+    )
+    known = "unknown: pass --task for its sizes, bounds and goal"
     if task is not None:
         known = task.name
     elif (task := simulator_replay.likeliest_task(recording)) is not None:

@@ -14,6 +14,7 @@ from absl import flags
 
 from nppac_tf.config import RunConfig
 from nppac_tf.errors import UserError
+from nppac_tf.runs.config_file import require_resumable
 
 _MAIN_OPTIONS = (
     *("flagfile", "task", "demonstrations", "prior", "scale_factor", "temperature"),
@@ -79,7 +80,7 @@ def _plan() -> tuple[pathlib.Path, RunConfig, bool]:
         if exists:
             folder, earlier = checks.run_folder("output_dir")
             config = config_flags.configuration(RunConfig, base=earlier)
-            earlier.require_resumable(config, folder)
+            require_resumable(earlier, config, folder)
             return folder, config, True
         if _RESUME.value and not any(flags.FLAGS[name].present for name in config_flags.groups):
             raise UserError(f"no run at {folder}; to start one there, pass its flags as well")

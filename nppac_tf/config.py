@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from nppac_tf.errors import UserError
-from nppac_tf.options import check_fields, flatten, option, require
+from nppac_tf.options import check_fields, option, require
 
 PRIORS = (
     "gp",
@@ -29,7 +29,6 @@ DIVERGENCES = ("auto", "sampled", "closed_form")
 XLA_MODES = ("auto", "on", "off")
 PRECISIONS = ("float32", "bfloat16", "auto")
 REWARDS = ("binary", "negative")
-_MAY_GROW = "training.num_env_steps"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +94,9 @@ class PriorConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         require(0 < self.dropout_rate < 1, "dropout_rate", "in (0, 1)", self.dropout_rate)
-        if self.fixed_scale is not None:
-            require(
-                not self.scale_floor,
-                "fixed_scale",
-                "none with a scale_floor, which it overrides",
-                self.fixed_scale,
-            )
+        allowed = self.fixed_scale is None or not self.scale_floor
+        overrides = "none with a scale_floor, which it overrides"
+        require(allowed, "fixed_scale", overrides, self.fixed_scale)
 
     def unscaled(self) -> "PriorConfig":
         """The same fit without factor, floor and fixed scale."""
@@ -380,7 +375,15 @@ class TrainingConfig:
 class RunConfig:
     """Everything needed to repeat a run."""
 
-    task: str = option("pen-binary", "pen-binary, door-binary, halfcheetah, or a Gymnasium id.")
+    task: str = option(
+        "pen-binary", "pen-binary, door-binary, halfcheetah, a Gymnasium id, or module:function."
+    )
+    observation_keys: tuple[str, ...] = option(
+        (), "Parts of a Dict observation to use, in this order (default: all)."
+    )
+    success_key: str | None = option(
+        None, "Entry of info that is true at the goal (default: success or is_success)."
+    )
     reward: str = option("binary", "Hand tasks: 0/1 (binary) or -1/0 (negative).", REWARDS)
     demonstrations: str = option(
         "embedded:pen", "embedded:NAME, minari:ID, or a .npz, AWAC .npy or DAPG .pickle file."
@@ -411,22 +414,6 @@ class RunConfig:
                 self.training.pretraining_steps,
             )
 
-    def require_resumable(self, asked: "RunConfig", run: Any) -> None:
-        """Checks that a run of this configuration can be resumed as asked: the same, or longer.
-
-        Raises:
-            UserError: names the first field that differs, and `run`.
-        """
-        had, wanted = flatten(self.to_dict()), flatten(asked.to_dict())
-        for name, value in wanted.items():
-            longer = name == _MAY_GROW and value >= had[name]
-            if value != had[name] and not longer:
-                flag = name.rpartition(".")[2]
-                or_more = " or more" if name == _MAY_GROW else ""
-                raise UserError(
-                    f"{flag} must be {had[name]!r}{or_more} to resume {run}; got {value!r}"
-                )
-
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, ready for JSON."""
         return dataclasses.asdict(self)
@@ -450,7 +437,7 @@ class RunConfig:
                 prior=PriorConfig(**_with_tuples(values["prior"])),
                 agent=AgentConfig(**_with_tuples(values["agent"])),
                 training=TrainingConfig(**values["training"]),
-                **rest,
+                **_with_tuples(rest),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"not the configuration of a run of this version: {error}") from None

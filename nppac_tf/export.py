@@ -49,6 +49,8 @@ _METADATA = pathlib.Path("assets.extra") / "metadata.json"
 _USED: dict[str, tuple[type, ...]] = {
     "task": (str, type(None)),
     "reward": (str, type(None)),
+    "observation_keys": (list,),
+    "success_key": (str, type(None)),
     "observation_size": (int,),
     "action_size": (int,),
     "updates": (int,),
@@ -254,6 +256,8 @@ def _metadata(agent: NppacAgent, task: Task | None, novelty: Novelty | None) -> 
         "version": _VERSION,
         "task": task.name if task else None,
         "reward": task.environment_kwargs.get("reward", "binary") if task else None,
+        "observation_keys": list(task.observation_keys) if task else [],
+        "success_key": task.success_key if task else None,
         "observation_size": agent.prior.observation_size,
         "action_size": agent.prior.action_size,
         "action_low": np.broadcast_to(spec.minimum, shape).tolist(),

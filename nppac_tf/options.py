@@ -40,7 +40,7 @@ def check_fields(config: Any) -> None:
             require(minimum <= value < math.inf, name, f"finite and at least {minimum:g}", value)
         if field.metadata["positive"]:
             require(0 < value < math.inf, name, "positive and finite", value)
-        if isinstance(field.default, tuple):
+        if field.type == tuple[int, ...]:
             sizes = all(isinstance(units, int) and units > 0 for units in value)
             require(len(value) > 0 and sizes, name, "one or more positive layer sizes", value)
 

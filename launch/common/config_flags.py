@@ -55,6 +55,10 @@ def _or_none(number: Callable[[str], Any]) -> Callable[[str], Any]:
 
 _PARSERS: dict[Any, flags.ArgumentParser] = {
     tuple[int, ...]: _Parser(lambda text: tuple(map(int, text.split(","))), "integers with commas"),
+    tuple[str, ...]: _Parser(
+        lambda text: tuple(filter(None, text.split(","))), "names with commas"
+    ),
+    str | None: _Parser(_or_none(str), "text or none"),
     int | None: _Parser(_or_none(int), "an integer or none"),
     float | None: _Parser(_or_none(float), "a number or none"),
 }

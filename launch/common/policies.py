@@ -1,7 +1,7 @@
 """Flags that name a policy and its task, and loading of what they name."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -24,12 +24,18 @@ class Policy(NamedTuple):
 
 
 def define_flags() -> None:
-    """Defines --run, --saved_model, --task and --reward."""
+    """Defines --run, --policy, --saved_model, and the flags of `make_task`."""
     flags.DEFINE_string("run", None, "Folder of a run.")
     flags.DEFINE_enum("policy", "last", ("last", "best"), "Which policy of a run to use.")
     flags.DEFINE_string("saved_model", None, "Folder of an exported policy.")
     flags.DEFINE_string("task", None, "Task to act in (default: the task of training).")
     flags.DEFINE_enum("reward", None, REWARDS, "Reward of a hand task (default: as in training).")
+    flags.DEFINE_list(
+        "observation_keys", None, "Parts of a Dict observation to use (default: as in training)."
+    )
+    flags.DEFINE_string(
+        "success_key", None, "Entry of a step's info that says whether it is at the goal."
+    )
 
 
 def load() -> Policy:
@@ -37,12 +43,12 @@ def load() -> Policy:
     if FLAGS.run:
         path, config = checks.run_folder("run")
         confirm_module(path, config.task)
-        task = make_task(config.task, config.reward)
-        from nppac_tf import environments
+        task = make_task(config.task, config.reward, config.observation_keys, config.success_key)
+        from nppac_tf.runs import inputs
         from nppac_tf.runs.directory import RunDirectory
 
         directory = RunDirectory(path)
-        trained = environments.make_task(config.task, config.reward)
+        trained = inputs.task_of(config)
         require_sizes("policy", (trained.observation_size, trained.action_size), task)
         act, updates = directory.load_policy(trained, FLAGS.policy)
         return Policy(path.name, act, task, {**directory.provenance(), "updates": updates})
@@ -51,7 +57,12 @@ def load() -> Policy:
 
     metadata = export.load_metadata(path)
     confirm_module(path, FLAGS.task or metadata["task"] or "")
-    task = make_task(metadata["task"], metadata["reward"])
+    task = make_task(
+        metadata["task"],
+        metadata["reward"],
+        metadata["observation_keys"],
+        metadata["success_key"],
+    )
     require_sizes("policy", (metadata["observation_size"], metadata["action_size"]), task)
     return Policy(path.resolve().name, export.load_policy(path), task, metadata)
 
@@ -62,14 +73,24 @@ def confirm_module(path: pathlib.Path, task: str) -> None:
         raise UserError(f"{path} is for {task}, a Python module; if you trust it, pass that --task")
 
 
-def make_task(name: str | None = None, reward: str | None = None) -> Any:
-    """Makes the task of --task and --reward, or else of the arguments."""
+def make_task(
+    name: str | None = None,
+    reward: str | None = None,
+    observation_keys: Sequence[str] = (),
+    success_key: str | None = None,
+) -> Any:
+    """Makes the task of --task and the like, or else of the arguments."""
     name = FLAGS.task or name
     if not name:
         raise UserError("--task must be given; nothing else names a task here")
     from nppac_tf import environments
 
-    return environments.make_task(name, FLAGS.reward or reward or REWARDS[0])
+    return environments.make_task(
+        name,
+        FLAGS.reward or reward or REWARDS[0],
+        observation_keys=FLAGS.observation_keys or observation_keys,
+        success_key=FLAGS.success_key or success_key,
+    )
 
 
 def require_sizes(what: str, sizes: tuple[int, int], task: Any) -> None:

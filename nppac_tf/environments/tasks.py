@@ -52,6 +52,11 @@ class Task:
     factory: Callable[..., gymnasium.Env] | None = None
 
     @property
+    def observation_keys(self) -> tuple[str, ...]:
+        """Names of the parts of an observation; empty where they have none."""
+        return tuple(name for name in self.observation_parts if name)
+
+    @property
     def observation_size(self) -> int:
         """D, the number of observation components."""
         return sum(gymnasium.spaces.flatdim(part) for part in self.observation_parts.values())

@@ -1,11 +1,17 @@
-"""Reads the config.json of a run as plain JSON, of any version. Loads no TensorFlow."""
+"""The config.json of a run, as plain JSON of any version, and whether a run can be resumed.
+
+Loads no TensorFlow.
+"""
 
 import json
 import pathlib
 from typing import Any
 
+from nppac_tf.config import RunConfig
 from nppac_tf.errors import UserError
 from nppac_tf.options import flatten
+
+_MAY_GROW = "training.num_env_steps"
 
 
 def read_config_file(file: pathlib.Path) -> dict[str, Any]:
@@ -30,3 +36,18 @@ def read_config_file(file: pathlib.Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or not isinstance(settings.get("task"), str):
         raise UserError(f"{file} is not the configuration of a run: it must hold config.task")
     return content
+
+
+def require_resumable(config: RunConfig, asked: RunConfig, run: pathlib.Path) -> None:
+    """Checks that a run of a configuration can be resumed as asked: the same, or longer.
+
+    Raises:
+        UserError: names the first field that differs, and the run.
+    """
+    had, wanted = flatten(config.to_dict()), flatten(asked.to_dict())
+    for name, value in wanted.items():
+        longer = name == _MAY_GROW and value >= had[name]
+        if value != had[name] and not longer:
+            flag = name.rpartition(".")[2]
+            or_more = " or more" if name == _MAY_GROW else ""
+            raise UserError(f"{flag} must be {had[name]!r}{or_more} to resume {run}; got {value!r}")

@@ -31,7 +31,7 @@ from nppac_tf.agents.factory import make_agent
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import RunConfig
 from nppac_tf.demonstrations import Demonstrations
-from nppac_tf.environments import Task, make_task
+from nppac_tf.environments import Task
 from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
 from nppac_tf.files import write_text
@@ -39,9 +39,9 @@ from nppac_tf.hardware import resolve_precision
 from nppac_tf.priors.base import BehavioralPrior
 from nppac_tf.priors.fitting import load_prior, rescale, save_prior
 from nppac_tf.priors.novelty import Novelty, load_novelty, save_novelty
-from nppac_tf.runs import figures
+from nppac_tf.runs import figures, inputs
 from nppac_tf.runs import metrics as reports
-from nppac_tf.runs.config_file import read_config_file
+from nppac_tf.runs.config_file import read_config_file, require_resumable
 from nppac_tf.runs.metrics import MetricsWriter
 from nppac_tf.training import checkpoints
 from nppac_tf.training.checkpoints import RunCheckpoint
@@ -216,7 +216,7 @@ class RunDirectory:
         Raises:
             UserError: if the configuration or the demonstrations are not the run's.
         """
-        self.config().require_resumable(config, self.path)
+        require_resumable(self.config(), config, self.path)
         content = self._read_config()
         try:
             fingerprint = content["demonstrations"]["fingerprint"]
@@ -310,7 +310,7 @@ class RunDirectory:
         """
         config = self.config()
         prior = self._load_prior()
-        task = make_task(config.task, config.reward)
+        task = inputs.task_of(config)
         return self._restored(task, prior, checkpoints.latest(self._checkpoints)), task
 
     def load_novelty(self) -> Novelty | None:

@@ -22,11 +22,21 @@ def load(config: RunConfig) -> Inputs:
         UserError: if the task is unknown, or the demonstrations cannot be read, do not fit it, or
             are to be replayed and cannot be.
     """
-    task = make_task(config.task, config.reward)
+    task = task_of(config)
     demonstrations = load_demonstrations(config.demonstrations, task)
     if config.training.demonstration_share or config.training.prefill_replay:
         of_demonstrations(demonstrations, task)
     return Inputs(task, demonstrations)
+
+
+def task_of(config: RunConfig) -> Task:
+    """The task that a configuration names; UserError if it is unknown."""
+    return make_task(
+        config.task,
+        config.reward,
+        observation_keys=config.observation_keys,
+        success_key=config.success_key,
+    )
 
 
 def method(config: RunConfig) -> str:

@@ -30,6 +30,27 @@ class Reach(gymnasium.Env):
 
 
 gymnasium.register("Reach-v0", Reach, max_episode_steps=20)
+
+
+class Goals(Reach):
+    observation_space = gymnasium.spaces.Dict(
+        {"goal": gymnasium.spaces.Box(-9.0, 9.0, (2, 1)), "state": Reach.observation_space}
+    )
+
+    def reset(self, **kwargs):
+        return self._parts(super().reset(**kwargs)[0]), {}
+
+    def step(self, action):
+        position, reward, terminated, truncated, info = super().step(action)
+        info = {"reached": np.array([info["success"]])}
+        return self._parts(position), reward, terminated, truncated, info
+
+    def _parts(self, position):
+        return {"goal": np.zeros((2, 1), np.float32), "state": position}
+
+
+def make_goals():
+    return gymnasium.wrappers.TimeLimit(Goals(), 20)
 """
 TASK = "reach_module:Reach-v0"
 
@@ -115,6 +136,30 @@ def test_launchers_find_the_module_in_the_working_directory(place, demonstration
     assert (outcome.code, outcome.errors) == (0, "")
     (line,) = (line for line in outcome.output.splitlines() if "any-time success" in line)
     assert float(line.split()[3]) >= 0.9
+
+
+def test_launchers_take_a_function_named_parts_and_another_success(place, demonstrations):
+    nppac.save_demonstrations(demonstrations, place / "reach.npz")
+    launchers = Launchers(place)
+    task = ("--task=reach_module:make_goals", "--observation_keys=state", "--success_key=reached")
+    sizes = ("--num_env_steps=100", "--steps_per_epoch=100", "--eval_interval=100")
+    small = (*sizes, "--checkpoint_interval=100", "--critic_layers=8", "--eval_episodes=5")
+    flags = (*task, *small, "--demonstrations=reach.npz", "--output_dir=goals", "--actor_layers=8")
+    outcome = launchers.run("train", *flags)
+    assert (outcome.code, outcome.errors) == (0, "")
+
+    # The run knows the parts and the success; the module must be named.
+    outcome = launchers.run("evaluate", "--run=goals", task[0], "--num_episodes=5")
+    assert (outcome.code, outcome.errors) == (0, "")
+    assert "any-time success" in outcome.output
+    arguments = ("--saved_model=goals/policy", task[0], "--num_episodes=5")
+    outcome = launchers.run("evaluate", *arguments)
+    assert "any-time success" in outcome.output
+
+    outcome = launchers.run("fit_prior", task[0], "--demonstrations=reach.npz")
+    assert outcome.errors.startswith(
+        "error: reach.npz: demonstrations must have observation size 4"
+    )
 
 
 @pytest.mark.usefixtures("prior_file")

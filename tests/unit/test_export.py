@@ -236,6 +236,8 @@ def test_metadata(tmp_path, gaussian_process, novelty):
         "version": 1,
         "task": None,
         "reward": None,
+        "observation_keys": [],
+        "success_key": None,
         "observation_size": D,
         "action_size": A,
         "action_low": LOW.tolist(),
@@ -273,7 +275,7 @@ def test_a_folder_that_is_no_export_is_not_replaced(tmp_path):
 
 
 WHOLE = {"version": 1, "task": None, "reward": None, "updates": 0}
-WHOLE |= {"observation_size": D, "action_size": A}
+WHOLE |= {"observation_size": D, "action_size": A, "observation_keys": [], "success_key": None}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from nppac_tf.environments import make_task
 from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
 from nppac_tf.priors import GPPrior, UniformPrior, load_prior, rescale
+from nppac_tf.runs.config_file import require_resumable
 from nppac_tf.runs.directory import RunDirectory
 from nppac_tf.training.loop import EVALUATION_COLUMNS, TRAINING_COLUMNS
 from nppac_tf.training.replay import Replay
@@ -130,7 +131,7 @@ def test_a_run_is_not_written_over(tmp_path, directory):
 )
 def test_the_first_difference_is_named(directory, change, complaint):
     with pytest.raises(UserError, match=complaint):
-        directory.config().require_resumable(dataclasses.replace(CONFIG, **change), directory.path)
+        require_resumable(directory.config(), dataclasses.replace(CONFIG, **change), directory.path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": {}}', '{"config": {"task": 1}}'])

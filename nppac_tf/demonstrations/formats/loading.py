@@ -52,8 +52,7 @@ def load_demonstrations(
             names Python objects other than arrays and plain containers, or does not fit the task.
             The message is one line that begins with the source.
     """
-    keys = tuple(getattr(task, "observation_parts", ()))
-    recording = load_recording(source, () if keys == ("",) else keys)
+    recording = load_recording(source, getattr(task, "observation_keys", ()))
     try:
         demonstrations = recording.demonstrations()
         if task is None:

@@ -10,7 +10,7 @@ from nppac_tf.config import RunConfig
 from nppac_tf.errors import UserError
 from nppac_tf.files import folder_name
 from nppac_tf.runs import inputs, metrics
-from nppac_tf.runs.config_file import read_config_file
+from nppac_tf.runs.config_file import read_config_file, require_resumable
 
 
 class PlannedRun(NamedTuple):
@@ -108,7 +108,7 @@ def _check_folder(run: PlannedRun, fingerprint: str) -> None:
         had = content["demonstrations"]["fingerprint"]
     except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{run.folder} must hold a run that can be resumed: {error}") from None
-    began.require_resumable(run.config, run.folder)
+    require_resumable(began, run.config, run.folder)
     if had != fingerprint:
         raise UserError(
             f"demonstrations must be those that {run.folder} was started with; their content has "
