@@ -6,7 +6,6 @@ python launch/train.py --resume --output_dir=runs/...
 
 import datetime
 import pathlib
-import sys
 from typing import Any
 
 from common import checks, config_flags, program
@@ -45,7 +44,7 @@ def main() -> None:
     from nppac_tf.runs import run as runs
     from nppac_tf.training import loop
 
-    how_to_resume = f"resume with: python {sys.argv[0]} --resume --output_dir={folder}"
+    how_to_resume = f"resume with: {program.command('--resume', f'--output_dir={folder}')}"
     display = displays.ProgressDisplay()
     run = runs.TrainingRun(folder, config, given, display)
     with run.directory.locked(), display:

@@ -38,6 +38,7 @@ import numpy as np
 import tensorflow as tf
 
 from nppac_tf.errors import UserError
+from nppac_tf.files import for_tensorflow
 
 if TYPE_CHECKING:
     from nppac_tf.agents.nppac import NppacAgent
@@ -78,7 +79,7 @@ def export_policy(
         UserError: if `path` exists and is not an exported policy, or a novelty is given with a
             uniform prior.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.realpath(path))  # A link stays, and leads to the new policy.
     if path.exists() and not (path / _METADATA).is_file():
         raise UserError(f"path must be new or an exported policy to replace; got {str(path)!r}")
     if novelty is not None and not agent.prior.informative:
@@ -111,7 +112,8 @@ def load_policy(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarr
     metadata = load_metadata(path)
     size = metadata["observation_size"]
     try:
-        module = tf.saved_model.load(str(path))
+        with for_tensorflow(pathlib.Path(path)) as readable:
+            module = tf.saved_model.load(str(readable))
     except (OSError, ValueError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not a complete exported policy: {reason}") from None
@@ -168,21 +170,35 @@ class _PolicyModule(tf.Module):
         def clip(actions: tf.Tensor) -> tf.Tensor:
             return tf.clip_by_value(actions, spec.minimum, spec.maximum)
 
+        def split(observation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            """Which rows [B, 1] are finite, and the observations with zeros in the others."""
+            usable = tf.reduce_all(tf.math.is_finite(observation), axis=1, keepdims=True)
+            return usable, tf.where(usable, observation, tf.zeros_like(observation))
+
+        def where_usable(usable: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+            return tf.where(usable, values, tf.constant(float("nan"), values.dtype))
+
         def mean_action(observation: tf.Tensor) -> tf.Tensor:
-            return clip(actor(observation)[0].mode())
+            usable, observation = split(observation)
+            return where_usable(usable, clip(actor(observation)[0].mode()))
 
         def sample_action(observation: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+            usable, observation = split(observation)
             # The sampler divides by zero for an empty batch, so it gets a row.
             missing = tf.maximum(1 - tf.shape(observation)[0], 0)
             padded = tf.pad(observation, [[0, missing], [0, 0]])
-            return clip(actor(padded)[0].sample(seed=seed))[: tf.shape(observation)[0]]
+            actions = clip(actor(padded)[0].sample(seed=seed))[: tf.shape(observation)[0]]
+            return where_usable(usable, actions)
 
         def distribution_params(observation: tf.Tensor) -> dict[str, tf.Tensor]:
+            usable, observation = split(observation)
             policy = actor(observation)[0]
             gaussian = policy.distribution if isinstance(policy, SquashedGaussian) else policy
-            return {"location": gaussian.mean(), "scale": gaussian.stddev()}
+            outputs = {"location": gaussian.mean(), "scale": gaussian.stddev()}
+            return {name: where_usable(usable, value) for name, value in outputs.items()}
 
         def action_with_prior(observation: tf.Tensor) -> dict[str, tf.Tensor]:
+            usable, observation = split(observation)
             statistics, uncertainty = prior.predict(observation)
             # An anchored actor does not compute them again.
             known = {"statistics": statistics} if isinstance(actor, AnchoredActorNetwork) else {}
@@ -191,11 +207,16 @@ class _PolicyModule(tf.Module):
                 "prior_location": statistics.location,
                 "prior_scale": statistics.scale,
             }
-            return outputs | ({"novelty": novelty(uncertainty)} if novelty else {})
+            outputs = {name: where_usable(usable, value) for name, value in outputs.items()}
+            if novelty:
+                score = novelty(uncertainty)
+                outputs["novelty"] = tf.where(usable[:, 0], score, tf.ones_like(score))
+            return outputs
 
         def action_or_prior(observation: tf.Tensor, threshold: tf.Tensor) -> dict[str, tf.Tensor]:
             outputs = action_with_prior(observation)
-            fell_back = tf.ensure_shape(outputs["novelty"] > threshold, [None])
+            unusable = tf.math.is_nan(outputs["action"][:, 0])
+            fell_back = tf.ensure_shape(unusable | (outputs["novelty"] > threshold), [None])
             action = tf.where(
                 fell_back[:, tf.newaxis], clip(outputs["prior_location"]), outputs["action"]
             )

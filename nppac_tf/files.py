@@ -1,11 +1,13 @@
 """Atomic writing of files, and reading of npz archives without running code."""
 
+import contextlib
 import os
 import pathlib
 import re
 import secrets
+import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -76,3 +78,15 @@ def read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
 def folder_name(text: str) -> str:
     """Makes a folder name of letters, digits and _.+=,- that does not start with one of .-,+=."""
     return re.sub(r"[^A-Za-z0-9_.+=,-]", "_", text).lstrip(".-,+=") or "_"
+
+
+@contextlib.contextmanager
+def for_tensorflow(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path to a folder that TensorFlow can read: it takes [, ], * and ? in one for a pattern."""
+    if not set(str(folder)) & set("[]*?\\"):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        link = pathlib.Path(temporary) / "link"
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link

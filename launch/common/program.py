@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import os
+import shlex
+import shutil
 import signal
 import sys
 import warnings
@@ -24,14 +26,16 @@ def run(
 ) -> NoReturn:
     """Parses the flags, runs a launcher and exits.
 
-    The exit code is 0, 1 after an error, 130 after Ctrl-C and 143 after SIGTERM. An error is one
-    line on standard error; --debug shows the traceback instead. --help lists `main_options` first.
-    If the launcher takes arguments that are not flags, `main` is called with their list.
+    The exit code is 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP.
+    An error is one line on standard error; --debug shows the traceback instead. --help lists
+    `main_options` first. If the launcher takes arguments that are not flags, `main` is called with
+    their list.
     """
     flags.DEFINE_string("flagfile", None, "File with a flag per line; later flags override it.")
     flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
     # A task may be "module:Environment-v0" with its module in the working directory.
     sys.path.append(os.getcwd())
+    _open_closed_streams()
     _silence_libraries()
     os.environ.update(hardware.variables(hardware.available_cores(), os.environ))
     try:
@@ -59,7 +63,7 @@ def explain(error: BaseException) -> str:
 
 
 class StopRequest:
-    """Which signal asked the program to stop: "SIGINT", "SIGTERM", or None."""
+    """Which signal asked the program to stop: "SIGINT", "SIGTERM", "SIGHUP", or None."""
 
     requested: str | None = None
 
@@ -71,7 +75,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Records SIGINT (Ctrl-C) and SIGTERM, so that a long loop can stop at a good moment.
+    """Records SIGINT (Ctrl-C), SIGTERM and SIGHUP, so that a long loop can stop at a good moment.
+
+    SIGHUP comes when a terminal or a connection closes; under nohup it stays ignored.
 
     The first signal is recorded in the yielded request. A SIGINT after it raises KeyboardInterrupt.
     """
@@ -82,12 +88,31 @@ def stop_on_signals() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         stop.requested = stop.requested or signal.Signals(number).name
 
-    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, record) for number in numbers}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def command(*arguments: str) -> str:
+    """This program with other arguments, to be pasted into a shell."""
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    return shlex.join([python, sys.argv[0], *arguments])
+
+
+def _open_closed_streams() -> None:
+    """Lets standard output and error lead nowhere if they are closed, as for a daemon."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _silence_libraries() -> None:

@@ -113,7 +113,13 @@ class Demonstrations:
         observations: list[np.ndarray] = []
         actions: list[np.ndarray] = []
         trimmed = 0
-        for index, (states, controls) in enumerate(episodes):
+        for index, episode in enumerate(episodes):
+            if len(episode) != 2:
+                raise UserError(
+                    f"episode {index} must be a pair of observations and actions; got "
+                    f"{len(episode)} items: for stacked arrays, pass zip(observations, actions)"
+                )
+            states, controls = episode
             label = f"of episode {index}"
             states = as_matrix(states, f"observations {label}", "[T, D]")
             controls = as_matrix(

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import tempfile
 import warnings
 from typing import Any
 
@@ -129,9 +130,16 @@ def _fit(demonstrations: Demonstrations, config: PriorConfig) -> BehavioralPrior
 
 
 def default_cache() -> pathlib.Path:
-    """`nppac_tf` in the user's cache folder (`XDG_CACHE_HOME`, or `~/.cache`)."""
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "nppac_tf"
+    """`nppac_tf` in the user's cache folder (`XDG_CACHE_HOME`, or `~/.cache`).
+
+    For a user without a home, as in some containers, it is in the folder of temporary files.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return pathlib.Path(given) / "nppac_tf"
+    try:
+        return pathlib.Path.home() / ".cache" / "nppac_tf"
+    except RuntimeError:
+        return pathlib.Path(tempfile.gettempdir()) / "nppac_tf"
 
 
 def save_prior(prior: BehavioralPrior, path: str | os.PathLike[str]) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from nppac_tf.errors import UserError
-from nppac_tf.files import sync
+from nppac_tf.files import for_tensorflow, sync
 from nppac_tf.training.replay import Replay
 
 _VERSION = 1
@@ -182,8 +182,9 @@ def read_variables(objects: tf.train.Checkpoint, path: pathlib.Path) -> None:
         AssertionError: if a variable of theirs is not in it.
         ValueError: if one is there with another shape.
     """
-    status = objects.read(str(path / _VARIABLES))
-    status.assert_existing_objects_matched().expect_partial()
+    with for_tensorflow(path) as readable:
+        status = objects.read(str(readable / _VARIABLES))
+        status.assert_existing_objects_matched().expect_partial()
 
 
 def _all(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -199,7 +200,9 @@ def _number(path: pathlib.Path) -> int:
 
 def read_variable(path: pathlib.Path, name: str) -> np.ndarray:
     """One of the learned objects that is a plain variable, from the checkpoint at `path`."""
-    return tf.train.load_variable(str(path / _VARIABLES), f"{name}/.ATTRIBUTES/VARIABLE_VALUE")
+    with for_tensorflow(path) as readable:
+        key = f"{name}/.ATTRIBUTES/VARIABLE_VALUE"
+        return tf.train.load_variable(str(readable / _VARIABLES), key)
 
 
 def read_state(path: pathlib.Path) -> dict[str, Any]:

@@ -81,7 +81,9 @@ def test_nothing_is_restored_from_an_empty_folder(tmp_path):
     np.testing.assert_array_equal(counter.values, [5, 5])
 
 
-def test_the_latest_is_restored_and_two_are_kept(tmp_path):
+@pytest.mark.parametrize("name", ["run", "lr[0.1] *?"])
+def test_the_latest_is_restored_and_two_are_kept(tmp_path, name):
+    tmp_path = tmp_path / name
     counter = Counter(0)
     checkpoint = saved_in(tmp_path, counter)
     for value in range(1, 12):

@@ -145,6 +145,7 @@ def test_from_episodes_drops_a_last_observation_without_action():
     ("episodes", "message"),
     [
         ([], "at least one episode; got 0"),
+        ((np.zeros([3, 5, 2]), np.zeros([3, 5, 1])), "episode 0 must be a pair .*; got 3 items"),
         ([(np.zeros([4, 2]), np.zeros([5, 1]))], r"episode 0 .* \[4, 2\]; got \[5, 1\]"),
         ([(np.zeros([1, 2]), np.zeros([0, 1]))], "episode 0 must hold at least one step; got 0"),
         ([(np.zeros([0, 2]), np.zeros([0, 1]))], "episode 0 must hold at least one step; got 0"),

@@ -171,6 +171,40 @@ def test_the_prior_acts_where_the_state_is_novel(module):
     assert module.action_or_prior(observation, 0.0)["fell_back"].numpy().all()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_observation_that_is_not_finite_never_becomes_an_action(module, value):
+    """And does not change the actions for the other observations of the batch."""
+    broken = OBSERVATIONS.copy()
+    broken[[1, 4], [0, 2]] = value
+    rows = np.isin(np.arange(len(broken)), (1, 4))
+    extra = {
+        "sample_action": {"seed": tf.constant([1, 2])},
+        "action_or_prior": {"threshold": tf.constant(1.0)},
+    }
+    for name, signature in module.signatures.items():
+        outputs = signature(observation=tf.constant(broken), **extra.get(name, {}))
+        expected = signature(observation=tf.constant(OBSERVATIONS), **extra.get(name, {}))
+        for key, output in outputs.items():
+            np.testing.assert_allclose(output[~rows], expected[key][~rows], rtol=1e-5, atol=1e-6)
+            told = {"novelty": 1.0, "fell_back": True}.get(key, np.nan)
+            np.testing.assert_array_equal(output[rows], np.full_like(output[rows], told))
+
+
+def test_a_link_to_an_export_stays_a_link(tmp_path):
+    export_policy(agent_with(), tmp_path / "v1")
+    (tmp_path / "current").symlink_to("v1")
+    before = load_policy(tmp_path / "current")(OBSERVATIONS)
+    export_policy(agent_with("squashed"), tmp_path / "current")
+    assert (tmp_path / "current").is_symlink()
+    assert not np.allclose(load_policy(tmp_path / "v1")(OBSERVATIONS), before)
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    folder = tmp_path / "lr[0.1] *?"
+    export_policy(agent_with(), folder)
+    assert load_policy(folder)(OBSERVATIONS).shape == (len(OBSERVATIONS), A)
+
+
 def test_a_threshold_may_be_given_per_observation(module):
     observation = tf.constant(OBSERVATIONS)
     thresholds = tf.constant([0.0, 1.0] * 3 + [0.0])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -171,6 +172,15 @@ def test_without_a_cache_nothing_is_written(fits, tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert priors.default_cache() == tmp_path / "home" / ".cache" / "nppac_tf"
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pathlib.Path, "home", no_home)
+    assert priors.default_cache().parent.is_dir()
 
 
 # Files.
