@@ -7,7 +7,7 @@ import re
 import secrets
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -58,8 +58,8 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
-def read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
-    """Reads the arrays of an npz archive by name; never unpickles.
+def read_arrays(file: BinaryIO, leave_out: Container[str] = ()) -> dict[str, np.ndarray]:
+    """Reads the arrays of an npz archive by name, but for those left out; never unpickles.
 
     Raises:
         UserError: if the archive declares more than 4 GiB of unpacked data.
@@ -72,7 +72,7 @@ def read_arrays(file: BinaryIO) -> dict[str, np.ndarray]:
             f"the file must unpack to at most {_MAX_UNPACKED_BYTES:,} bytes; got {unpacked:,}"
         )
     with np.load(file, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        return {name: arrays[name] for name in arrays.files if name not in leave_out}
 
 
 def folder_name(text: str) -> str:

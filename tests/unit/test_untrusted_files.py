@@ -357,7 +357,11 @@ BROKEN_FILES = [
         r"actions must be finite .* at step 3 \(episode 1\), dimension 0",
     ),
     ("x.npy", npy(np.array([len, len], object)), "refused 'builtins.len'"),
-    ("x.txt", WORDS, r"ending in \.npz, \.npy, \.pickle, \.pkl; got 'x\.txt': convert"),
+    (
+        "x.txt",
+        WORDS,
+        r"ending in \.npz, \.npy, \.pickle, \.pkl, \.hdf5, \.h5; got 'x\.txt': convert",
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import BinaryIO
 
 from nppac_tf.demonstrations.dataset import Demonstrations, TaskSpaces
-from nppac_tf.demonstrations.formats import minari, npz, records
+from nppac_tf.demonstrations.formats import hdf5, minari, npz, records
 from nppac_tf.demonstrations.recording import Recording
 from nppac_tf.environments.known import known_task, tasks_of_sizes
 from nppac_tf.errors import UserError
@@ -27,6 +27,7 @@ _READERS: Mapping[str, Callable[[BinaryIO, str], Recording]] = MappingProxyType(
         ".pkl": records.read_dapg,
     }
 )
+_HDF5 = (".hdf5", ".h5")
 
 
 def load_demonstrations(
@@ -39,8 +40,9 @@ def load_demonstrations(
             `embedded:NAME`, demonstrations that ship with the package;
             `minari:ID`, a Minari data set, downloaded if it is not on this machine;
             `minari:FOLDER` or the folder itself, a Minari data set at that place;
-            a file: `*.npz` (written by `save_demonstrations`), `*.npy` (AWAC), or `*.pickle` or
-            `*.pkl` (DAPG).
+            a file: `*.npz` (written by `save_demonstrations`, Stable-Baselines, imitation, or with
+            terminals and timeouts), `*.hdf5` or `*.h5` (robomimic, D4RL), `*.npy` (AWAC), or
+            `*.pickle` or `*.pkl` (DAPG).
         task: If given, checks the demonstrations against it and clips actions into its bounds; see
             `Demonstrations.conform`.
 
@@ -117,16 +119,20 @@ def _read_path(path: pathlib.Path, observation_keys: Sequence[str]) -> Recording
     try:
         if path.is_dir():
             return minari.read_folder(path, observation_keys)
-        reader = _READERS.get(path.suffix.lower())
-        if reader is None:
+        suffix = path.suffix.lower()
+        reader = _READERS.get(suffix)
+        if reader is None and suffix not in _HDF5:
+            suffixes = ", ".join([*_READERS, *_HDF5])
             is_id = not path.exists() and "/" in str(path) and not path.suffix
             hint = f"; did you mean {minari.PREFIX}{path}?" if is_id else ""
             raise UserError(
                 f"demonstrations must be {_EMBEDDED_PREFIX}NAME, {minari.PREFIX}ID, the folder of "
-                f"a Minari data set, or a file ending in {', '.join(_READERS)}; got {path.name!r}"
+                f"a Minari data set, or a file ending in {suffixes}; got {path.name!r}"
                 f"{hint or ': convert other formats with Demonstrations.from_episodes'}"
             )
         with open(path, "rb") as file:
+            if reader is None:
+                return hdf5.read(file, path.name, observation_keys)
             return reader(file, path.name)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})") from error

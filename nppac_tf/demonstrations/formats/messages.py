@@ -12,7 +12,7 @@ _BEGINNINGS = (
     (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with git lfs pull"),
     (NPY_MAGIC, "an npy file: rename it to end in .npy"),
     (b"PK\x03\x04", "a zip archive: if NumPy wrote it, rename it to end in .npz"),
-    (b"\x89HDF", "an HDF5 file: pass the folder of a Minari data set, not a file in it"),
+    (b"\x89HDF", "an HDF5 file: rename it to end in .hdf5; of a Minari data set, pass the folder"),
     (b"\x1f\x8b", "a gzip archive: unpack it first"),
     (b"\x80", "a Python pickle: rename it to end in .pickle"),
 )

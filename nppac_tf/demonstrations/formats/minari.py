@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from nppac_tf.demonstrations.formats import hdf5_files
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.environments.standard import SUCCESS_KEYS, flatten_steps, observation_parts
 from nppac_tf.errors import UserError
@@ -32,11 +33,6 @@ _DATA_FILE = "main_data.hdf5"
 _METADATA_FILE = "metadata.json"
 _SPACES = ("observation_space", "action_space")
 _ID_PATTERN = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
-_MAX_BYTES = 2**32
-_MAX_COMPRESSION = 1100  # Deflate compresses to 1:1032 at best.
-_TOO_LARGE = (
-    "the arrays of a data set must take at most 4 GiB, and no more than its file can hold; got more"
-)
 
 
 def read(name: str, observation_keys: Sequence[str] = ()) -> Recording:
@@ -96,7 +92,7 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
     episodes: list[RecordedEpisode] = []
     indices: list[int] = []
     problems: list[str] = []
-    left = _max_bytes(data)
+    left = hdf5_files.max_bytes((data / _DATA_FILE).stat().st_size)
     for index in range(metadata["total_episodes"]):
         try:
             episode = _read_episode(dataset, index, parts)
@@ -105,7 +101,7 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
             continue
         left -= episode.nbytes
         if left < 0:
-            raise UserError(_TOO_LARGE)
+            raise UserError(hdf5_files.TOO_LARGE)
         episodes.append(episode)
         indices.append(index)
     kept = ("minari_version", "algorithm_name", "author", "description")
@@ -308,30 +304,10 @@ def _check_data(data: pathlib.Path) -> int:
     """Counts the episodes; refuses links to other files, and more data than the file can hold."""
     import h5py
 
-    outside = UserError(f"{_DATA_FILE} must hold all data itself; got a link to another file")
-    taken = 0
-
-    def leads_outside(_: str, link: Any) -> bool | None:
-        return None if isinstance(link, h5py.HardLink) else True
-
-    def check_item(_: str, item: Any) -> None:
-        nonlocal taken
-        if isinstance(item, h5py.Dataset):
-            if item.is_virtual or item.external:
-                raise outside
-            taken += item.nbytes
-            if taken > _max_bytes(data):
-                raise UserError(_TOO_LARGE)
-
-    with h5py.File(data / _DATA_FILE, "r") as file:
-        if file.visititems_links(leads_outside):
-            raise outside
-        file.visititems(check_item)
+    path = data / _DATA_FILE
+    with h5py.File(path, "r") as file:
+        hdf5_files.check(file, path.stat().st_size, _DATA_FILE)
         return len(file)
-
-
-def _max_bytes(data: pathlib.Path) -> int:
-    return min(_MAX_BYTES, _MAX_COMPRESSION * (data / _DATA_FILE).stat().st_size)
 
 
 def _read_episode(dataset: Any, index: int, parts: Mapping[str, Any]) -> RecordedEpisode:

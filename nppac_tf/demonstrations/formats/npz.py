@@ -1,9 +1,10 @@
-"""The npz format of `save_demonstrations`, also that of the embedded demonstrations."""
+"""Npz archives: of `save_demonstrations`, Stable-Baselines, imitation, and of flat arrays."""
 
 from __future__ import annotations
 
 import importlib.resources
 import io
+import itertools
 import json
 import pathlib
 from typing import BinaryIO
@@ -11,28 +12,30 @@ from typing import BinaryIO
 import numpy as np
 
 from nppac_tf.demonstrations.dataset import Demonstrations, as_episode_ends, as_matrix
+from nppac_tf.demonstrations.formats import flat
 from nppac_tf.demonstrations.formats.messages import HEAD_SIZE, describe, list_keys
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.errors import UserError
 from nppac_tf.files import read_arrays
 
 _KEYS = ("observations", "actions", "episode_ends")
+_PICKLED = ("infos",)  # By imitation; nothing here needs them.
 
 
 def read(file: BinaryIO, file_name: str) -> Recording:
-    """Reads an npz archive that holds observations, actions and episode_ends.
+    """Reads an npz archive of one of these layouts.
 
-    Its metadata and name may be absent.
+    - `save_demonstrations`: observations, actions, episode_ends; perhaps metadata and name.
+    - imitation: obs, acts and indices; an episode has one observation more than actions.
+    - `flat`: one array per quantity, with flags; Stable-Baselines has episode_starts.
 
     Raises:
-        UserError: The archive is damaged, holds Python objects, or lacks one of the arrays.
+        UserError: The archive is damaged, holds Python objects in what is needed, or has another
+            layout.
     """
     arrays = _read_archive(file)
     if set(_KEYS) - arrays.keys():
-        raise UserError(
-            f"the file must hold {', '.join(_KEYS)}; got {list_keys(arrays)}: join episodes with "
-            "Demonstrations.from_episodes and write them with save_demonstrations"
-        )
+        return _read_others(arrays, file_name)
     try:
         metadata = json.loads(str(arrays["metadata"])) if "metadata" in arrays else {}
     except (ValueError, RecursionError) as error:
@@ -59,6 +62,50 @@ def read(file: BinaryIO, file_name: str) -> Recording:
         metadata=metadata,
         environment_id=environment_id if isinstance(environment_id, str) else None,
     )
+
+
+def _read_others(arrays: dict[str, np.ndarray], file_name: str) -> Recording:
+    found = flat.named(arrays)
+    if not {"observations", "actions"} <= found.keys():
+        raise UserError(
+            f"the file must hold {', '.join(_KEYS)}; got {list_keys(arrays)}: join episodes with "
+            "Demonstrations.from_episodes and write them with save_demonstrations"
+        )
+    kind = "imitation npz" if "indices" in arrays else "flat npz"
+    if "indices" in arrays:
+        episodes = _read_imitation(found, arrays["indices"])
+    else:
+        episodes = flat.episodes(found)
+    return Recording(
+        pathlib.PurePath(file_name).stem,
+        kind,
+        tuple(episodes),
+        tuple(range(len(episodes))),
+        metadata={"format": kind, "source": file_name},
+    )
+
+
+def _read_imitation(arrays: dict[str, np.ndarray], indices: np.ndarray) -> list[RecordedEpisode]:
+    """Episode k has the actions from indices[k - 1] to indices[k], and observations one later."""
+    actions = as_matrix(arrays["actions"], "acts", "[N, A]")
+    observations = as_matrix(arrays["observations"], "obs", "[N + E, D]")
+    cuts = [0, *np.asarray(indices).reshape(-1).tolist(), len(actions)]
+    count = len(cuts) - 1
+    if len(observations) != len(actions) + count or sorted(set(cuts)) != cuts:
+        raise UserError(
+            f"obs must have one row more than acts in each of the {count} episodes that indices "
+            f"cuts; got {len(observations)} and {len(actions)} rows"
+        )
+    rewards = np.asarray(arrays["rewards"]).reshape(-1) if "rewards" in arrays else None
+    return [
+        RecordedEpisode(
+            observations[start + k : end + k],
+            actions[start:end],
+            observations[end + k],
+            rewards=None if rewards is None else rewards[start:end],
+        )
+        for k, (start, end) in enumerate(itertools.pairwise(cuts))
+    ]
 
 
 def read_embedded(name: str) -> Recording:
@@ -98,7 +145,7 @@ def _read_archive(file: BinaryIO) -> dict[str, np.ndarray]:
     if not head.startswith(b"PK"):
         raise UserError(f"{requirement}; got {describe(head)}")
     try:
-        return read_arrays(file)
+        return read_arrays(file, _PICKLED)
     except UserError:
         raise
     except Exception as error:  # zipfile and NumPy raise many kinds.
