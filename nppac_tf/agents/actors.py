@@ -21,6 +21,7 @@ _FIRST_LOG_SCALE = -1.0
 # Prior means at the bounds of actions, where tanh is flat, are moved inside by this share.
 BOUND_MARGIN = 0.01
 _LOG_STRETCH_RANGE = (-5.0, 2.0)
+_SMALLEST_RANGE = 1e-6
 
 
 class SquashedGaussian(tfp.distributions.TransformedDistribution):
@@ -268,4 +269,7 @@ def _bounds(action_spec: Any) -> tuple[np.ndarray, np.ndarray]:
         np.broadcast_to(bound, action_spec.shape).astype(np.float64)
         for bound in (action_spec.minimum, action_spec.maximum)
     )
-    return ((high + low) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
+    center, half_range = (high + low) / 2, (high - low) / 2
+    # Of a locked joint, whose bounds are equal, not zero, by which the networks would divide.
+    half_range = np.maximum(half_range, _SMALLEST_RANGE * np.maximum(1.0, np.abs(center)))
+    return center.astype(np.float32), half_range.astype(np.float32)

@@ -287,3 +287,16 @@ def test_layer_norm_and_its_gradient_equal_kerass():
         results.append([outputs, *tape.gradient(total, [inputs, *layer.trainable_variables])])
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("actor", [{"actor": "anchored"}, {"actor": "network", "squash": True}])
+def test_a_locked_joint_is_held_and_nothing_stops_being_finite(actor):
+    task = fakes.FakeTask.of(low=(-1.0, 0.5), high=(1.0, 0.5))
+    config = AgentConfig(actor_layers=(4,), critic_layers=(4,), **actor)
+    agent = NppacAgent.for_task(task, fakes.LinearPrior(3, 2), config)
+    observations = tf.random.stateless_normal([9, 3], seed=[0, 1])
+    policy = agent.actor_network(observations, step_type=(), network_state=())[0]
+    actions, log_prob = policy.experimental_sample_and_log_prob(seed=[2, 3])
+    np.testing.assert_allclose(policy.mode()[:, 1], 0.5, atol=1e-5)
+    assert np.isfinite(actions).all()
+    assert np.isfinite(log_prob).all()

@@ -96,6 +96,16 @@ def test_minari_reads_what_is_written(root):
     assert minari.namespace.list_local_namespaces() == ["toy"]
 
 
+def test_an_environment_that_was_registered_by_its_class_is_written(root):
+    gymnasium.register("Toy-v0", ToyEnvironment, max_episode_steps=5)
+    try:
+        write(environment=gymnasium.make("Toy-v0", disable_env_checker=True))
+        assert minari.load_dataset(ID).observation_space == ToyEnvironment.observation_space
+        assert load_recording(f"minari:{ID}").demonstrations().num_steps == 5
+    finally:
+        gymnasium.registry.pop("Toy-v0")
+
+
 def test_named_parts_are_joined_in_the_order_of_space_or_keys(root):
     from minari.data_collector import EpisodeBuffer
 

@@ -133,8 +133,8 @@ def write(
             variable MINARI_DATASETS_PATH names (default: ~/.minari/datasets).
         episodes: Episodes, each with observations [T, D], final observation [D], actions [T, A],
             rewards, terminals and truncations [T].
-        environment: Gymnasium environment of the episodes. Its spaces and its spec are stored, so
-            that Minari can recover it.
+        environment: Gymnasium environment of the episodes. Its spaces are stored, and its spec,
+            from which Minari can recover it, unless it was registered by a class.
         algorithm_name: Name of the policy.
         description: One sentence that describes the data set.
         provenance: JSON-serializable mapping, stored under "provenance".
@@ -171,7 +171,9 @@ def write(
             dataset = minari.create_dataset_from_buffers(
                 dataset_id,
                 buffers,
-                env=environment,
+                env=_recoverable(environment),
+                observation_space=environment.observation_space,
+                action_space=environment.action_space,
                 algorithm_name=algorithm_name,
                 description=description,
             )
@@ -184,6 +186,15 @@ def write(
             ) from error
         raise
     return folder
+
+
+def _recoverable(environment: Any) -> Any:
+    """The environment, if its spec can be stored; None if it was registered by its class."""
+    spec = getattr(environment, "spec", None)
+    try:
+        return environment if spec is None or spec.to_json() else None
+    except ValueError:
+        return None
 
 
 def check_new_id(dataset_id: str) -> None:
