@@ -4,6 +4,7 @@ python launch/train.py --flagfile=configs/pen.flags --seed=1
 python launch/train.py --resume --output_dir=runs/...
 """
 
+import dataclasses
 import datetime
 import pathlib
 from typing import Any
@@ -78,17 +79,25 @@ def _plan() -> tuple[pathlib.Path, RunConfig, bool]:
             )
         if exists:
             folder, earlier = checks.run_folder("output_dir")
-            config = config_flags.configuration(RunConfig, base=earlier)
+            config = _from_anywhere(config_flags.configuration(RunConfig, base=earlier))
             require_resumable(earlier, config, folder)
             return folder, config, True
         if _RESUME.value and not any(flags.FLAGS[name].present for name in config_flags.groups):
             raise UserError(f"no run at {folder}; to start one there, pass its flags as well")
-        return folder, config_flags.configuration(RunConfig), False
-    config = config_flags.configuration(RunConfig)
+        return folder, _from_anywhere(config_flags.configuration(RunConfig)), False
+    config = _from_anywhere(config_flags.configuration(RunConfig))
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     task = config.task.replace("/", "-").replace(":", "-")
     name = f"{config.agent.algorithm}-{config.prior.prior}-seed{config.training.seed}-{now}"
     return pathlib.Path("runs") / task / name, config, False
+
+
+def _from_anywhere(config: RunConfig) -> RunConfig:
+    """With the whole path of a demonstration file, so that any folder will do to resume."""
+    path = pathlib.Path(config.demonstrations).expanduser()
+    if not path.exists():
+        return config
+    return dataclasses.replace(config, demonstrations=str(path.absolute()))
 
 
 def _print_results(directory: Any, title: str, rows: list[dict[str, float]]) -> None:

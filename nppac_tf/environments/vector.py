@@ -66,6 +66,11 @@ class VectorEnvironment:
         return len(self._environments)
 
     @property
+    def environments(self) -> Sequence[Any]:
+        """The environments. After other use of them, `load_state_dict` an earlier state."""
+        return self._environments
+
+    @property
     def observations(self) -> np.ndarray:
         """Current observations, [B, D] float32, after automatic resets."""
         return self._observations

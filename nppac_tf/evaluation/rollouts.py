@@ -3,7 +3,7 @@
 Glossary: E episodes, B environments in a batch, D observation components, A action components.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ def evaluate(
     num_environments: int = 10,
     record: bool = False,
     on_frame: Callable[[np.ndarray], None] | None = None,
+    environments: Sequence[Any] | None = None,
 ) -> Episodes:
     """Rolls a policy out for a number of episodes.
 
@@ -76,6 +77,7 @@ def evaluate(
         record: Whether to keep the observations, actions and rewards.
         on_frame: Called with a frame [H, W, 3] uint8 at the start of each episode and after every
             step, one episode after the other (num_environments is then 1).
+        environments: The task's, to use in place of new ones; they are reset and not closed.
 
     Raises:
         UserError: if an argument is out of range, or the policy's actions are not [B, A].
@@ -88,11 +90,14 @@ def evaluate(
     policy_function = as_policy_function(policy)
     batch_size = 1 if on_frame else min(num_environments, num_episodes)
     render_mode = "rgb_array" if on_frame else None
-    environments = [task.make(render_mode) for _ in range(batch_size)]
+    if environments is not None:
+        used = list(environments[:num_episodes])
+        return _roll_out(policy_function, task, used, num_episodes, seed, record, on_frame)
+    made = [task.make(render_mode) for _ in range(batch_size)]
     try:
-        return _roll_out(policy_function, task, environments, num_episodes, seed, record, on_frame)
+        return _roll_out(policy_function, task, made, num_episodes, seed, record, on_frame)
     finally:
-        for environment in environments:
+        for environment in made:
             environment.close()
 
 

@@ -41,13 +41,15 @@ def read_config_file(file: pathlib.Path) -> dict[str, Any]:
 def require_resumable(config: RunConfig, asked: RunConfig, run: pathlib.Path) -> None:
     """Checks that a run of a configuration can be resumed as asked: the same, or longer.
 
+    The demonstrations may lie elsewhere: `RunDirectory.resume` compares their content.
+
     Raises:
         UserError: names the first field that differs, and the run.
     """
     had, wanted = flatten(config.to_dict()), flatten(asked.to_dict())
     for name, value in wanted.items():
         longer = name == _MAY_GROW and value >= had[name]
-        if value != had[name] and not longer:
+        if value != had[name] and not longer and name != "demonstrations":
             flag = name.rpartition(".")[2]
             or_more = " or more" if name == _MAY_GROW else ""
             raise UserError(f"{flag} must be {had[name]!r}{or_more} to resume {run}; got {value!r}")

@@ -85,8 +85,12 @@ class Collector:
     def load_state_dict(self, state: dict[str, Any], restarted: Sequence[int] = ()) -> None:
         """Restores a saved state, but for environments whose episodes restarted."""
         self._returns = np.array(state["returns"], np.float64)
-        self._returns[list(restarted)] = 0.0
+        self.drop_episodes(restarted)
         self._finished.extend(state["finished"])
+
+    def drop_episodes(self, restarted: Sequence[int]) -> None:
+        """Forgets the returns so far of environments whose episodes restarted."""
+        self._returns[list(restarted)] = 0.0
 
     def _record(self, rewards: np.ndarray, ends: np.ndarray) -> None:
         self._returns += rewards

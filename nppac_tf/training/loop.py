@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +26,7 @@ from nppac_tf.training.collector import Collector
 from nppac_tf.training.learner import Learner
 from nppac_tf.training.monitor import Monitor
 from nppac_tf.training.replay import Replay
+from nppac_tf.training.schedule import Schedule
 from nppac_tf.training.transitions import Transitions, of_demonstrations, over_steps
 
 Metrics = dict[str, float]
@@ -64,41 +65,6 @@ class Observer(Protocol):
 
     def on_notice(self, line: str) -> None:
         """`line` is something that a person should know."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """What changes over a run, fixed when it starts: a longer resumed run keeps it.
-
-    Attributes:
-        warmup: Environment steps before the actor learns.
-        annealing: Environment steps from there until alpha is at its final value.
-        averaging: Updates over which the evaluated policy averages the actor's weights.
-        first_temperature: Alpha until the actor learns.
-        final_temperature: Alpha at the end.
-    """
-
-    warmup: int
-    annealing: int
-    averaging: int
-    first_temperature: float
-    final_temperature: float
-
-    @classmethod
-    def of(cls, config: TrainingConfig, temperature: float) -> Self:
-        """The schedule of a run that starts with an agent's alpha."""
-        return cls(
-            config.warmup_steps,
-            config.annealed_steps,
-            config.averaged_updates,
-            temperature,
-            config.final_temperature or temperature,
-        )
-
-    def temperature(self, env_steps: int) -> float:
-        """Alpha after a number of environment steps: geometric from first to final."""
-        share = min(max(env_steps - self.warmup, 0) / self.annealing, 1.0)
-        return self.first_temperature ** (1.0 - share) * self.final_temperature**share
 
 
 class Stopped(Exception):
@@ -322,7 +288,17 @@ class _Loop:
             self._stop_if_asked()
             return policy(observations)
 
-        return rollouts.evaluate(stoppable, self._task, self._config.eval_episodes)
+        number = self._config.eval_episodes
+        if self._config.num_environments > 1:
+            return rollouts.evaluate(stoppable, self._task, number)
+        # Of some simulators, and of a robot, there is one only: evaluation takes it, and then its
+        # episode is taken up again.
+        before = self._environments.state_dict()
+        episodes = rollouts.evaluate(
+            stoppable, self._task, number, environments=self._environments.environments
+        )
+        self._collector.drop_episodes(self._environments.load_state_dict(before))
+        return episodes
 
     def _compare_with_prior(self, episodes: Episodes) -> Metrics:
         """The prior's mean on the episodes of the policy; a notice if the policy is far below."""

@@ -134,6 +134,11 @@ def test_the_first_difference_is_named(directory, change, complaint):
         require_resumable(directory.config(), dataclasses.replace(CONFIG, **change), directory.path)
 
 
+def test_the_demonstrations_may_lie_elsewhere(directory):
+    moved = dataclasses.replace(directory.config(), demonstrations="/elsewhere/pen.npz")
+    require_resumable(directory.config(), moved, directory.path)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"config": {}}', '{"config": {"task": 1}}'])
 def test_what_is_no_configuration_is_named(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

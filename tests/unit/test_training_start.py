@@ -23,6 +23,7 @@ from nppac_tf.environments import VectorEnvironment
 from nppac_tf.priors import UniformPrior
 from nppac_tf.training import loop
 from nppac_tf.training.collector import Collector
+from nppac_tf.training.schedule import Schedule
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def demonstrations(task):
 
 
 def test_annealing_counts_environment_steps_from_the_end_of_the_warm_up():
-    schedule = loop.Schedule.of(
+    schedule = Schedule.of(
         TrainingConfig(num_env_steps=20_000, annealing_steps=8000, final_temperature=0.002), 0.2
     )
     assert schedule.warmup == 4000
@@ -50,13 +51,13 @@ def test_annealing_counts_environment_steps_from_the_end_of_the_warm_up():
     np.testing.assert_allclose(np.diff(logs), np.log(0.01) / 8)
     for steps in (12_000, 20_000):
         assert schedule.temperature(steps) == pytest.approx(0.002)
-    kept = loop.Schedule.of(TrainingConfig(final_temperature=None), 0.2)
+    kept = Schedule.of(TrainingConfig(final_temperature=None), 0.2)
     assert kept.temperature(50_000) == pytest.approx(0.2)
 
 
 def test_by_default_a_short_run_ends_at_the_final_temperature():
     config = TrainingConfig(num_env_steps=20_000)
-    schedule = loop.Schedule.of(config, AgentConfig.temperature)
+    schedule = Schedule.of(config, AgentConfig.temperature)
     assert schedule.temperature(20_000) == pytest.approx(config.final_temperature)
 
 
@@ -117,6 +118,34 @@ def test_warming_up_a_network_actor_imitates_the_prior_where_it_goes(task, demon
     # 200 updates by imitation, 20 by the critics, for which alpha waits.
     assert int(agent._actor_optimizer.iterations) == 220
     assert [row["train/alpha"] for row in warm] == pytest.approx([0.2] * len(warm))
+
+
+# A simulator of which there is one.
+
+
+def test_evaluating_in_the_only_environment_does_not_change_the_run(task, monkeypatch):
+    """A second environment is refused; the episode goes on after an evaluation in its midst."""
+    config = dataclasses.replace(
+        CONFIG,
+        num_environments=1,
+        num_env_steps=12,
+        steps_per_epoch=3,
+        eval_interval=12,
+        checkpoint_interval=12,
+    )
+    expected, _ = run(task, None, config)
+    make, made = type(task).make, []
+
+    def only(self, render_mode=None):
+        assert not made, "a second environment"
+        made.append(make(self, render_mode))
+        return made[0]
+
+    monkeypatch.setattr(type(task), "make", only)
+    agent, rows = run(task, None, dataclasses.replace(config, eval_interval=3))
+    assert [row["env_steps"] for row in rows] == [0, 3, 6, 9, 12]
+    for one, other in zip(weights_of(agent), weights_of(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # How a run starts.
