@@ -234,8 +234,9 @@ class TrainingConfig:
     )
     batch_size: int = option(256, "Transitions per update.", minimum=1)
     final_temperature: float | None = option(
-        0.1,
-        "Value that alpha falls to, geometrically, once the actor learns; none to keep it.",
+        None,
+        "Value that alpha falls to, geometrically, once the actor learns (default: alpha stays). A "
+        "lower one lets the policy climb, or lose its skill.",
         positive=True,
     )
     annealing_steps: int | None = option(

@@ -254,7 +254,11 @@ def test_loading_for_a_task_clips_actions(tmp_path):
         ("embedded:walk", None, "embedded demonstrations must be one of: door, pen; got 'walk'"),
         ("embedded:../pen", None, "must be one of: door, pen; got '../pen'"),
         ("absent.npz", None, r"absent.npz: cannot be read \(No such file or directory\)"),
-        ("x.hdf5", None, r"\.pickle, \.pkl; got 'x.hdf5': convert .*Demonstrations.from_episodes"),
+        (
+            "x.parquet",
+            None,
+            r"\.hdf5, \.h5; got 'x.parquet': convert .*Demonstrations.from_episodes",
+        ),
         ("x\0.npz", None, "without null characters"),
         ("x" * 300 + ".npz", None, r"cannot be read \(File name too long\)"),
         ("pen/human-v2", None, "did you mean minari:pen/human-v2"),

@@ -51,12 +51,12 @@ def test_annealing_counts_environment_steps_from_the_end_of_the_warm_up():
     np.testing.assert_allclose(np.diff(logs), np.log(0.01) / 8)
     for steps in (12_000, 20_000):
         assert schedule.temperature(steps) == pytest.approx(0.002)
-    kept = Schedule.of(TrainingConfig(final_temperature=None), 0.2)
+    kept = Schedule.of(TrainingConfig(), 0.2)
     assert kept.temperature(50_000) == pytest.approx(0.2)
 
 
-def test_by_default_a_short_run_ends_at_the_final_temperature():
-    config = TrainingConfig(num_env_steps=20_000)
+def test_a_short_run_ends_at_the_final_temperature():
+    config = TrainingConfig(num_env_steps=20_000, final_temperature=0.01)
     schedule = Schedule.of(config, AgentConfig.temperature)
     assert schedule.temperature(20_000) == pytest.approx(config.final_temperature)
 
