@@ -96,50 +96,6 @@ def test_minari_reads_what_is_written(root):
     assert minari.namespace.list_local_namespaces() == ["toy"]
 
 
-def test_an_environment_that_was_registered_by_its_class_is_written(root):
-    gymnasium.register("Toy-v0", ToyEnvironment, max_episode_steps=5)
-    try:
-        write(environment=gymnasium.make("Toy-v0", disable_env_checker=True))
-        assert minari.load_dataset(ID).observation_space == ToyEnvironment.observation_space
-        assert load_recording(f"minari:{ID}").demonstrations().num_steps == 5
-    finally:
-        gymnasium.registry.pop("Toy-v0")
-
-
-def test_named_parts_are_joined_in_the_order_of_space_or_keys(root):
-    from minari.data_collector import EpisodeBuffer
-
-    class Goals(ToyEnvironment):
-        observation_space = gymnasium.spaces.Dict(
-            {
-                "state": gymnasium.spaces.Box(-9.0, 9.0, (2,), np.float64),
-                "goal": gymnasium.spaces.Dict({"grid": gymnasium.spaces.Box(-9, 9, (2, 1))}),
-            }
-        )
-
-    state, grid = np.arange(8.0).reshape(4, 2), -np.arange(8.0, dtype=np.float32).reshape(4, 2, 1)
-    buffer = EpisodeBuffer(
-        observations={"state": state, "goal": {"grid": grid}},
-        actions=np.zeros((3, SIZES[1]), np.float32),
-        rewards=np.zeros(3),
-        terminations=np.zeros(3, np.bool_),
-        truncations=np.arange(3) == 2,
-        infos={"is_success": np.array([0.0, 0.0, 1.0, 0.0])},
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        minari.create_dataset_from_buffers(ID, [buffer], env=Goals())
-    recording = load_recording(f"minari:{ID}")
-    (episode,) = recording.episodes
-    np.testing.assert_array_equal(episode.states(), np.hstack([grid[..., 0], state]))
-    np.testing.assert_array_equal(episode.successes, [False, True, False])
-    assert recording.metadata["observation_keys"] == ["goal/grid", "state"]
-    (episode,) = load_recording(f"minari:{ID}", ["state", "goal"]).episodes
-    np.testing.assert_array_equal(episode.states(), np.hstack([state, grid[..., 0]]))
-    with pytest.raises(UserError, match=r"\(goal/grid, state\); got 'velocity'"):
-        load_recording(f"minari:{ID}", ["velocity"])
-
-
 def test_what_minari_writes_is_read(root):
     from minari.data_collector import EpisodeBuffer
 
