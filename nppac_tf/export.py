@@ -146,6 +146,7 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} must have version {_VERSION} of the format; got version "
             f"{metadata.get('version')}: export the policy again"
         )
+    metadata = {"observation_keys": [], "success_key": None, **metadata}  # Absent from older ones.
     for name, kinds in _USED.items():
         if not isinstance(metadata.get(name, _USED), kinds):
             raise UserError(f"{path} is not an exported policy: its {_METADATA} has no {name}")

@@ -30,6 +30,11 @@ def define_flags() -> None:
     flags.DEFINE_string("saved_model", None, "Folder of an exported policy.")
     flags.DEFINE_string("task", None, "Task to act in (default: the task of training).")
     flags.DEFINE_enum("reward", None, REWARDS, "Reward of a hand task (default: as in training).")
+    define_observation_flags()
+
+
+def define_observation_flags() -> None:
+    """Defines --observation_keys and --success_key, which `make_task` reads."""
     flags.DEFINE_list(
         "observation_keys", None, "Parts of a Dict observation to use (default: as in training)."
     )

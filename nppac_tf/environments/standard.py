@@ -227,7 +227,7 @@ def close(environment: gymnasium.Env, name: str) -> None:
 
 def describe(error: Exception) -> str:
     """One line: kind, message and place of what an environment raised, or what to change."""
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"[:200]
     if "values to unpack" in text or "unexpected keyword argument 'seed'" in text:
         return _OLD_INTERFACE
     place = traceback.extract_tb(error.__traceback__)[-1]

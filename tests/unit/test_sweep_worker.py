@@ -6,6 +6,7 @@ from nppac_tf.demonstrations import save_demonstrations
 from nppac_tf.runs.directory import RunDirectory
 from nppac_tf.runs.sweep import plan, worker
 from nppac_tf.runs.sweep.messages import DONE, FAILED, STARTING, STOPPED, Ending, Report
+from nppac_tf.training import collector
 
 
 class Link:
@@ -86,14 +87,14 @@ def test_a_run_that_cannot_start_is_a_failure_in_one_line(run, tmp_path, capsys)
 
 
 def test_an_unexpected_error_is_in_the_log(run, monkeypatch, capsys):
-    def step(self, action):
+    def collect(self, num_steps, first_step):
         raise ZeroDivisionError("the robot\nfell " + 99 * "over and ")
 
-    monkeypatch.setattr(fakes.PointEnvironment, "step", step)
+    monkeypatch.setattr(collector.Collector, "collect", collect)
     ending = worker.work(run, "none", Link())
     assert ending.state == FAILED
     assert ending.message.startswith("unexpected ZeroDivisionError: the robot fell over and over")
     assert ending.message.endswith("; see its log.txt")
     assert len(ending.message) < 400
     log = capsys.readouterr().out
-    assert 'in step\n    raise ZeroDivisionError("the robot' in log
+    assert 'in collect\n    raise ZeroDivisionError("the robot' in log
