@@ -13,8 +13,12 @@ hypothesis.settings.load_profile("untimed")
 
 @pytest.fixture
 def demos_path() -> pathlib.Path:
-    """The folder of human demonstrations; skips where NPPAC_DEMOS does not name one."""
+    """The folder that NPPAC_DEMOS names; without that variable, the test is skipped.
+
+    The recordings in it have licenses of their own, and are not part of this repository.
+    """
     folder = os.environ.get("NPPAC_DEMOS")
-    if not folder or not pathlib.Path(folder).is_dir():
-        pytest.skip("needs human demonstrations: set NPPAC_DEMOS to their folder")
+    if not folder:
+        pytest.skip("needs recordings that are not in this repository: set NPPAC_DEMOS")
+    assert pathlib.Path(folder).is_dir(), f"NPPAC_DEMOS must name a folder; got {folder}"
     return pathlib.Path(folder)

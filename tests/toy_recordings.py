@@ -1,13 +1,16 @@
-"""Sound recordings, with changes, and what the doctor finds in them."""
+"""Sound recordings, with changes, and what the doctor finds in them; damaged files."""
 
 import dataclasses
 import re
 import types
 
 import numpy as np
+from hypothesis import strategies as st
 
+from nppac_tf.demonstrations import load_demonstrations
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.doctor import diagnosis
+from nppac_tf.errors import UserError
 
 SIZES = (6, 3)
 
@@ -72,3 +75,20 @@ def check(finding, expected):
     shown = f"{finding.severity}: {finding.topic}: {finding.message}"
     assert re.match(expected, shown), shown
     assert finding.advice
+
+
+def damage(path, data):
+    """Changes up to three bytes of a file and cuts it off, as hypothesis draws it."""
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+
+
+def assert_error_or_numbers(source):
+    """Asserts that loading a source that may be damaged is a UserError or gives numbers."""
+    try:
+        demonstrations = load_demonstrations(source)
+    except UserError:
+        return
+    assert np.isfinite(demonstrations.observations).all()

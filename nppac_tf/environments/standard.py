@@ -26,7 +26,7 @@ _OLD_INTERFACE = (
 def observation_parts(
     space: gymnasium.Space, keys: Iterable[str] | None = None
 ) -> dict[str, gymnasium.Space]:
-    """The named parts of which an observation is joined, in the order of the space.
+    """The named parts that make up an observation, in the order of the space.
 
     Args:
         space: Box, Discrete, MultiBinary or MultiDiscrete, or a Dict or Tuple of such spaces, at
@@ -87,12 +87,12 @@ def flatten(observation: Any, parts: Mapping[str, gymnasium.Space]) -> np.ndarra
     for name, space in parts.items():
         value = _find(observation, name)
         if isinstance(space, gymnasium.spaces.Box):
-            value = np.asarray(value)
+            value = np.array(value)
             _require_shape(name, space, value.shape)
             arrays.append(value.reshape(-1))
         else:  # One-hot.
             arrays.append(gymnasium.spaces.flatten(space, value))
-    return np.concatenate(arrays)
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def flatten_steps(observations: Any, parts: Mapping[str, gymnasium.Space]) -> np.ndarray:
@@ -115,8 +115,10 @@ def flatten_steps(observations: Any, parts: Mapping[str, gymnasium.Space]) -> np
 
 
 def _find(observation: Any, name: str) -> Any:
+    if not name:
+        return observation
     try:
-        for key in name.split("/") if name else ():
+        for key in name.split("/"):
             observation = observation[int(key) if isinstance(observation, tuple | list) else key]
     except (KeyError, IndexError, TypeError, ValueError):
         raise UserError(f"an observation must have the part {name!r}") from None
@@ -143,6 +145,8 @@ def success_of(info: Mapping[str, Any], key: str | None = None) -> float:
     name = next((name for name in names if info.get(name) is not None), None)
     if name is None:
         return float("nan")
+    if info[name] is True or info[name] is False:
+        return float(info[name])
     value = np.asarray(info[name])
     if value.size != 1 or value.dtype.kind not in "biuf" or value.item() not in (0, 1):
         raise UserError(f"info[{name!r}] must be 0 or 1, or a bool; got {info[name]!r:.60}")
@@ -170,6 +174,8 @@ class StandardEnvironment(gymnasium.Wrapper):
         self._name = name
         self._parts = dict(parts)
         self._success_key = success_key
+        bounds = environment.action_space
+        self._dtype, self._low, self._high = bounds.dtype, bounds.low, bounds.high
         if list(self._parts) != [""] or len(environment.observation_space.shape or ()) != 1:
             size = sum(gymnasium.spaces.flatdim(part) for part in self._parts.values())
             self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)
@@ -185,36 +191,38 @@ class StandardEnvironment(gymnasium.Wrapper):
         """Starts an episode; see `gymnasium.Env.reset`."""
         try:
             observation, info = self.env.reset(seed=seed, options=options)
+        except (UserError, FloatingPointError):
+            raise
         except Exception as error:
-            raise self._failure("reset", error) from error
+            raise UserError(f"task {self._name!r} failed in reset: {describe(error)}") from error
         return flatten(observation, self._parts), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Takes an action [A]; see `gymnasium.Env.step`."""
-        space = self.env.action_space
-        action = np.clip(np.asarray(action).astype(space.dtype), space.low, space.high)
+        action = np.asarray(action).astype(self._dtype)
+        action = np.minimum(np.maximum(action, self._low), self._high)
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
+        except (UserError, FloatingPointError):
+            raise
         except Exception as error:
-            raise self._failure("step", error) from error
-        rewards = np.asarray(reward)
-        if rewards.size != 1 or rewards.dtype.kind not in "biuf":
-            raise UserError(f"task {self._name!r} must give one reward; got {reward!r:.60}")
+            raise UserError(f"task {self._name!r} failed in step: {describe(error)}") from error
+        if not isinstance(reward, float):
+            rewards = np.asarray(reward)
+            if rewards.size != 1 or rewards.dtype.kind not in "biuf":
+                raise UserError(f"task {self._name!r} must give one reward; got {reward!r:.60}")
+            reward = float(rewards.item())
         success = success_of(info, self._success_key)
-        info = {key: value for key, value in info.items() if key != "success"}
-        if not np.isnan(success):
-            info["success"] = success
+        if success == success:  # Not nan.
+            info = {**info, "success": success}
+        elif "success" in info:
+            info = {key: value for key, value in info.items() if key != "success"}
         flat = flatten(observation, self._parts)
-        return flat, float(rewards.item()), bool(terminated), bool(truncated), info
+        return flat, float(reward), bool(terminated), bool(truncated), info
 
     def close(self) -> None:
         """Frees the simulator; a failure is a warning."""
         close(self.env, self._name)
-
-    def _failure(self, method: str, error: Exception) -> Exception:
-        if isinstance(error, UserError | FloatingPointError):
-            return error
-        return UserError(f"task {self._name!r} failed in {method}: {describe(error)}")
 
 
 def close(environment: gymnasium.Env, name: str) -> None:
@@ -228,7 +236,9 @@ def close(environment: gymnasium.Env, name: str) -> None:
 def describe(error: Exception) -> str:
     """One line: kind, message and place of what an environment raised, or what to change."""
     text = f"{type(error).__name__}: {error}"[:200]
-    if "values to unpack" in text or "unexpected keyword argument 'seed'" in text:
-        return _OLD_INTERFACE
     place = traceback.extract_tb(error.__traceback__)[-1]
+    # Not where the environment's own code raised it.
+    in_wrappers = place.filename == __file__ or "/gymnasium/" in place.filename
+    if in_wrappers and ("values to unpack" in text or "keyword argument 'seed'" in text):
+        return _OLD_INTERFACE
     return " ".join(f"{text} ({place.filename}:{place.lineno})".split())

@@ -5,6 +5,7 @@ Glossary: D observation components, A action components.
 
 import dataclasses
 import difflib
+import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -56,7 +57,7 @@ class Task:
         """Names of the parts of an observation; empty where they have none."""
         return tuple(name for name in self.observation_parts if name)
 
-    @property
+    @functools.cached_property
     def observation_size(self) -> int:
         """D, the number of observation components."""
         return sum(gymnasium.spaces.flatdim(part) for part in self.observation_parts.values())

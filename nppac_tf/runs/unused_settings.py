@@ -60,6 +60,8 @@ def _unused_of_training(config: RunConfig) -> set[str]:
         unused |= _OF_A_NETWORK_ACTOR
     if agent.target_kl is not None or agent.algorithm == "awac":
         unused |= {"final_temperature", "annealing_steps"}
+    if training.final_temperature is None:
+        unused.add("annealing_steps")
     if training.num_environments - training.greedy_environments < 2:
         unused.add("exploration_spread")
     return unused

@@ -186,8 +186,8 @@ def test_an_observation_that_is_not_finite_never_becomes_an_action(module, value
         expected = signature(observation=tf.constant(OBSERVATIONS), **extra.get(name, {}))
         for key, output in outputs.items():
             np.testing.assert_allclose(output[~rows], expected[key][~rows], rtol=1e-5, atol=1e-6)
-            told = {"novelty": 1.0, "fell_back": True}.get(key, np.nan)
-            np.testing.assert_array_equal(output[rows], np.full_like(output[rows], told))
+            expected_value = {"novelty": 1.0, "fell_back": True}.get(key, np.nan)
+            np.testing.assert_array_equal(output[rows], np.full_like(output[rows], expected_value))
 
 
 def test_a_link_to_an_export_stays_a_link(tmp_path):

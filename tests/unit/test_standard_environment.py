@@ -276,7 +276,7 @@ def test_results_survive_an_environment_that_cannot_close():
         assert evaluated(variant(close=close)).returns[0] == -3
 
 
-def test_a_task_that_never_ends_is_told(monkeypatch):
+def test_a_task_that_never_ends_is_refused(monkeypatch):
     monkeypatch.setattr("nppac_tf.evaluation.rollouts._MAX_STEPS_WITHOUT_END", 50)
     with pytest.raises(UserError, match="registered with max_episode_steps; got one of 50 steps"):
         nppac.evaluate(push, nppac.make_task(Point), num_episodes=1)

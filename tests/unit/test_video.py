@@ -97,7 +97,7 @@ def test_wrong_names_and_rates_are_refused(name, fps, complaint):
         video.VideoWriter(name, fps)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the choice of a renderer is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux does load_renderer choose one")
 @pytest.mark.parametrize(
     ("display", "chosen", "expected"),
     [("", None, "egl"), (":0", None, None), ("", "osmesa", "osmesa")],
