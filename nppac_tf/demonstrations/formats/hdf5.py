@@ -50,7 +50,11 @@ def read(file: BinaryIO, file_name: str, observation_keys: Sequence[str] = ()) -
             name = pathlib.PurePath(file_name).stem
             if isinstance(content.get("data"), h5py.Group):
                 return _read_robomimic(content["data"], name, observation_keys)
-            arrays = {key: item[()] for key, item in content.items() if _is_numbers(item)}
+            known = {name for names in flat.NAMES.values() for name in names}
+            arrays = {
+                key: item[()] for key, item in content.items() if key in known and _is_numbers(item)
+            }
+            names = list_keys(content)
     except UserError:
         raise
     except Exception as error:  # HDF5 raises many kinds.
@@ -61,7 +65,7 @@ def read(file: BinaryIO, file_name: str, observation_keys: Sequence[str] = ()) -
     if not {"observations", "actions"} <= found.keys():
         raise UserError(
             "an HDF5 file must hold data/demo_0 (robomimic) or observations and actions (D4RL); "
-            f"got {list_keys(arrays)}"
+            f"got {names}"
         )
     parts = flat.episodes(found)
     metadata = {"format": "D4RL HDF5", "source": file_name}
