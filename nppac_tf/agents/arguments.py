@@ -5,17 +5,18 @@ from typing import Any
 
 from tf_agents.trajectories import time_step as ts
 
+from nppac_tf.agents.distributions import vector_size
 from nppac_tf.config import ACTOR_VALUES, DIVERGENCES
 from nppac_tf.priors.base import BehavioralPrior
 
 
 def check_prior(prior: BehavioralPrior, time_step_spec: ts.TimeStep, action_spec: Any) -> None:
-    """Checks that there is a prior, of the sizes of the specs."""
+    """Checks that there is a prior, of the sizes of the specs, those of nests summed up."""
     if not isinstance(prior, BehavioralPrior):
         raise ValueError(
             f"prior must be a BehavioralPrior (UniformPrior for none); got {type(prior).__name__}"
         )
-    sizes = (int(time_step_spec.observation.shape[0]), int(action_spec.shape[0]))
+    sizes = vector_size(time_step_spec.observation), vector_size(action_spec)
     if (prior.observation_size, prior.action_size) != sizes:
         raise ValueError(
             "prior must have the environment's observation and action sizes "

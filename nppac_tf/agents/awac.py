@@ -16,11 +16,14 @@ Differences: critics, networks and loop are the project's own, Q is not clipped 
 the bounds of a squashed actor are moved in by 1e-4 of the range.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
-from nppac_tf.agents.actors import SquashedGaussian
-from nppac_tf.agents.batch import Batch
+from nppac_tf.agents import distributions
+from nppac_tf.agents.batch import Batch, Experience
 from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
+from nppac_tf.agents.sac import aggregate
 
 _LARGEST_ADVANTAGE = 0.5
 _WEIGHT_DECAY = 1e-4
@@ -41,23 +44,22 @@ class AwacAgent(NppacAgent):
         return tf.zeros_like(divergence)
 
     def _improve_policy(
-        self, batch: Batch, weights: tf.Tensor | None, learn_policy: bool
+        self, batch: Batch | Experience, weights: tf.Tensor | None, learn_policy: bool
     ) -> NppacLossInfo:
-        observations = batch.observations
+        states = batch.states
         _, divergence, log_prob = self._actions_and_kl(
-            observations, batch.prior, self._sample_seed("actor"), training=False
+            states, self._sample_seed("actor"), training=False
         )
         variables = self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            policy = self.policy_distribution(observations, batch.prior)
-            log_likelihood = policy.log_prob(self._inside(batch.actions, policy))
+            policy = self.policy_distribution(states)
+            actions = self._inside(batch.actions, policy)
+            log_likelihood = distributions.log_prob(policy, actions, self.action_spec)
             with tape.stop_recording():
-                value = self._value(observations, policy.mode())
-                importance = self._importance(self._value(observations, batch.actions) - value)
-                if weights is not None:
-                    importance *= weights
-            loss = -tf.reduce_mean(importance * log_likelihood)
+                value = self._value(states, distributions.mode(policy))
+                importance = self._importance(self._value(states, batch.actions) - value)
+            loss = aggregate(-importance * log_likelihood, weights)
             loss += _WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(weight) for weight in variables])
         gradients = tape.gradient(loss, variables)
         if learn_policy:
@@ -70,19 +72,23 @@ class AwacAgent(NppacAgent):
             q_value=tf.reduce_mean(value) * self._reward_unit(),
             alpha=tf.exp(self._log_alpha),
             entropy=-tf.reduce_mean(log_prob),
-            prior_scale=tf.reduce_mean(batch.prior.scale),
+            prior_scale=tf.reduce_mean(states.prior.scale),
             actor_gradient_norm=tf.linalg.global_norm(gradients),
         )
 
     def _importance(self, advantages: tf.Tensor) -> tf.Tensor:
-        """Weights w(s, a) [B] of mean 1."""
+        """Weights w(s, a) of mean 1, in the shape of the advantages."""
         scores = tf.minimum(advantages, _LARGEST_ADVANTAGE) / tf.exp(self._log_alpha)
-        return tf.cast(tf.size(scores), tf.float32) * tf.nn.softmax(scores)
+        weights = tf.reshape(tf.nn.softmax(tf.reshape(scores, [-1])), tf.shape(scores))
+        return tf.cast(tf.size(scores), tf.float32) * weights
 
-    def _inside(self, actions: tf.Tensor, policy: object) -> tf.Tensor:
-        """Actions that the policy has a finite density at."""
-        if not isinstance(policy, SquashedGaussian):
+    def _inside(self, actions: Any, policy: Any) -> Any:
+        """Actions that the policy has a finite density at, whichever way it is squashed."""
+        if distributions.gaussian_parameters(policy, self.action_spec) is not None:
             return actions
-        spec = self.action_spec
-        margin = _SQUASH_MARGIN * (spec.maximum - spec.minimum)
-        return tf.clip_by_value(actions, spec.minimum + margin, spec.maximum - margin)
+
+        def inside(part: tf.Tensor, spec: Any) -> tf.Tensor:
+            margin = _SQUASH_MARGIN * (spec.maximum - spec.minimum)
+            return tf.clip_by_value(part, spec.minimum + margin, spec.maximum - margin)
+
+        return tf.nest.map_structure(inside, actions, self.action_spec)

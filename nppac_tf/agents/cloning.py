@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tf_agents.networks import network
 
-from nppac_tf.agents.batch import Batch
+from nppac_tf.agents.batch import Batch, Experience
 from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
 from nppac_tf.config import AgentConfig
 from nppac_tf.priors.base import BehavioralPrior
@@ -63,9 +63,10 @@ class CloningAgent(NppacAgent):
         return False
 
     def _improve_policy(
-        self, batch: Batch, weights: tf.Tensor | None, learn_policy: bool
+        self, batch: Batch | Experience, weights: tf.Tensor | None, learn_policy: bool
     ) -> NppacLossInfo:
-        loss, kl, q_value, entropy = self._actor_objective(batch.observations, batch.prior, weights)
+        states = batch.states
+        loss, kl, q_value, entropy = self._actor_objective(states, weights)
         zero = tf.constant(0.0)
-        alpha, scale = tf.exp(self._log_alpha), tf.reduce_mean(batch.prior.scale)
+        alpha, scale = tf.exp(self._log_alpha), tf.reduce_mean(states.prior.scale)
         return NppacLossInfo(zero, loss, zero, kl, q_value, alpha, entropy, scale, zero)

@@ -19,22 +19,19 @@ target over a random few (REDQ, Chen et al. 2021), and the actor may maximize th
 
 import collections
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tf_agents.agents import tf_agent
 from tf_agents.trajectories import time_step as ts
-from tf_agents.utils import common
 
 from nppac_tf.agents import arguments
-from nppac_tf.agents.actors import AnchoredActorNetwork
-from nppac_tf.agents.batch import Batch
+from nppac_tf.agents.batch import Batch, Experience, States
 from nppac_tf.agents.critics import CriticEnsemble, CriticNetwork, members
-from nppac_tf.agents.sac import BatchSacAgent
+from nppac_tf.agents.distributions import as_vectors, gaussian_parameters, sample_with_log_prob
+from nppac_tf.agents.sac import BatchSacAgent, aggregate
 from nppac_tf.config import AgentConfig
-from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
+from nppac_tf.priors.base import BehavioralPrior
 from nppac_tf.seeding import derive_seed
 
 NppacLossInfo = collections.namedtuple(
@@ -132,10 +129,11 @@ class NppacAgent(BatchSacAgent):
             critic_optimizer,
             alpha_optimizer,
             target_entropy=target_entropy if target_kl is None else -target_kl,
+            prior=prior,
+            average_policy=average_policy,
             name=name,
             **kwargs,
         )
-        self._prior = prior
         self._divergence = divergence
         self._kl_in_target = kl_in_target
         self._num_target_critics = num_target_critics
@@ -145,28 +143,11 @@ class NppacAgent(BatchSacAgent):
         self._reward_scale = tf.Variable(
             reward_scale or 0.0, dtype=tf.float32, trainable=False, name="reward_scale"
         )
-        if average_policy:
-            self._average_actor(time_step_spec, action_spec)
-
-    @property
-    def prior(self) -> BehavioralPrior:
-        """pi0."""
-        return self._prior
-
-    @property
-    def actor_network(self) -> Any:
-        """Observations -> (distribution over actions, state)."""
-        return self._actor_network
 
     @property
     def kl_regularized(self) -> bool:
         """Whether the actor's loss has a KL term, which the pathology monitor watches."""
         return self._prior.informative
-
-    @property
-    def discount(self) -> float:
-        """Gamma, per environment step."""
-        return float(self._gamma)
 
     @tf.autograph.experimental.do_not_convert
     def update(
@@ -187,18 +168,9 @@ class NppacAgent(BatchSacAgent):
                 None.
             averaging: Updates over which an averaged policy averages, exponentially.
         """
-        critic_loss = self._improve_critics(batch, weights)
-        if policy_batch is not None:
-            batch, weights = policy_batch, None
-        losses = self._improve_policy(batch, weights, learn_policy)
-        if self._averaged_actor is not None:
-            self._move_average(1.0 / averaging)
-        self.train_step_counter.assign_add(1)
-        self._update_target()
-        return tf_agent.LossInfo(
-            critic_loss + losses.actor_loss + losses.alpha_loss,
-            losses._replace(critic_loss=critic_loss),
-        )
+        info = self._improve(batch, weights, learn_policy, policy_batch)
+        self._advance(averaging)
+        return info
 
     @tf.autograph.experimental.do_not_convert
     def update_critics(self, batch: Batch, weights: tf.Tensor | None = None) -> tf.Tensor:
@@ -208,8 +180,24 @@ class NppacAgent(BatchSacAgent):
         self._update_target()
         return critic_loss
 
-    def _improve_critics(self, batch: Batch, weights: tf.Tensor | None) -> tf.Tensor:
-        variables = [weight for critic in self._critics for weight in critic.trainable_variables]
+    def _improve(
+        self,
+        batch: Batch | Experience,
+        weights: tf.Tensor | None,
+        learn_policy: bool = True,
+        policy_batch: Batch | None = None,
+    ) -> tf_agent.LossInfo:
+        critic_loss = self._improve_critics(batch, weights)
+        if policy_batch is not None:
+            batch, weights = policy_batch, None
+        losses = self._improve_policy(batch, weights, learn_policy)
+        return tf_agent.LossInfo(
+            critic_loss + losses.actor_loss + losses.alpha_loss,
+            losses._replace(critic_loss=critic_loss),
+        )
+
+    def _improve_critics(self, batch: Batch | Experience, weights: tf.Tensor | None) -> tf.Tensor:
+        variables = self._critic_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             loss = self._critic_loss_weight * self._critic_objective(batch, weights)
@@ -217,21 +205,19 @@ class NppacAgent(BatchSacAgent):
         return loss
 
     def _improve_policy(
-        self, batch: Batch, weights: tf.Tensor | None, learn_policy: bool
+        self, batch: Batch | Experience, weights: tf.Tensor | None, learn_policy: bool
     ) -> NppacLossInfo:
         """Actor and temperature; the critics' loss is left at 0."""
-        variables = self._actor_network.trainable_variables
+        states, variables = batch.states, self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            loss, kl, value, entropy = self._actor_objective(
-                batch.observations, batch.prior, weights
-            )
+            loss, kl, value, entropy = self._actor_objective(states, weights)
             loss = self._actor_loss_weight * loss
         gradients = tape.gradient(loss, variables)
         alpha_loss = tf.constant(0.0)
         if learn_policy:
             self._apply_gradients(gradients, variables, self._actor_optimizer)
-            alpha_loss = self._update_temperature(batch, weights)
+            alpha_loss = self._update_temperature(states, weights)
         return NppacLossInfo(
             tf.constant(0.0),
             loss,
@@ -240,23 +226,16 @@ class NppacAgent(BatchSacAgent):
             value * self._reward_unit(),
             tf.exp(self._log_alpha),
             entropy,
-            tf.reduce_mean(batch.prior.scale),
+            tf.reduce_mean(states.prior.scale),
             tf.linalg.global_norm(gradients),
         )
 
     @tf.autograph.experimental.do_not_convert
-    def imitate(
-        self,
-        observations: tf.Tensor,
-        statistics: PriorStatistics,
-        seed: tf.Tensor,
-        optimizer: Any = None,
-    ) -> tf.Tensor:
-        """One step of the actor toward the prior: minimizes KL(pi || pi0) on states [B, D].
+    def imitate(self, states: States, seed: tf.Tensor, optimizer: Any = None) -> tf.Tensor:
+        """One step of the actor toward the prior: minimizes KL(pi || pi0) on states.
 
         Args:
-            observations: [B, D].
-            statistics: pi0 there, [B, A] each.
+            states: B states with pi0's statistics.
             seed: [2] int, stateless.
             optimizer: One of its own leaves the actor's own as it is; the actor's where None.
 
@@ -266,20 +245,19 @@ class NppacAgent(BatchSacAgent):
         variables = self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            _, divergence, _ = self._actions_and_kl(observations, statistics, seed, training=True)
+            _, divergence, _ = self._actions_and_kl(states, seed, training=True)
             kl = tf.reduce_mean(divergence)
         optimizer = optimizer or self._actor_optimizer
         optimizer.apply_gradients(zip(tape.gradient(kl, variables), variables, strict=True))
         return kl
 
     def gradient_parts(
-        self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor
+        self, states: States, seed: tf.Tensor
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """The two parts of the actor's gradient, of alpha E[d(s)] and of -E[min Q(s, a)].
 
         Args:
-            observations: [B, D].
-            statistics: pi0 there.
+            states: B states with pi0's statistics.
             seed: [2] int, stateless.
 
         Returns:
@@ -288,11 +266,9 @@ class NppacAgent(BatchSacAgent):
         variables = self._actor_network.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False, persistent=True) as tape:
             tape.watch(variables)
-            actions, divergence, _ = self._actions_and_kl(
-                observations, statistics, seed, training=True
-            )
+            actions, divergence, _ = self._actions_and_kl(states, seed, training=True)
             penalty = tf.exp(self._log_alpha) * tf.reduce_mean(divergence)
-            loss = -tf.reduce_mean(self._value(observations, actions))
+            loss = -tf.reduce_mean(self._value(states, actions))
         unconnected = tf.UnconnectedGradients.ZERO
         penalty_gradient = tape.gradient(penalty, variables, unconnected_gradients=unconnected)
         loss_gradient = tape.gradient(loss, variables, unconnected_gradients=unconnected)
@@ -300,7 +276,7 @@ class NppacAgent(BatchSacAgent):
 
     def _critic_objective(
         self,
-        batch: Batch,
+        batch: Batch | Experience,
         weights: tf.Tensor | None,
         training: bool = True,
         td_errors_loss_fn: Any = None,
@@ -313,88 +289,72 @@ class NppacAgent(BatchSacAgent):
         if reward_scale_factor is not None:
             reward_scale = reward_scale_factor
         next_actions, divergence, _ = self._actions_and_kl(
-            batch.next_observations,
-            batch.next_prior,
-            self._sample_seed("critic"),
-            training=False,
+            batch.next_states, self._sample_seed("critic"), training=False
         )
-        next_q = self._target_value(batch.next_observations, next_actions)
+        next_q = self._target_value(batch.next_states, next_actions)
         targets = tf.stop_gradient(
             reward_scale * batch.rewards / self._reward_unit()
             + gamma * batch.discounts * (next_q - self._penalty_in_target(divergence))
         )
-        q = self._q_values(self._critics, batch.observations, batch.actions, training)
-        errors = sum(loss(targets, member) for member in tf.unstack(q))
+        q = tf.unstack(self._q_values(self._critics, batch.states, batch.actions, training))
+        errors = sum(loss(targets, member) for member in q)
+        self._critic_loss_debug_summaries(targets, q[0], q[-1])
         regularization = self._critic_network_1.losses + self._critic_network_2.losses
-        return _aggregate(errors, weights, regularization)
+        return aggregate(errors, weights, regularization)
 
     def _actor_objective(
-        self,
-        observations: tf.Tensor,
-        statistics: PriorStatistics,
-        weights: tf.Tensor | None,
-        training: bool = True,
+        self, states: States, weights: tf.Tensor | None, training: bool = True
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """The loss, and for the record the mean KL, the mean Q and the policy's entropy."""
         actions, divergence, log_prob = self._actions_and_kl(
-            observations, statistics, self._sample_seed("actor"), training
+            states, self._sample_seed("actor"), training
         )
-        q = self._value(observations, actions)
-        loss = _aggregate(
-            tf.exp(self._log_alpha) * divergence - q, weights, self._actor_network.losses
+        q = self._value(states, actions)
+        loss = aggregate(
+            tf.exp(self._log_alpha) * divergence - q, weights, self._actor_regularization
         )
+        self._actor_loss_debug_summaries(loss, actions, log_prob, q, states.time_steps)
         return loss, tf.reduce_mean(divergence), tf.reduce_mean(q), -tf.reduce_mean(log_prob)
 
-    def _temperature_objective(
-        self, observations: tf.Tensor, statistics: PriorStatistics, weights: tf.Tensor | None
-    ) -> tf.Tensor:
+    def _temperature_objective(self, states: States, weights: tf.Tensor | None) -> tf.Tensor:
         _, divergence, _ = self._actions_and_kl(
-            observations, statistics, self._sample_seed("temperature"), training=False
+            states, self._sample_seed("temperature"), training=False
         )
         alpha = self._log_alpha if self._use_log_alpha_in_alpha_loss else tf.exp(self._log_alpha)
-        return _aggregate(
-            alpha * tf.stop_gradient(-divergence - self._target_entropy), weights, None
-        )
+        excess = tf.stop_gradient(-divergence - self._target_entropy)
+        loss = aggregate(alpha * excess, weights)
+        self._alpha_loss_debug_summaries(loss, excess)
+        return loss
 
-    def _update_temperature(self, batch: Batch, weights: tf.Tensor | None) -> tf.Tensor:
+    def _update_temperature(self, states: States, weights: tf.Tensor | None) -> tf.Tensor:
         if self._alpha_optimizer is None:
             return tf.constant(0.0)
         with tf.GradientTape() as tape:
-            loss = self._alpha_loss_weight * self._temperature_objective(
-                batch.observations, batch.prior, weights
-            )
+            loss = self._alpha_loss_weight * self._temperature_objective(states, weights)
         self._apply_gradients(
             tape.gradient(loss, [self._log_alpha]), [self._log_alpha], self._alpha_optimizer
         )
         return loss
 
     def _actions_and_kl(
-        self, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor, training: bool
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Actions a ~ pi [B, A], KL(pi || pi0) or its estimate d(s) [B], and log pi(a | s) [B]."""
-        policy = self.policy_distribution(observations, statistics, training)
-        actions, log_prob = policy.experimental_sample_and_log_prob(seed=seed)
-        gaussian = isinstance(policy, tfp.distributions.MultivariateNormalDiag)
-        if self._divergence == "sampled" or (self._divergence == "auto" and not gaussian):
-            return actions, log_prob - self._prior.log_prob(statistics, actions), log_prob
-        if not gaussian:
+        self, states: States, seed: tf.Tensor, training: bool
+    ) -> tuple[Any, tf.Tensor, tf.Tensor]:
+        """Actions a ~ pi, KL(pi || pi0) or its estimate d(s) [B], and log pi(a | s) [B]."""
+        policy = self.policy_distribution(states, training)
+        actions, log_prob = sample_with_log_prob(policy, self.action_spec, seed)
+        gaussian = None
+        if self._divergence != "sampled":
+            gaussian = gaussian_parameters(policy, self.action_spec)
+        if gaussian is not None:
+            return actions, self._prior.kl_divergence(states.prior, *gaussian), log_prob
+        if self._divergence == "closed_form":
+            kinds = ", ".join(type(part).__name__ for part in tf.nest.flatten(policy))
             raise ValueError(
-                "divergence must be auto or sampled unless the actor gives a "
-                f"MultivariateNormalDiag; got {type(policy).__name__}"
+                "divergence must be auto or sampled unless the actor gives diagonal Gaussians; "
+                f"got {kinds}"
             )
-        kl = self._prior.kl_divergence(statistics, policy.mean(), policy.stddev())
-        return actions, kl, log_prob
-
-    def policy_distribution(
-        self, observations: tf.Tensor, statistics: PriorStatistics, training: bool = False
-    ) -> tfp.distributions.Distribution:
-        """pi(. | s) of the actor, at observations [B, D] with pi0's statistics there."""
-        known = {}
-        if isinstance(self._actor_network, AnchoredActorNetwork):
-            known["statistics"] = statistics
-        return self._actor_network(
-            observations, step_type=(), network_state=(), training=training, **known
-        )[0]
+        prior_log_prob = self._prior.log_prob(states.prior, as_vectors(actions, self.action_spec))
+        return actions, log_prob - prior_log_prob, log_prob
 
     def _reward_unit(self) -> tf.Tensor:
         """The scale that rewards are divided by, []; 1 as long as it is not known."""
@@ -410,41 +370,20 @@ class NppacAgent(BatchSacAgent):
         alpha = tf.exp(self._log_alpha) if self._kl_in_target else 0.0
         return alpha * divergence
 
-    def _value(self, observations: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+    def _value(self, states: States, actions: Any) -> tf.Tensor:
         """What the actor maximizes, [B]."""
-        q = self._q_values(self._critics, observations, actions)
-        return self._actor_value(q, axis=0)
+        return self._actor_value(self._q_values(self._critics, states, actions), axis=0)
 
-    def _target_value(self, observations: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+    def _target_value(self, states: States, actions: Any) -> tf.Tensor:
         """Minimum of the target critics, or of some drawn for this update, [B]."""
         critics = members(self._target_critics)
         count = self._num_target_critics
         if count is None or count >= len(critics):
-            return tf.reduce_min(self._q_values(critics, observations, actions), axis=0)
+            return tf.reduce_min(self._q_values(critics, states, actions), axis=0)
         scores = tf.random.stateless_uniform([len(critics)], self._sample_seed("target critics"))
         branches = [
-            functools.partial(self._q_values, [critic], observations, actions) for critic in critics
+            functools.partial(self._q_values, [critic], states, actions) for critic in critics
         ]
         drawn = tf.unstack(tf.math.top_k(scores, count).indices)
         values = [tf.switch_case(index, branches) for index in drawn]
         return tf.reduce_min(tf.concat(values, axis=0), axis=0)
-
-    @staticmethod
-    def _q_values(
-        critics: Sequence[Any],
-        observations: tf.Tensor,
-        actions: tf.Tensor,
-        training: bool = False,
-    ) -> tf.Tensor:
-        """Values [E, B] of critics, those of an ensemble one by one."""
-        return tf.stack(
-            [critic((observations, actions), training=training)[0] for critic in members(critics)]
-        )
-
-
-def _aggregate(
-    losses: tf.Tensor, weights: tf.Tensor | None, regularization: Sequence[tf.Tensor] | None
-) -> tf.Tensor:
-    return common.aggregate_losses(
-        per_example_loss=losses, sample_weight=weights, regularization_loss=regularization
-    ).total_loss

@@ -1,63 +1,109 @@
 """SacAgent with losses over batches that carry the prior's statistics.
 
-What TF-Agents' programs, checkpoints and optimizers ask of the agent, so that `agent.NppacAgent` is
-the algorithm alone.
+What TF-Agents' programs and networks ask of the agent, so that `nppac.NppacAgent` is the algorithm
+alone: experience, policies of any distribution, critics of any input, summaries.
 """
 
 import abc
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Self
 
-import numpy as np
 import tensorflow as tf
 from tf_agents.agents import tf_agent
 from tf_agents.agents.sac import sac_agent
 from tf_agents.policies import actor_policy
 from tf_agents.specs import tensor_spec
 from tf_agents.trajectories import time_step as ts
-from tf_agents.utils import common
+from tf_agents.utils import common, nest_utils
 
 from nppac_tf.agents.actors import BOUND_MARGIN, AnchoredActorNetwork, make_actor
-from nppac_tf.agents.batch import Batch
-from nppac_tf.agents.critics import make_critics
-from nppac_tf.agents.layers import ObservationStandardization
+from nppac_tf.agents.batch import Batch, Experience, States
+from nppac_tf.agents.critics import make_critics, members
+from nppac_tf.agents.distributions import as_vectors
+from nppac_tf.agents.learned import LearnedParts, move_toward
 from nppac_tf.config import AgentConfig
 from nppac_tf.hardware import resolve_precision
 from nppac_tf.priors.base import BehavioralPrior, BoundedPrior, PriorStatistics
-from nppac_tf.priors.standardization import Standardization
 
 
-class _DeployedPolicy(actor_policy.ActorPolicy):
-    """Policy whose variables include those of the prior, so that PolicySaver saves them."""
+class PriorPolicy(actor_policy.ActorPolicy):
+    """Policy of an actor that evaluates the prior.
 
-    prior_variables: Sequence[tf.Variable] = ()
-
-    def _variables(self) -> list[tf.Variable]:
-        return [*super()._variables(), *self.prior_variables]
-
-
-class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
-    """`SacAgent` whose subclass gives the losses of a `Batch` as `update` and `_*_objective`.
-
-    Experience of plain TF-Agents programs does not carry the prior's statistics: they are evaluated
-    here. A subclass sets `_prior`.
+    Its variables include the prior's, so that PolicySaver saves them.
     """
 
-    _prior: BehavioralPrior
-    _reward_scale: tf.Variable
+    def __init__(self, *args: Any, prior: BehavioralPrior, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prior_variables = list(prior.variables)
+
+    def _variables(self) -> list[tf.Variable]:
+        return [*super()._variables(), *self._prior_variables]
+
+
+class BatchSacAgent(LearnedParts, sac_agent.SacAgent, abc.ABC):
+    """`SacAgent` whose subclass gives the losses of a batch.
+
+    Experience of TF-Agents' programs does not carry the prior's statistics: they are evaluated
+    here.
+
+    Args:
+        time_step_spec: As in SacAgent.
+        action_spec: As in SacAgent.
+        critic_network: As in SacAgent.
+        actor_network: As in SacAgent, or an `AnchoredActorNetwork`.
+        *args: As in SacAgent.
+        prior: pi0.
+        average_policy: Whether `policy` acts by an average of the actor's weights.
+        actor_policy_ctor: As in SacAgent.
+        **kwargs: As in SacAgent.
+    """
+
     # The `constant_scale` of the actor, for algorithms that have one.
     _actor_scale: tuple[float, float] | None = None
-    _averaged_actor: Any = None
+
+    def __init__(
+        self,
+        time_step_spec: ts.TimeStep,
+        action_spec: Any,
+        critic_network: Any,
+        actor_network: Any,
+        *args: Any,
+        prior: BehavioralPrior,
+        average_policy: bool,
+        actor_policy_ctor: Any = actor_policy.ActorPolicy,
+        **kwargs: Any,
+    ) -> None:
+        evaluates_prior = isinstance(actor_network, AnchoredActorNetwork)
+        if evaluates_prior and actor_policy_ctor is actor_policy.ActorPolicy:
+            actor_policy_ctor = functools.partial(PriorPolicy, prior=prior)
+        super().__init__(
+            time_step_spec,
+            action_spec,
+            critic_network,
+            actor_network,
+            *args,
+            actor_policy_ctor=actor_policy_ctor,
+            **kwargs,
+        )
+        self._prior = prior
+        if average_policy:
+            self._averaged_actor = actor_network.copy(name="AveragedActor")
+            self._averaged_actor.create_variables()
+            self._policy = actor_policy_ctor(
+                time_step_spec, action_spec, actor_network=self._averaged_actor, training=False
+            )
+            self.restart_average()
 
     @abc.abstractmethod
-    def update(self, batch: Batch, weights: tf.Tensor | None = None) -> tf_agent.LossInfo:
-        """One update of all that is learned."""
+    def _improve(self, batch: Batch | Experience, weights: tf.Tensor | None) -> tf_agent.LossInfo:
+        """Gradient steps of all that is learned."""
 
     @abc.abstractmethod
     def _critic_objective(
         self,
-        batch: Batch,
+        batch: Batch | Experience,
         weights: tf.Tensor | None,
         training: bool = True,
         td_errors_loss_fn: Any = None,
@@ -68,18 +114,12 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
 
     @abc.abstractmethod
     def _actor_objective(
-        self,
-        observations: tf.Tensor,
-        statistics: PriorStatistics,
-        weights: tf.Tensor | None,
-        training: bool = True,
+        self, states: States, weights: tf.Tensor | None, training: bool = True
     ) -> tuple[tf.Tensor, ...]:
         """The actor's loss [], and more."""
 
     @abc.abstractmethod
-    def _temperature_objective(
-        self, observations: tf.Tensor, statistics: PriorStatistics, weights: tf.Tensor | None
-    ) -> tf.Tensor:
+    def _temperature_objective(self, states: States, weights: tf.Tensor | None) -> tf.Tensor:
         """The temperature's loss []."""
 
     @classmethod
@@ -157,6 +197,16 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
         )
 
     @property
+    def prior(self) -> BehavioralPrior:
+        """pi0."""
+        return self._prior
+
+    @property
+    def actor_network(self) -> Any:
+        """Observations -> (distribution over actions, state)."""
+        return self._actor_network
+
+    @property
     def temperature(self) -> float:
         """Alpha, the weight of the KL term, per unit of the reward scale."""
         return float(tf.exp(self._log_alpha))
@@ -176,112 +226,36 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
         return isinstance(self._actor_network, AnchoredActorNetwork)
 
     @property
-    def reward_scale(self) -> float | None:
-        """Unit of rewards in the losses; None while it is not known."""
-        return float(self._reward_scale) or None
+    def discount(self) -> float:
+        """Gamma, per environment step."""
+        return float(self._gamma)
 
-    def calibrate_rewards(self, rewards: np.ndarray) -> None:
-        """Takes the reward scale, where it is not known yet, from rewards [N]: the largest |r|."""
-        if self.reward_scale is None and np.size(rewards):
-            self._reward_scale.assign(np.abs(rewards).max())
-
-    def standardize(self, observations: np.ndarray) -> None:
-        """Has all networks see observations in units of these, [N, D].
-
-        A dimension that does not vary keeps its scale.
-        """
-        units = Standardization.of(observations)
-        for network in self._networks:
-            for layer in network.submodules:
-                if isinstance(layer, ObservationStandardization):
-                    layer.shift.assign(units.shift)
-                    layer.scale.assign(units.scale)
+    def policy_distribution(self, states: States, training: bool = False) -> Any:
+        """pi(. | s) of the actor at states: a distribution, or a nest of them."""
+        if self.anchored:  # It would evaluate the prior again.
+            return self._actor_network(
+                states.observations, training=training, statistics=states.prior
+            )[0]
+        policy = self._train_policy if training else self._collect_policy
+        size = nest_utils.get_outer_shape(states.time_steps, self.time_step_spec)[0]
+        return policy.distribution(states.time_steps, policy.get_initial_state(size)).action
 
     @property
-    def _networks(self) -> list[Any]:
-        actors = [self._actor_network, self._averaged_actor]
-        critics = [*self._critics, *self._target_critics]
-        return [network for network in (*actors, *critics) if network is not None]
+    def _actor_regularization(self) -> list[tf.Tensor]:
+        return self._actor_network.losses if self._actor_network else []
 
-    @property
-    def parameters(self) -> list[tf.Variable]:
-        """What gradients change: weights of actor and critics, and log alpha."""
-        networks = (self._actor_network, self._critic_network_1, self._critic_network_2)
-        weights = [weight for network in networks for weight in network.trainable_variables]
-        return [*weights, self._log_alpha]
-
-    @property
-    def learned(self) -> dict[str, Any]:
-        """All that training changes, by name: what a checkpoint holds."""
-        parts = {
-            "actor": self._actor_network,
-            "critic_1": self._critic_network_1,
-            "critic_2": self._critic_network_2,
-            "target_critic_1": self._target_critic_network_1,
-            "target_critic_2": self._target_critic_network_2,
-            "log_alpha": self._log_alpha,
-            "reward_scale": self._reward_scale,
-            "actor_optimizer": self._actor_optimizer,
-            "critic_optimizer": self._critic_optimizer,
-            "updates": self.train_step_counter,
-        }
-        if self._alpha_optimizer is not None:
-            parts["alpha_optimizer"] = self._alpha_optimizer
-        return parts | self.deployed
-
-    @property
-    def deployed(self) -> dict[str, Any]:
-        """The part of `learned` that acts once training is over."""
-        if self._averaged_actor is None:
-            return {"actor": self._actor_network}
-        return {"averaged_actor": self._averaged_actor}
-
-    @property
-    def deployed_actor(self) -> Any:
-        """The actor of `policy`: the actor network, or the average of its weights."""
-        return self._averaged_actor or self._actor_network
-
-    def restart_average(self) -> None:
-        """Sets the averaged actor, if there is one, to the actor's weights."""
-        if self._averaged_actor is not None:
-            self._move_average(1.0)
-
-    @property
-    def _critics(self) -> tuple[Any, Any]:
-        return self._critic_network_1, self._critic_network_2
-
-    @property
-    def _target_critics(self) -> tuple[Any, Any]:
-        return self._target_critic_network_1, self._target_critic_network_2
-
-    def _make_optimizer_variables(self) -> None:
-        """Makes what the optimizers keep, so that every checkpoint holds and restores all of it."""
-        critics = (
-            self._critic_network_1.trainable_variables + self._critic_network_2.trainable_variables
+    @staticmethod
+    def _q_values(
+        critics: Sequence[Any], states: States, actions: Any, training: bool = False
+    ) -> tf.Tensor:
+        """Values [E, B] or [E, B, T] of critics, those of an ensemble one by one."""
+        inputs, step_types = (states.observations, actions), states.time_steps.step_type
+        return tf.stack(
+            [
+                critic(inputs, step_type=step_types, training=training)[0]
+                for critic in members(critics)
+            ]
         )
-        for optimizer, variables in (
-            (self._actor_optimizer, self._actor_network.trainable_variables),
-            (self._critic_optimizer, critics),
-            (self._alpha_optimizer, [self._log_alpha]),
-        ):
-            if optimizer is not None:
-                optimizer._create_all_weights(variables)
-
-    def _average_actor(self, time_step_spec: ts.TimeStep, action_spec: Any) -> None:
-        """Has `policy` act by an average of the actor's weights."""
-        self._averaged_actor = self._actor_network.copy(name="AveragedActor")
-        self._averaged_actor.create_variables()
-        self._policy = _DeployedPolicy(
-            time_step_spec, action_spec, actor_network=self._averaged_actor, training=False
-        )
-        if self.anchored:
-            self._policy.prior_variables = list(self._prior.variables)
-        self.restart_average()
-
-    def _move_average(self, rate: float) -> None:
-        variables = zip(self._actor_network.variables, self._averaged_actor.variables, strict=True)
-        for source, average in variables:
-            _move_toward(average, source, rate if source.trainable else 1.0)
 
     def _get_target_updater(self, tau: float = 1.0, period: int = 1) -> Any:
         """As SacAgent's, w' + tau (w - w')."""
@@ -295,21 +269,36 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
                 for source, copy in zip(critic.variables, target.variables, strict=True)
             }
             updates = [
-                _move_toward(copy, source, tau if source.trainable else 1.0)
+                move_toward(copy, source, tau if source.trainable else 1.0)
                 for source, copy in pairs.values()
             ]
             return tf.group(*updates)
 
         return common.Periodically(update, period, "update_targets")
 
+    def _advance(self, averaging: int = 1) -> None:
+        """Ends an update: moves the averaged policy, the step counter and the target critics."""
+        if self._averaged_actor is not None:
+            self._move_average(1.0 / averaging)
+        self.train_step_counter.assign_add(1)
+        self._update_target()
+
+    @tf.autograph.experimental.do_not_convert
     def _train(self, experience: Any, weights: tf.Tensor | None) -> tf_agent.LossInfo:
         time_steps, policy_steps, next_time_steps = self._as_transition(experience)
-        return self.update(self._batch(time_steps, policy_steps.action, next_time_steps), weights)
+        batch = self._experience(time_steps, policy_steps.action, next_time_steps)
+        info = self._improve(batch, weights)
+        with tf.name_scope("Losses"):
+            for name, value in info.extra._asdict().items():
+                tf.debugging.check_numerics(value, f"{name} is not finite")
+                tf.summary.scalar(name, value, self.train_step_counter)
+        self._advance()
+        return info
 
     def critic_loss(
         self,
         time_steps: ts.TimeStep,
-        actions: tf.Tensor,
+        actions: Any,
         next_time_steps: ts.TimeStep,
         td_errors_loss_fn: Any = None,
         gamma: float | None = None,
@@ -319,7 +308,7 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
     ) -> tf.Tensor:
         """Mean squared error [] of both critics; arguments left out are the agent's own."""
         return self._critic_objective(
-            self._batch(time_steps, actions, next_time_steps),
+            self._experience(time_steps, actions, next_time_steps),
             weights,
             training,
             td_errors_loss_fn,
@@ -331,36 +320,42 @@ class BatchSacAgent(sac_agent.SacAgent, abc.ABC):
         self, time_steps: ts.TimeStep, weights: tf.Tensor | None = None, training: bool = True
     ) -> tf.Tensor:
         """E[alpha d(s) - min Q(s, a)] over a ~ pi, []."""
-        observations = time_steps.observation
-        statistics = self._prior.statistics(observations)
-        return self._actor_objective(observations, statistics, weights, training)[0]
+        return self._actor_objective(self._states(time_steps), weights, training)[0]
 
     def alpha_loss(
         self, time_steps: ts.TimeStep, weights: tf.Tensor | None = None, training: bool = False
     ) -> tf.Tensor:
         """log(alpha) (target KL - E[d(s)]), []."""
-        observations = time_steps.observation
-        statistics = self._prior.statistics(observations)
-        return self._temperature_objective(observations, statistics, weights)
+        return self._temperature_objective(self._states(time_steps), weights)
 
-    def _batch(
-        self, time_steps: ts.TimeStep, actions: tf.Tensor, next_time_steps: ts.TimeStep
-    ) -> Batch:
-        return Batch(
-            time_steps.observation,
-            actions,
-            next_time_steps.reward,
-            next_time_steps.discount,
-            next_time_steps.observation,
-            self._prior.statistics(time_steps.observation),
-            self._prior.statistics(next_time_steps.observation),
-        )
+    def _experience(
+        self, time_steps: ts.TimeStep, actions: Any, next_time_steps: ts.TimeStep
+    ) -> Experience:
+        return Experience(self._states(time_steps), actions, self._states(next_time_steps))
+
+    def _states(self, time_steps: ts.TimeStep) -> States:
+        """Time steps with pi0's statistics there."""
+        observations = as_vectors(time_steps.observation, self.time_step_spec.observation)
+        rows = tf.reshape(observations, [-1, self._prior.observation_size])
+        shape = tf.concat([tf.shape(observations)[:-1], [self._prior.action_size]], axis=0)
+        statistics = (tf.reshape(part, shape) for part in self._prior.statistics(rows))
+        return States(time_steps, PriorStatistics(*statistics))
 
 
-def _move_toward(target: tf.Variable, source: tf.Variable, share: float) -> tf.Operation:
-    """The target t becomes t + share (s - t), in two operations where an assignment takes five."""
-    if share == 1.0:  # Exactly s, of which t + (s - t) is only near.
-        return target.assign(source)
-    return tf.raw_ops.ResourceApplyGradientDescent(
-        var=target.handle, alpha=tf.constant(share, source.dtype), delta=target - source
-    )
+def aggregate(
+    losses: tf.Tensor,
+    weights: tf.Tensor | None,
+    regularization: Sequence[tf.Tensor] | None = None,
+) -> tf.Tensor:
+    """Mean [] of losses [B] or, where a sequence counts as the sum of its steps, [B, T].
+
+    Args:
+        losses: Of each example.
+        weights: Importance weights, scalar or [B]; None for 1.
+        regularization: Losses of the networks' weights, which are added.
+    """
+    if losses.shape.rank > 1:
+        losses = tf.reduce_sum(losses, axis=range(1, losses.shape.rank))
+    return common.aggregate_losses(
+        per_example_loss=losses, sample_weight=weights, regularization_loss=regularization
+    ).total_loss

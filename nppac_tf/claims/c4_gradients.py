@@ -22,6 +22,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from nppac_tf import divergences
+from nppac_tf.agents.batch import States
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.claims import drawing
 from nppac_tf.claims.common import Table
@@ -232,7 +233,7 @@ def measure_gradient_growth(
         gradient_parts = tf.function(agent.gradient_parts, autograph=False)
         norms = []
         for constant in statistics:
-            prior_part, q_part = gradient_parts(states, constant, tf.constant([seed, 0]))
+            prior_part, q_part = gradient_parts(States.at(states, constant), tf.constant([seed, 0]))
             total = [a + b for a, b in zip(prior_part, q_part, strict=True)]
             norms.append(
                 [float(tf.linalg.global_norm(part)) for part in (prior_part, q_part, total)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from nppac_tf.agents.batch import Batch
+from nppac_tf.agents.batch import Batch, States
 from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
 from nppac_tf.config import TrainingConfig
 from nppac_tf.errors import UserError
@@ -166,10 +166,9 @@ class Learner:
         )
         losses = tf.stack(info.extra)
         if imitate:
-            states = policy_batch or batch
             step = tf.cast(self._agent.train_step_counter, tf.int32)
             seed = tf.stack([self._imitation_seed, step])
-            self._agent.imitate(states.observations, states.prior, seed)
+            self._agent.imitate((policy_batch or batch).states, seed)
         return losses, tf.ones_like(losses)
 
     def _update_critics(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -214,10 +213,10 @@ class Learner:
             indices = tf.random.stateless_uniform(
                 [self._config.pretraining_batch_size], seed, 0, size, tf.int64
             )
-            batch = tf.gather(states, indices)
             targets = PriorStatistics(*(tf.gather(values, indices) for values in statistics))
+            batch = States.at(tf.gather(states, indices), targets)
             sample_seed = tf.stack([self._pretraining_action_seed, step])
-            total += self._agent.imitate(batch, targets, sample_seed, self._pretraining_optimizer)
+            total += self._agent.imitate(batch, sample_seed, self._pretraining_optimizer)
         return total
 
 

@@ -13,8 +13,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from nppac_tf import divergences
+from nppac_tf.agents.batch import States
 from nppac_tf.agents.nppac import NppacAgent
-from nppac_tf.priors.base import PriorStatistics
 from nppac_tf.seeding import derive_seed
 from nppac_tf.training.replay import Replay
 
@@ -99,10 +99,8 @@ class Monitor:
 
     def _measurements(self, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         batch = self._replay.sample(_NUM_STATES, seed)
-        prior_gradient, value_gradient = self._agent.gradient_parts(
-            batch.observations, batch.prior, seed
-        )
-        divergence = kl_by_component(self._agent, batch.observations, batch.prior, seed)
+        prior_gradient, value_gradient = self._agent.gradient_parts(batch.states, seed)
+        divergence = kl_by_component(self._agent, batch.states, seed)
         return (
             batch.prior.scale,
             tf.reduce_mean(divergence, axis=0),
@@ -127,24 +125,21 @@ class Monitor:
             )
 
 
-def kl_by_component(
-    agent: NppacAgent, observations: tf.Tensor, statistics: PriorStatistics, seed: tf.Tensor
-) -> tf.Tensor:
+def kl_by_component(agent: NppacAgent, states: States, seed: tf.Tensor) -> tf.Tensor:
     """KL from the prior in each action component [B, A], in nats; the sum is the KL.
 
     In closed form where the policy is Gaussian, else an estimate from one sample.
 
     Args:
         agent: With an informative prior.
-        observations: [B, D].
-        statistics: pi0 there.
+        states: B states with pi0's statistics.
         seed: [2] int, stateless.
     """
-    policy = agent.policy_distribution(observations, statistics)
+    policy = agent.policy_distribution(states)
     if isinstance(policy, tfp.distributions.MultivariateNormalDiag):
-        parts = (policy.mean(), policy.stddev(), *statistics)
+        parts = (policy.mean(), policy.stddev(), *states.prior)
         return divergences.gaussian_kl(*(part[..., tf.newaxis] for part in parts))
     actions = policy.sample(seed=seed)
-    location, scale = (part[..., tf.newaxis] for part in statistics)
+    location, scale = (part[..., tf.newaxis] for part in states.prior)
     prior_log_prob = divergences.gaussian_log_prob(actions[..., tf.newaxis], location, scale)
     return policy.log_prob_by_component(actions) - prior_log_prob

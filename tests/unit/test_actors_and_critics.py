@@ -7,6 +7,7 @@ from tf_agents.specs import tensor_spec
 
 from nppac_tf.agents import actors
 from nppac_tf.agents.actors import ActorNetwork, AnchoredActorNetwork, SquashedGaussian
+from nppac_tf.agents.batch import States
 from nppac_tf.agents.critics import CriticNetwork
 from nppac_tf.agents.layers import LayerNorm, ObservationStandardization
 from nppac_tf.agents.nppac import NppacAgent
@@ -178,7 +179,7 @@ def test_an_anchored_actor_is_the_prior_until_it_learns(low, high):
     agent, half_range = anchored_agent(low, high)
     assert agent.anchored
     statistics = agent.prior.statistics(OBSERVATIONS)
-    policy = agent.policy_distribution(OBSERVATIONS, statistics)
+    policy = agent.policy_distribution(States.at(OBSERVATIONS, statistics))
     error = (policy.mean() - statistics.location) / half_range.astype(np.float32)
     np.testing.assert_allclose(error, np.zeros([64, 2]), atol=2e-6)
     np.testing.assert_allclose(policy.stddev(), statistics.scale, rtol=1e-6)

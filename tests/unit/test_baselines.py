@@ -47,8 +47,8 @@ def test_awac_weighs_the_replays_actions_by_their_advantage():
     agent = make("awac", temperature=0.5)
     given = batch(agent.prior)
     policy, _ = agent.actor_network(given.observations)
-    value = agent._value(given.observations, given.actions).numpy().astype(np.float64)
-    baseline = agent._value(given.observations, policy.mean()).numpy().astype(np.float64)
+    value = agent._value(given.states, given.actions).numpy().astype(np.float64)
+    baseline = agent._value(given.states, policy.mean()).numpy().astype(np.float64)
     log_likelihood = reference.gaussian_log_density(
         given.actions.numpy().astype(np.float64), policy.mean().numpy(), policy.stddev().numpy()
     )
@@ -89,12 +89,12 @@ def test_awacs_targets_have_no_entropy_term():
     agent = make("awac", temperature=5.0)
     given = batch(agent.prior)
     next_actions, divergence, _ = agent._actions_and_kl(
-        given.next_observations, given.next_prior, agent._sample_seed("critic"), training=False
+        given.next_states, agent._sample_seed("critic"), training=False
     )
     assert (np.abs(divergence) > 0.1).any()
-    target_q = agent._q_values(agent._target_critics, given.next_observations, next_actions)
+    target_q = agent._q_values(agent._target_critics, given.next_states, next_actions)
     target = given.rewards + agent.discount * given.discounts * np.min(target_q, axis=0)
-    q = agent._q_values(agent._critics, given.observations, given.actions).numpy()
+    q = agent._q_values(agent._critics, given.states, given.actions).numpy()
     expected = np.square(q - target).sum(axis=0).mean()
     np.testing.assert_allclose(agent._critic_objective(given, None), expected, rtol=1e-5)
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from nppac_tf.agents.batch import Batch
+from nppac_tf.agents.batch import Batch, States
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig
 from nppac_tf.priors import PriorStatistics
@@ -53,11 +53,11 @@ def never(line):
 @CONFIGS
 def test_the_parts_of_the_gradient_add_up(config):
     agent = agent_of(config)
-    states, statistics = tf.constant(STATES), agent.prior.statistics(tf.constant(STATES))
-    prior, value = agent.gradient_parts(states, statistics, agent._sample_seed("actor"))
+    states = States.at(STATES, agent.prior.statistics(tf.constant(STATES)))
+    prior, value = agent.gradient_parts(states, agent._sample_seed("actor"))
     variables = agent.actor_network.trainable_variables
     with tf.GradientTape() as tape:
-        loss, *_ = agent._actor_objective(states, statistics, None)
+        loss, *_ = agent._actor_objective(states, None)
     for one, other, whole in zip(prior, value, tape.gradient(loss, variables), strict=True):
         np.testing.assert_allclose(one + other, whole, rtol=1e-3, atol=1e-5)
     assert all(float(tf.linalg.global_norm(part)) > 0 for part in (prior, value))
@@ -67,7 +67,7 @@ def test_the_parts_of_the_gradient_add_up(config):
 def test_the_kl_of_the_components_adds_up(config):
     agent = agent_of(config)
     states, statistics = tf.constant(STATES), agent.prior.statistics(tf.constant(STATES))
-    parts = kl_by_component(agent, states, statistics, SEED)
+    parts = kl_by_component(agent, States.at(states, statistics), SEED)
     assert parts.shape == (N, A)
     policy, _ = agent.actor_network(states)
     if config.squash:

@@ -31,6 +31,7 @@ from agent_batches import (
 from tensorflow_probability.python.internal import samplers
 from tf_agents.trajectories import time_step as ts
 
+from nppac_tf.agents.batch import States
 from nppac_tf.agents.critics import CriticEnsemble, CriticNetwork
 from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
 from nppac_tf.priors import PriorStatistics, UniformPrior
@@ -38,8 +39,11 @@ from nppac_tf.priors import PriorStatistics, UniformPrior
 # Ensembles of critics.
 
 
+STATES = States.at(tf.ones([B, D]), PriorStatistics(tf.zeros([B, A]), tf.ones([B, A])))
+
+
 def q_values(agent, critics):
-    return agent._q_values(critics, tf.ones([B, D]), tf.ones([B, A])).numpy()
+    return agent._q_values(critics, STATES, tf.ones([B, A])).numpy()
 
 
 def test_each_member_has_weights_and_a_target_of_its_own():
@@ -65,7 +69,7 @@ def test_the_targets_are_the_least_of_a_few_members_drawn_anew():
     members = np.sort(q_values(agent, agent._target_critics)[:, 0])
     seen = set()
     for _ in range(40):
-        value = float(agent._target_value(tf.ones([B, D]), tf.ones([B, A]))[0])
+        value = float(agent._target_value(STATES, tf.ones([B, A]))[0])
         seen.add(int(np.argmin(np.abs(members - value))))
         agent.train_step_counter.assign_add(1)
     # The least of two of four is never the greatest of the four.
@@ -76,7 +80,7 @@ def test_the_targets_are_the_least_of_a_few_members_drawn_anew():
 def test_what_the_actor_maximizes(actor_value, reduce):
     agent = make(num_critics=3, actor_value=actor_value)
     expected = reduce(q_values(agent, agent._critics), axis=0)
-    np.testing.assert_allclose(agent._value(tf.ones([B, D]), tf.ones([B, A])), expected, rtol=1e-6)
+    np.testing.assert_allclose(agent._value(STATES, tf.ones([B, A])), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -224,7 +228,8 @@ def test_pretraining_brings_a_network_actor_to_the_prior(kind):
 
     @tf.function
     def pretrain(step):
-        return agent.imitate(observations, statistics, tf.stack([7, step]), optimizer)
+        states = States.at(observations, statistics)
+        return agent.imitate(states, tf.stack([7, step]), optimizer)
 
     kls = [float(pretrain(tf.constant(step))) for step in range(300)]
     assert kls[0] > 0.5
@@ -339,6 +344,6 @@ def test_the_policy_acts_within_the_tasks_bounds(kind):
 
 def test_the_closed_form_needs_a_plain_gaussian():
     agent = construct(divergence="closed_form")
-    states = tf.zeros([2, D])
+    states = States.at(tf.zeros([2, D]), agent.prior.statistics(tf.zeros([2, D])))
     with pytest.raises(ValueError, match=r"auto or sampled unless .*; got FrozenSamples"):
-        agent.imitate(states, agent.prior.statistics(states), tf.constant([0, 0]), adam())
+        agent.imitate(states, tf.constant([0, 0]), adam())
