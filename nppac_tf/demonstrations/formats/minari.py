@@ -23,14 +23,20 @@ from typing import Any
 import numpy as np
 
 from nppac_tf.demonstrations.formats import hdf5_files
-from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
-from nppac_tf.environments.standard import SUCCESS_KEYS, flatten_steps, observation_parts
+from nppac_tf.demonstrations.recording import RecordedEpisode, Recording, dimension_names
+from nppac_tf.environments.standard import (
+    SUCCESS_KEYS,
+    flatten_steps,
+    observation_parts,
+    part_sizes,
+)
 from nppac_tf.errors import UserError
 
 PREFIX = "minari:"
 
 _DATA_FILE = "main_data.hdf5"
 _METADATA_FILE = "metadata.json"
+FILES = (f"data/{_DATA_FILE}", f"data/{_METADATA_FILE}")
 _SPACES = ("observation_space", "action_space")
 _ID_PATTERN = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
@@ -76,11 +82,9 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
     data = folder / "data"
     for name in (_METADATA_FILE, _DATA_FILE):
         if not (data / name).is_file():
-            below = sorted(path.parents[1] for path in folder.glob(f"*/data/{_DATA_FILE}"))
-            hint = f"; did you mean {below[0]}?" if below else ""
             raise UserError(
                 f"a folder of demonstrations must be a whole Minari data set; got {folder} without "
-                f"data/{name}{hint}"
+                f"data/{name}"
             )
     metadata = _read_metadata(data / _METADATA_FILE)
     dataset = _open(data, metadata["total_episodes"])
@@ -112,10 +116,18 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
         tuple(indices),
         tuple(problems),
         {"format": "Minari", "source": dataset.id}
-        | ({} if list(parts) == [""] else {"observation_keys": list(parts)})
+        | _names_of(parts)
         | {key: metadata[key] for key in kept if key in metadata},
         dataset.env_spec.id if dataset.env_spec is not None else None,
     )
+
+
+def _names_of(parts: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of an observation's parts and dimensions; empty if it has no parts."""
+    if list(parts) == [""]:
+        return {}
+    names = dimension_names(part_sizes(parts))
+    return {"observation_keys": list(parts), "observation_names": names}
 
 
 def write(
