@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class RecordedEpisode:
         successes: [T], goal flags of the environment.
         next_observations: [T, D], after each action.
         timestamps: [T] seconds, when each observation was made.
+        task: The task in words; empty if the file does not say.
         initial_state: Arrays that set the simulator to the start of the episode; often empty.
     """
 
@@ -41,6 +42,7 @@ class RecordedEpisode:
     successes: np.ndarray | None = None
     next_observations: np.ndarray | None = None
     timestamps: np.ndarray | None = None
+    task: str = ""
     initial_state: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
@@ -99,6 +101,14 @@ class Recording:
     environment_id: str | None = None
     is_pickle: bool = False
     notices: tuple[str, ...] = ()
+
+    def names(self, field: Literal["observations", "actions"]) -> list[str] | None:
+        """Names of the dimensions of observations [D] or actions [A]; None if they are unknown."""
+        names = self.metadata.get(f"{field.removesuffix('s')}_names")
+        sizes = {getattr(episode, field).shape[1] for episode in self.episodes}
+        if not isinstance(names, list) or sizes != {len(names)}:
+            return None
+        return names if all(isinstance(name, str) for name in names) else None
 
     def demonstrations(self) -> Demonstrations:
         """Returns the part that training uses.

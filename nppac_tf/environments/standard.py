@@ -73,6 +73,11 @@ def _leaves(space: gymnasium.Space, name: str) -> Iterator[tuple[str, gymnasium.
         )
 
 
+def unbounded_box(shape: tuple[int, ...]) -> gymnasium.Space:
+    """A space of all float32 arrays of a shape."""
+    return gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
 def part_sizes(parts: Mapping[str, gymnasium.Space]) -> dict[str, int]:
     """How many components of the observation each part makes up; see `observation_parts`."""
     return {name: gymnasium.spaces.flatdim(space) for name, space in parts.items()}

@@ -26,7 +26,9 @@ PREFIX = "lerobot:"
 INFO = "meta/info.json"
 TASKS = "meta/tasks.parquet"
 
-_STATES = ("observation.state", "observation.environment_state")
+STATE, ACTION = "observation.state", "action"
+
+_STATES = (STATE, "observation.environment_state")
 _INDICES = ("episode_index", "frame_index")
 _OPTIONAL = ("timestamp", "task_index", "next.reward", "next.success")
 _MAX_VALUES = 2**29  # 4 GiB of float64.
@@ -57,7 +59,7 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
     for path in _data_files(folder, info):
         try:
             keys, table = _read_file(path, keys, observation_keys)
-            _require_sizes(path.name, table, tables[0] if tables else table, ("action", *keys))
+            _require_sizes(path.name, table, tables[0] if tables else table, (ACTION, *keys))
         except UserError as error:
             problems.append(str(error))
             continue
@@ -71,7 +73,7 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
         for name in tables[0]
         if all(name in table for table in tables)
     }
-    episodes, indices, repeated = _cut(columns, keys)
+    episodes, indices, repeated = _cut(columns, keys, _tasks(folder))
     found, announced = len(indices) + len(repeated), info.get("total_episodes")
     notices: tuple[str, ...] = ()
     if isinstance(announced, int) and announced != found:
@@ -85,7 +87,7 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
         tuple(episodes),
         tuple(indices),
         (*problems, *repeated),
-        _metadata(folder, info, columns, keys),
+        _metadata(folder, info, columns, keys, episodes),
         notices=notices,
     )
 
@@ -147,7 +149,7 @@ def _read_file(
         with parquet.ParquetFile(path) as file:
             numeric = [field.name for field in file.schema_arrow if _is_numeric(field.type)]
             keys = keys or _observation_features(numeric, observation_keys)
-            wanted = [*keys, "action", *_INDICES]
+            wanted = [*keys, ACTION, *_INDICES]
             missing = [key for key in wanted if key not in numeric]
             if missing:
                 raise UserError(
@@ -190,7 +192,7 @@ def _observation_features(numeric: Sequence[str], keys: Sequence[str]) -> tuple[
     found = [name for name in numeric if name.startswith("observation.")]
     if not found:
         raise UserError(
-            f"a LeRobot data set must hold vectors such as {_STATES[0]}; got "
+            f"a LeRobot data set must hold vectors such as {STATE}; got "
             f"{list_keys(numeric)}: images are not read"
         )
     if not keys or len(found) == 1:
@@ -232,7 +234,7 @@ def _require_sizes(
 
 
 def _cut(
-    columns: Mapping[str, np.ndarray], keys: Sequence[str]
+    columns: Mapping[str, np.ndarray], keys: Sequence[str], texts: Mapping[int, str]
 ) -> tuple[list[RecordedEpisode], list[int], list[str]]:
     """Cuts columns of N frames into episodes, sorted by episode and frame.
 
@@ -245,8 +247,9 @@ def _cut(
         order = slice(None)
     numbers, frames = numbers[order], frames[order]
     observations = np.concatenate([columns[key][order] for key in keys], axis=1)
-    actions = columns["action"][order]
+    actions = columns[ACTION][order]
     others = {name: columns[name][order, 0] for name in _OPTIONAL if name in columns}
+    tasks = others.get("task_index", np.zeros(len(numbers), np.int64))
     cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1), len(numbers)]
     episodes, indices, problems = [], [], []
     for start, end in itertools.pairwise(cuts):
@@ -266,6 +269,7 @@ def _cut(
                 rewards=others["next.reward"][part] if "next.reward" in others else None,
                 successes=others["next.success"][part] if "next.success" in others else None,
                 timestamps=others["timestamp"][part] if "timestamp" in others else None,
+                task=texts.get(int(tasks[start]), ""),
             )
         )
     return episodes, indices, problems
@@ -276,17 +280,18 @@ def _metadata(
     info: Mapping[str, Any],
     columns: Mapping[str, np.ndarray],
     keys: Sequence[str],
+    episodes: Sequence[RecordedEpisode],
 ) -> dict[str, Any]:
     """What the data set says of itself, as far as it says it."""
     features = info["features"]
-    widths = {key: columns[key].shape[1] for key in (*keys, "action")}
+    widths = {key: columns[key].shape[1] for key in (*keys, ACTION)}
     names = {key: _names(features.get(key), width) for key, width in widths.items()}
     known = any(names[key] for key in keys)
     stated = {
         "version": info.get("codebase_version"),
         "fps": info.get("fps"),
         "robot": info.get("robot_type"),
-        "tasks": _tasks(folder, columns.get("task_index")),
+        "tasks": sorted({episode.task for episode in episodes} - {""}),
         "observation_keys": list(keys) if len(keys) > 1 else None,
         "observation_names": [
             name
@@ -296,7 +301,7 @@ def _metadata(
         ]
         if known
         else None,
-        "action_names": names["action"],
+        "action_names": names[ACTION],
     }
     return {"format": "LeRobot", "source": folder.resolve().name} | {
         key: value for key, value in stated.items() if value
@@ -317,9 +322,8 @@ def _names(feature: Any, width: int) -> list[str] | None:
     return names if len(names) == width else None
 
 
-def _tasks(folder: pathlib.Path, used: np.ndarray | None) -> list[str]:
-    """The texts of the tasks that the frames have; empty if there are none."""
-    texts: dict[int, str] = {}
+def _tasks(folder: pathlib.Path) -> dict[int, str]:
+    """The texts of the tasks by their numbers; empty if there are none."""
     with contextlib.suppress(Exception):  # Nothing needs them.
         if (folder / TASKS).is_file():
             from pyarrow import parquet
@@ -327,10 +331,8 @@ def _tasks(folder: pathlib.Path, used: np.ndarray | None) -> list[str]:
             with parquet.ParquetFile(folder / TASKS) as file:
                 table = file.read().to_pydict() if file.metadata.num_rows < _MAX_TASKS else {}
             numbers = table.pop("task_index")
-            texts = dict(zip(numbers, next(iter(table.values())), strict=True))
-        else:
-            lines = (folder / "meta" / "tasks.jsonl").read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines if line.strip()]
-            texts = {row["task_index"]: row["task"] for row in rows}
-    numbers = texts if used is None else np.unique(used).tolist()
-    return [str(texts[number]) for number in numbers if number in texts]
+            return dict(zip(numbers, map(str, *table.values()), strict=True))
+        lines = (folder / "meta" / "tasks.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
+        return {row["task_index"]: str(row["task"]) for row in rows}
+    return {}
