@@ -13,10 +13,11 @@ from typing import BinaryIO
 
 from nppac_tf.demonstrations.dataset import Demonstrations, TaskSpaces
 from nppac_tf.demonstrations.formats import hdf5, lerobot, minari, npz, records
+from nppac_tf.demonstrations.joining import join
 from nppac_tf.demonstrations.recording import Recording
 from nppac_tf.environments.known import known_task, tasks_of_sizes
 from nppac_tf.errors import UserError
-from nppac_tf.files import replace_file
+from nppac_tf.files import replace_file, split_names
 
 _EMBEDDED_PREFIX = "embedded:"
 _READERS: Mapping[str, Callable[[BinaryIO, str], Recording]] = MappingProxyType(
@@ -30,8 +31,11 @@ _READERS: Mapping[str, Callable[[BinaryIO, str], Recording]] = MappingProxyType(
 _HDF5 = (".hdf5", ".h5")
 
 
+Source = str | os.PathLike[str]
+
+
 def load_demonstrations(
-    source: str | os.PathLike[str], task: TaskSpaces | None = None
+    source: Source | Sequence[Source], task: TaskSpaces | None = None
 ) -> Demonstrations:
     """Loads demonstrations without running code from the file.
 
@@ -43,7 +47,8 @@ def load_demonstrations(
             `lerobot:FOLDER` or the folder itself, a LeRobot data set;
             a file: `*.npz` (written by `save_demonstrations`, Stable-Baselines, imitation, or with
             terminals and timeouts), `*.hdf5` or `*.h5` (robomimic, D4RL), `*.npy` (AWAC), or
-            `*.pickle` or `*.pkl` (DAPG).
+            `*.pickle` or `*.pkl` (DAPG);
+            several of these, in a list or with commas, which are joined.
         task: If given, checks the demonstrations against it and clips actions into its bounds; see
             `Demonstrations.conform`.
 
@@ -63,11 +68,11 @@ def load_demonstrations(
         _check_task(recording, demonstrations, task)
         return demonstrations.conform(task)
     except UserError as error:
-        raise UserError(f"{os.fspath(source)}: {error}") from error
+        raise UserError(f"{_label(source)}: {error}") from error
 
 
 def load_recording(
-    source: str | os.PathLike[str], observation_keys: Sequence[str] = ()
+    source: Source | Sequence[Source], observation_keys: Sequence[str] = ()
 ) -> Recording:
     """Reads demonstrations as recorded, as far as they are readable.
 
@@ -82,10 +87,29 @@ def load_recording(
     Raises:
         UserError: Nothing of the source can be read. The message is one line that begins with it.
     """
-    source = os.fspath(source)
+    if isinstance(source, str):
+        sources: Sequence[Source] = split_names(source)
+    else:
+        sources = [source] if isinstance(source, os.PathLike | bytes) else source
+    recordings = [_load_one(os.fspath(each), observation_keys) for each in sources]
+    try:
+        return join(recordings)
+    except UserError as error:
+        raise UserError(f"{_label(source)}: {error}") from error
+
+
+def _label(source: Source | Sequence[Source]) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return ",".join(os.fspath(each) for each in source)
+
+
+def _load_one(source: str, observation_keys: Sequence[str]) -> Recording:
     try:
         if not isinstance(source, str) or "\0" in source:
             raise UserError("source must be text without null characters")
+        if not source:
+            raise UserError("demonstrations must be named; got an empty name")
         if source.startswith(_EMBEDDED_PREFIX):
             return npz.read_embedded(source.removeprefix(_EMBEDDED_PREFIX))
         if source.startswith(minari.PREFIX):
