@@ -142,7 +142,7 @@ class AgentConfig:
     )
     target_kl: float | None = option(
         None,
-        "Tune alpha to hold the mean KL at this many nats; none to follow the schedule.",
+        "Tune alpha to a mean KL that grows with each episode to this many nats; none: no tuning.",
         positive=True,
     )
     reward_scale: float | None = option(
