@@ -17,11 +17,19 @@ from absl import flags
 from nppac_tf.errors import UserError
 
 _DEMONSTRATIONS = flags.DEFINE_string(
-    "demonstrations", None, "embedded:NAME, minari:ID, a file, or the folder of a Minari data set."
+    "demonstrations", None, "embedded:NAME, minari:ID, a file or a folder; several with commas."
 )
 _TASK = flags.DEFINE_string("task", None, "Task of the demonstrations (default: guessed).")
+_OBSERVATION_KEYS = flags.DEFINE_list(
+    "observation_keys", [], "Parts of the observation to use, in this order (default: all)."
+)
 _OUTPUT = flags.DEFINE_string("output", None, "Figure to write (.png, .pdf or .svg).")
 
+# What a data set says of itself, as far as it is one line.
+_STATED = (
+    *("version", "minari_version", "environment", "environment_version", "robot", "tasks", "fps"),
+    *("algorithm_name", "author", "description", "observation_keys"),
+)
 # Findings that do not concern the states and actions of an episode.
 _HARMLESS = ("off by one", "rewards", "success flags")
 
@@ -35,14 +43,15 @@ def main() -> None:
     from nppac_tf import demonstrations, environments
     from nppac_tf.doctor import diagnosis, simulator_replay
 
-    task = environments.make_task(_TASK.value) if _TASK.value is not None else None
-    recording = demonstrations.load_recording(
-        _DEMONSTRATIONS.value, task.observation_keys if task is not None else ()
-    )
+    keys = _OBSERVATION_KEYS.value
+    task = None
+    if _TASK.value is not None:
+        task = environments.make_task(_TASK.value, observation_keys=keys)
+    recording = demonstrations.load_recording(_DEMONSTRATIONS.value, keys)
     known = "unknown: pass --task for its sizes, bounds and goal"
     if task is not None:
         known = task.name
-    elif (task := simulator_replay.likeliest_task(recording)) is not None:
+    elif (task := simulator_replay.likeliest_task(recording, keys)) is not None:
         source = "named by the file" if recording.environment_id else "guessed from the sizes"
         known = f"{task.name}, {source}: pass --task if it is another"
     simulation = simulator_replay.simulate(task, recording) if task is not None else None
@@ -72,7 +81,12 @@ def _print_summary(title: str, recording: Any, task: Any, goals: Any) -> None:
     from nppac_tf.runs import display
 
     lengths = [episode.length for episode in recording.episodes]
-    rows = [("episodes", f"{len(lengths):,}"), ("steps", f"{sum(lengths):,}")]
+    rows = [
+        (name.replace("_", " "), _one_line(value))
+        for name, value in recording.metadata.items()
+        if name in _STATED
+    ]
+    rows += [("episodes", f"{len(lengths):,}"), ("steps", f"{sum(lengths):,}")]
     if lengths:
         first = recording.episodes[0]
         median = np.median(lengths)
@@ -92,12 +106,21 @@ def _print_summary(title: str, recording: Any, task: Any, goals: Any) -> None:
             name = "all steps" if steps is None else f"the first {steps} steps"
             at_goal = [goal[:steps] == 1 for goal in goals]
             any_success = np.mean([flags.any() for flags in at_goal])
-            time_at_goal = np.mean([flags.sum() / (steps or len(flags)) for flags in at_goal])
+            unknown = [np.isnan(goal[:steps]).sum() for goal in goals]
+            spent = [
+                flags.sum() / max((steps or len(flags)) - count, 1)
+                for flags, count in zip(at_goal, unknown, strict=True)
+            ]
             rows += [
                 (f"A, any-time success, {name}", f"{any_success:.2f}"),
-                (f"B, time at goal, {name}", f"{time_at_goal:.2f}"),
+                (f"B, time at goal, {name}", f"{np.mean(spent):.2f}"),
             ]
     display.print_table(title, ("", "value"), rows)
+
+
+def _one_line(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _print_finding(finding: Any) -> None:
@@ -139,6 +162,8 @@ def _figure(recording: Any, task: Any, goals: Any, simulation: Any, findings: Se
         episode_names=indices,
         suspects=[k for k, index in enumerate(indices) if index in suspects],
         horizon=task.horizon if task is not None else None,
+        observation_names=recording.names("observations"),
+        action_names=recording.names("actions"),
         title=f"{recording.name}: {len(episodes)} episodes, "
         f"{sum(e.length for e in episodes):,} steps",
     )

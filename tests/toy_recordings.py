@@ -30,9 +30,10 @@ def make_task(name="toy", sizes=SIZES, horizon=LENGTH, bound=1.0):
 
 
 def make_episode(seed, length=LENGTH, sizes=SIZES):
-    """Smooth movements from a start of their own."""
+    """Smooth movements from a start of their own, at rest."""
     generator = np.random.default_rng(seed)
     time = np.arange(length + 1)[:, None] / 20
+    time = time + 0.3 * np.expm1(-time / 0.3)
 
     def wave(size):
         return np.sin(time * generator.uniform(0.5, 2, size) + generator.uniform(0, 0.6, size))

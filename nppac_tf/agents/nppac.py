@@ -308,7 +308,8 @@ class NppacAgent(BatchSacAgent):
         )
         q = tf.unstack(self._q_values(self._critics, batch.states, batch.actions, training))
         errors = sum(loss(targets, member) for member in q)
-        self._critic_loss_debug_summaries(targets, q[0], q[-1])
+        with tf.name_scope("critic_loss"):
+            self._critic_loss_debug_summaries(targets, q[0], q[-1])
         regularization = self._critic_network_1.losses + self._critic_network_2.losses
         return aggregate(errors, weights, regularization)
 
@@ -323,7 +324,8 @@ class NppacAgent(BatchSacAgent):
         loss = aggregate(
             tf.exp(self._log_alpha) * divergence - q, weights, self._actor_regularization
         )
-        self._actor_loss_debug_summaries(loss, actions, log_prob, q, states.time_steps)
+        with tf.name_scope("actor_loss"):
+            self._actor_loss_debug_summaries(loss, actions, log_prob, q, states.time_steps)
         return loss, tf.reduce_mean(divergence), tf.reduce_mean(q), -tf.reduce_mean(log_prob)
 
     def _temperature_objective(self, states: States, weights: tf.Tensor | None) -> tf.Tensor:
@@ -333,7 +335,8 @@ class NppacAgent(BatchSacAgent):
         alpha = self._log_alpha if self._use_log_alpha_in_alpha_loss else tf.exp(self._log_alpha)
         excess = tf.stop_gradient(-divergence - self._target_entropy)
         loss = aggregate(alpha * excess, weights)
-        self._alpha_loss_debug_summaries(loss, excess)
+        with tf.name_scope("alpha_loss"):
+            self._alpha_loss_debug_summaries(loss, excess)
         return loss
 
     def _update_temperature(self, states: States, weights: tf.Tensor | None) -> tf.Tensor:

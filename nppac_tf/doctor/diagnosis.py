@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from nppac_tf.demonstrations.recording import Recording
-from nppac_tf.doctor import expertise, integrity
+from nppac_tf.doctor import actions, expertise, integrity, motion, timing, units
 from nppac_tf.doctor.findings import (
     SEVERITIES,
     DoctorTask,
@@ -29,11 +29,19 @@ _CHECKS: tuple[Callable[[Examination], Iterator[Finding]], ...] = (
     integrity.check_lengths_agree,
     integrity.check_finite,
     expertise.check_simulation,
+    actions.check_shift,
+    actions.check_meaning,
     integrity.check_joins,
     integrity.check_duplicates,
-    integrity.check_action_bounds,
-    integrity.check_dimensions,
-    integrity.check_episode_scales,
+    timing.check_timestamps,
+    timing.check_frozen,
+    timing.check_glitches,
+    motion.check_motion,
+    units.check_action_bounds,
+    units.check_dimensions,
+    units.check_episode_scales,
+    units.check_units_of_episodes,
+    units.check_stated_units,
     expertise.check_lengths,
     expertise.check_goal,
     expertise.check_modes,

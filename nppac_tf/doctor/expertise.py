@@ -21,6 +21,7 @@ from nppac_tf.doctor.findings import (
     format_list,
     format_number,
 )
+from nppac_tf.doctor.motion import unfairly_replayed
 
 _FEW_EPISODES = 5
 _REPLAY_STEPS = 5
@@ -44,7 +45,9 @@ def check_lengths(examination: Examination) -> Iterator[Finding]:
             "Remove them with Demonstrations.select: they teach how to fail.",
             examination.file_indices(failures),
         )
-    short = [int(i) for i in np.flatnonzero(lengths < SHORT_RATIO * median) if i not in failures]
+    spread = float(np.median(np.abs(lengths - median)))  # Where it is large, lengths just vary.
+    is_short = (lengths < SHORT_RATIO * median) & (lengths < median - 5 * spread)
+    short = [int(i) for i in np.flatnonzero(is_short) if i not in failures]
     if short:
         yield Finding(
             "warning",
@@ -54,7 +57,8 @@ def check_lengths(examination: Examination) -> Iterator[Finding]:
             "Check that they are complete, and remove failures.",
             examination.file_indices(short),
         )
-    long = [int(i) for i in np.flatnonzero(lengths * SHORT_RATIO > median)]
+    is_long = (lengths * SHORT_RATIO > median) & (lengths > median + 5 * spread)
+    long = [int(i) for i in np.flatnonzero(is_long)]
     if long:
         yield Finding(
             "warning",
@@ -209,7 +213,8 @@ def check_rewards(examination: Examination) -> Iterator[Finding]:
     poor = [int(i) for i in np.flatnonzero(returns < median - 6 * scale)] if scale > 0 else []
     failures = examination.failures()
     low = [p for p in poor if p not in failures and median - returns[p] > 0.2 * abs(median)]
-    if low and len(episodes) >= _FEW_EPISODES:
+    # Many low returns are no outliers: they depend on the start.
+    if low and len(episodes) >= _FEW_EPISODES and len(low) <= 0.2 * len(episodes):
         yield Finding(
             "warning",
             "low return",
@@ -229,6 +234,19 @@ def check_simulation(examination: Examination) -> Iterator[Finding]:
     replayed = examination.episodes[: len(replay.errors)]
     first = np.array([errors[0] for errors in replay.errors])
     early = np.array([_early_error(errors) for errors in replay.errors])
+    unfair = [k for k in unfairly_replayed(examination) if k < len(replayed)]
+    if 2 * len(unfair) > len(replayed):
+        yield Finding(
+            "note",
+            "simulator",
+            f"{format_count(unfair, replayed)} begin in motion, but the replay must start at rest "
+            f"because neither the file nor the observations of {task.name} say how fast: it says "
+            "nothing of the simulator",
+            "Nothing; to compare with the simulator, record episodes from their beginning.",
+            examination.file_indices(unfair),
+        )
+        return
+    early[unfair] = np.nan
     scale = float(np.median(np.abs(concatenate(replayed, "observations"))))
     aligned = simulation.alignment.get(0, np.nan)
     shift = min(simulation.alignment, key=lambda key: simulation.alignment[key], default=0)
@@ -305,7 +323,8 @@ def _disagreement(flags: np.ndarray, recorded: np.ndarray) -> float:
     known = ~np.isnan(flags)
     recorded = recorded > 0.5
     at_step = float((flags[known] != recorded[known]).mean()) if known.any() else 0.0
-    before = float((flags[:-1] != recorded[1:]).mean()) if len(flags) > 1 else at_step
+    known = known[:-1]
+    before = float((flags[:-1] != recorded[1:])[known].mean()) if known.any() else at_step
     return min(at_step, before)
 
 

@@ -19,6 +19,8 @@ def demonstrations_overview(
     suspects: Sequence[int] = (),
     horizon: int | None = None,
     title: str = "",
+    observation_names: Sequence[str] | None = None,
+    action_names: Sequence[str] | None = None,
 ) -> figure.Figure:
     """Draws the content of a data set on one page.
 
@@ -34,8 +36,13 @@ def demonstrations_overview(
         suspects: Positions of episodes to mark.
         horizon: Horizon of the task, in steps; drawn if it is within the episodes.
         title: Title of the figure.
+        observation_names: Names of the observations' dimensions [D], if known.
+        action_names: Names of the actions' dimensions [A], if known.
     """
-    result = figure.Figure(figsize=(11.0, 9.0), layout="constrained")
+    named = [_shortened(each) for each in (observation_names, action_names)]
+    width = max(11.0, 2.0 + _INCHES_PER_LABEL * max(len(each) for each in named))
+    height = 9.0 + sum(_INCHES_PER_SIGN * max(map(len, each), default=0) for each in named)
+    result = figure.Figure(figsize=(width, height), layout="constrained")
     if title:
         result.suptitle(title, fontsize="large", fontweight="bold")
     grid = result.add_gridspec(3, 3, height_ratios=(3.0, 2.2, 2.2))
@@ -46,18 +53,37 @@ def demonstrations_overview(
     )
     _draw_over_time(result.add_subplot(grid[0, 2]), lengths, goals, rewards, horizon)
     _draw_ranges(
-        result.add_subplot(grid[1, :]), np.concatenate(list(observations)), "observations", None
+        result.add_subplot(grid[1, :]),
+        np.concatenate(list(observations)),
+        "observations",
+        None,
+        named[0],
     )
-    width = slice(None) if replay_errors is None else slice(0, 2)
+    columns = slice(None) if replay_errors is None else slice(0, 2)
     _draw_ranges(
-        result.add_subplot(grid[2, width]), np.concatenate(list(actions)), "actions", action_bounds
+        result.add_subplot(grid[2, columns]),
+        np.concatenate(list(actions)),
+        "actions",
+        action_bounds,
+        named[1],
     )
     if replay_errors is not None:
         _draw_replay(result.add_subplot(grid[2, 2]), replay_errors)
     return result
 
 
+_LABEL_SIZE = 7  # Points.
+_INCHES_PER_LABEL = 0.13
+_INCHES_PER_SIGN = 0.06
+_LONGEST_LABEL = 24
 _GOAL_COLOR, _EPISODE_COLOR, _SUSPECT_COLOR, _INK = "#009E73", "#DDE3E8", "#D55E00", "#34495E"
+
+
+def _shortened(names: Sequence[str] | None) -> list[str]:
+    return [
+        name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"
+        for name in names or ()
+    ]
 
 
 def _draw_timelines(
@@ -157,9 +183,7 @@ def _draw_over_time(
                 va="top",
             )
         if goals is not None:
-            share = np.array(
-                [np.mean([len(f) > k and f[k] == 1 for f in goals]) for k in steps], np.float64
-            )
+            share = np.array([_share_at_goal(goals, int(step)) for step in steps])
             axis.fill_between(steps, share, color=_GOAL_COLOR, alpha=0.25, linewidth=0)
             axis.plot(steps, share, color=_GOAL_COLOR, linewidth=1.8)
             axis.set_title("Fraction of episodes at the goal", loc="left", fontsize="medium")
@@ -184,11 +208,19 @@ def _draw_over_time(
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def _share_at_goal(goals: Sequence[np.ndarray], step: int) -> float:
+    """Share of the episodes at the goal, of those where it is known; an ended one is not."""
+    flags = np.array([flags[step] if step < len(flags) else 0.0 for flags in goals])
+    known = ~np.isnan(flags)
+    return float((flags[known] == 1).mean()) if known.any() else float("nan")
+
+
 def _draw_ranges(
     axis: Any,
     values: np.ndarray,
     label: str,
     bounds: tuple[np.ndarray, np.ndarray] | None,
+    names: Sequence[str],
 ) -> None:
     """Range and middle 90 % of each dimension."""
     values = values[np.isfinite(values).all(axis=1)]
@@ -235,15 +267,19 @@ def _draw_ranges(
         share.set_ylim(0, 1)
         share.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
         heading += ", bounds (dashed)"
-    usual = float(np.median(np.maximum(np.abs(low), np.abs(high))))
-    if np.abs(values).max() > 10 * usual:  # Keeps small dimensions visible.
+    sizes = np.maximum(np.abs(low), np.abs(high))
+    usual = float(np.median(sizes[sizes > 0])) if sizes.any() else 0.0
+    if 0 < usual < np.abs(values).max() / 10:  # Keeps small dimensions visible.
         threshold = 10.0 ** np.floor(np.log10(max(usual / 3, 1e-6)))
         axis.set_yscale("symlog", linthresh=threshold, linscale=0.6)
     axis.set_title(heading, loc="left", fontsize="medium")
     axis.use_sticky_edges = False
     axis.margins(y=0.05)
     axis.set_xlim(-0.8, len(dimensions) - 0.2)
-    axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=16))
+    if names:
+        axis.set_xticks(dimensions, names, rotation=90, fontsize=_LABEL_SIZE)
+    else:
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=16))
 
 
 def _draw_replay(axis: Any, errors: Sequence[np.ndarray]) -> None:

@@ -6,6 +6,8 @@ Glossary: E episodes, T steps of an episode, D observation size, A action size.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -15,8 +17,16 @@ from nppac_tf.demonstrations.dataset import TaskSpaces
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.environments.known import SuccessRule, known_task
 
+Field = Literal["observations", "actions"]
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+FIELDS: tuple[Field, ...] = ("observations", "actions")
+# Factors between units of one quantity.
+UNIT_FACTORS = {
+    180 / np.pi: "degrees for radians",
+    100.0: "centimeters for meters",
+    1e3: "millimeters for meters",
+}
 SHORT_RATIO = 0.7  # An episode below this fraction of the median length is short.
 
 
@@ -63,11 +73,17 @@ class Simulation:
         replay: Open-loop replay of the recorded actions.
         alignment: Error of the first steps with the actions shifted by -1, 0 and 1 rows.
         other_tasks: Error of the first steps in other tasks of the same sizes, by task name.
+        idle: [D], whether an observation component stays the same in most steps of the task itself,
+            as contact forces do; None if unknown.
+        starts_at_rest: Whether the replay starts at rest because neither the file nor the
+            observations say how fast.
     """
 
     replay: SimulatorReplay
     alignment: Mapping[int, float]
     other_tasks: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    idle: np.ndarray | None = None
+    starts_at_rest: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +138,7 @@ class Examination:
         simulation: The comparison with the simulator, or None.
         episodes: The episodes in float64, with nan for values that are not finite in float32.
         is_uniform: Whether all episodes are non-empty and of the same sizes.
+        is_finite: Whether they are, and all values are finite.
         fits: Whether these are the sizes of the task.
         goals: Goal flags of each episode; see `goal_flags`.
     """
@@ -144,6 +161,9 @@ class Examination:
         self.is_uniform = len(widths) == 1 and all(
             e.length and len(e.observations) for e in self.episodes
         )
+        self.is_finite = self.is_uniform and not any(
+            np.isnan(values).any() for e in self.episodes for values in (e.observations, e.actions)
+        )
         self.fits = (
             self.is_uniform
             and task is not None
@@ -152,14 +172,19 @@ class Examination:
         self.goals = goal_flags(recording, task.name) if task is not None and self.fits else None
 
     def failures(self) -> list[int]:
-        """Positions of the episodes that end early in a terminal state, away from the goal."""
+        """Positions of the episodes that end early in a terminal state, away from the goal.
+
+        An unknown flag at the last step does not count as away from the goal.
+        """
         lengths = np.array([e.length for e in self.episodes])
         ended = [
             position
             for position in self.where(_ends_in_terminal)
-            if self.goals is None or self.goals[position][-1] != 1
+            if self.goals is None or self.goals[position][-1] == 0
         ]
         horizon = self.task.horizon if self.task is not None and self.fits else None
+        if self.is_continuous:
+            return []
         if horizon is not None:
             ended = [position for position in ended if lengths[position] < horizon]
         if len(ended) <= len(self.episodes) / 2:
@@ -168,9 +193,34 @@ class Examination:
         median = np.median(lengths)
         return [position for position in ended if lengths[position] < SHORT_RATIO * median]
 
+    @functools.cached_property
+    def is_continuous(self) -> bool:
+        """Whether most episodes begin where the one before ends: flags cut them, not resets."""
+        episodes = self.episodes
+        if not self.is_finite or len(episodes) < 3:
+            return False
+        rows = [episode.observations[: episode.length] for episode in episodes]
+        scale = np.concatenate(rows).std(axis=0)
+        if not scale.any():
+            return False
+        rows = [row[:, scale > 0] / scale[scale > 0] for row in rows]
+        steps = np.concatenate([np.square(np.diff(row, axis=0)).mean(axis=1) for row in rows])
+        gaps = [
+            np.square(after[0] - before[-1]).mean() for before, after in itertools.pairwise(rows)
+        ]
+        return bool(len(steps) and np.median(gaps) <= np.quantile(steps, 0.95))
+
     def file_indices(self, positions: Iterable[int]) -> tuple[int, ...]:
         """Converts positions in `episodes` to indices into the file."""
         return tuple(self.recording.indices[position] for position in positions)
+
+    def describe_dimensions(self, field: Field, indices: Sequence[int] | np.ndarray) -> str:
+        """Names dimensions of observations or actions, or gives their numbers."""
+        names = self.recording.names(field)
+        shown: list[float | str] = [
+            int(index) if names is None else names[index] for index in indices
+        ]
+        return f"{'dimension' if len(shown) == 1 else 'dimensions'} {format_list(shown)}"
 
     def where(self, condition: Callable[[RecordedEpisode], bool]) -> list[int]:
         """Positions of the episodes that meet a condition."""
@@ -187,16 +237,9 @@ def format_count(positions: Sequence[int] | Mapping[int, int], episodes: Sequenc
     return f"{len(positions)} of {len(episodes)} episodes"
 
 
-def format_dimensions(mask: np.ndarray) -> str:
-    """Formats the dimensions that a mask [K] selects."""
-    indices = np.flatnonzero(mask)
-    noun = "dimension" if len(indices) == 1 else "dimensions"
-    return f"{noun} {format_list(indices)}"
-
-
-def format_list(values: Iterable[float]) -> str:
-    """Formats the first eight numbers."""
-    items = [format_number(float(value)) for value in values]
+def format_list(values: Iterable[float | str]) -> str:
+    """Formats the first eight numbers or names."""
+    items = [value if isinstance(value, str) else format_number(float(value)) for value in values]
     return ", ".join(items[:8]) + (f" and {len(items) - 8} more" if len(items) > 8 else "")
 
 

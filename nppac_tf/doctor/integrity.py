@@ -1,4 +1,4 @@
-"""Checks whether a recording is complete, consistent, and in the task's units.
+"""Checks whether a recording is complete and consistent.
 
 Glossary: E episodes, T steps of an episode, D observation size, A action size.
 """
@@ -13,24 +13,18 @@ import numpy as np
 
 from nppac_tf.demonstrations.recording import RecordedEpisode
 from nppac_tf.doctor.findings import (
+    FIELDS,
     Examination,
     Finding,
-    concatenate,
     format_count,
-    format_dimensions,
-    format_number,
 )
 from nppac_tf.environments.known import tasks_of_sizes
 
-_SCALE_RATIO = 1e3
-_EPISODE_SCALE_RATIO = 20.0
-_SATURATED_FRACTION = 0.2
-_FROZEN_RUN = 10
 _MAX_PROBLEMS = 5
 
 
 def check_reading(examination: Examination) -> Iterator[Finding]:
-    """Reports what could not be read, and that pickles are unsafe elsewhere."""
+    """Reports what could not be read or is missing, and that pickles are unsafe elsewhere."""
     recording = examination.recording
     if recording.is_pickle:
         yield Finding(
@@ -41,6 +35,8 @@ def check_reading(examination: Examination) -> Iterator[Finding]:
             "Do not open such files of others with pickle.load or np.load(allow_pickle=True). "
             "Convert them to .npz with save_demonstrations.",
         )
+    for notice in recording.notices:
+        yield Finding("warning", "incomplete", notice, "Download the rest if it is to be used.")
     for problem in recording.problems[:_MAX_PROBLEMS]:
         yield Finding("error", "unreadable", problem, "Repair or remove it.")
     if len(recording.problems) > _MAX_PROBLEMS:
@@ -138,7 +134,7 @@ def check_lengths_agree(examination: Examination) -> Iterator[Finding]:
 
 def check_finite(examination: Examination) -> Iterator[Finding]:
     """Finds values that are nan or infinite in float32."""
-    for field in ("observations", "actions"):
+    for field in FIELDS:
         bad = [np.isnan(getattr(e, field)) for e in examination.episodes]
         wrong = [position for position, mask in enumerate(bad) if mask.any()]
         if wrong:
@@ -148,130 +144,17 @@ def check_finite(examination: Examination) -> Iterator[Finding]:
                 "error",
                 "not finite",
                 f"{total:,} values of {field} in {format_count(wrong, examination.episodes)} are "
-                f"nan or infinite, the first at step {step}, dimension {dimension} of episode "
+                f"nan or infinite, the first at step {step}, "
+                f"{examination.describe_dimensions(field, [dimension])} of episode "
                 f"{examination.file_indices(wrong)[0]}",
                 "Remove these episodes or cut them before the first such step.",
                 examination.file_indices(wrong),
             )
 
 
-def check_action_bounds(examination: Examination) -> Iterator[Finding]:
-    """Finds actions beyond their bounds, often at them, or far from them."""
-    task = examination.task
-    if task is None or not examination.is_uniform:
-        return
-    actions = concatenate(examination.episodes, "actions")
-    low, high = (np.asarray(bound, np.float64) for bound in (task.action_low, task.action_high))
-    actions = actions[np.isfinite(actions).all(axis=1)]
-    if actions.shape[1] != len(low) or not len(actions):
-        return
-    outside = (actions < low) | (actions > high)
-    excess = np.maximum(low - actions, actions - high).max()
-    often_outside = outside.mean() > _SATURATED_FRACTION
-    if outside.any():
-        yield Finding(
-            "warning",
-            "clipped actions",
-            f"{outside.sum():,} of {outside.size:,} action values, in "
-            f"{outside.any(axis=1).mean():.1%} of the steps, are outside the bounds of {task.name} "
-            f"by up to {format_number(excess)}: they range over [{format_number(actions.min())}, "
-            f"{format_number(actions.max())}]",
-            "Scale them into the bounds: they seem to be in other units."
-            if often_outside
-            else "Nothing: loading clips them as the simulator does. In new recordings, "
-            "store the executed actions.",
-        )
-    span = np.where(high > low, high - low, 1.0)
-    at_bound = ((actions - low) / span < 1e-3) | ((high - actions) / span < 1e-3)
-    if not often_outside and at_bound.mean() > _SATURATED_FRACTION:
-        yield Finding(
-            "note",
-            "saturated actions",
-            f"{at_bound.mean():.1%} of the action values are at their bounds or beyond",
-            "Nothing: the actions were probably clipped when recorded, so the prior learns "
-            "the bounds.",
-        )
-    used = np.abs(actions).max(axis=0) / np.maximum(np.abs(low), np.abs(high))
-    if used.max() < 0.02:
-        yield Finding(
-            "warning",
-            "tiny actions",
-            f"all actions are within {used.max():.2%} of their bounds",
-            "Scale them to the bounds of the task: they seem to be in other units.",
-        )
-
-
-def check_dimensions(examination: Examination) -> Iterator[Finding]:
-    """Finds dimensions that are constant, or vary a thousand times more or less than others."""
-    if not examination.is_uniform:
-        return
-    for field in ("observations", "actions"):
-        values = concatenate(examination.episodes, field)
-        values = values[np.isfinite(values).all(axis=1)]
-        if len(values) < 2:
-            continue
-        scales = values.std(axis=0)
-        constant = scales <= 1e-9 * np.maximum(1.0, np.abs(values).max(axis=0))
-        if constant.all():
-            yield Finding(
-                "error",
-                f"constant {field}",
-                f"all {field} are the same in every step",
-                "Check how they were recorded.",
-            )
-            continue
-        if constant.any():
-            yield Finding(
-                "note",
-                f"constant {field}",
-                f"{format_dimensions(constant)} of the {field} never change",
-                "Check that the sensor or joint was connected; priors ignore such a dimension."
-                if field == "observations"
-                else "Check that this is intended: the prior will keep it constant too.",
-            )
-        ratio = scales / np.median(scales[~constant])
-        extreme = ~constant & ((ratio > _SCALE_RATIO) | (ratio < 1 / _SCALE_RATIO))
-        if extreme.any():
-            yield Finding(
-                "warning",
-                "scales",
-                f"{format_dimensions(extreme)} of the {field} vary "
-                f"{format_number(ratio[extreme].min())} to {format_number(ratio[extreme].max())} "
-                "times as much as the median dimension",
-                "Compare the units (degrees, millimeters, counts?) with those of the simulator.",
-            )
-
-
-def check_episode_scales(examination: Examination) -> Iterator[Finding]:
-    """Finds episodes whose scale differs from the rest, probably in other units."""
-    if not examination.is_uniform or len(examination.episodes) < 3:
-        return
-    for field in ("observations", "actions"):
-        reach = np.stack([_reach(getattr(e, field)) for e in examination.episodes])
-        median = np.median(reach, axis=0)
-        moving = median > 1e-6
-        if not moving.any():
-            continue
-        ratio = reach[:, moving] / median[moving]
-        odd = (ratio > _EPISODE_SCALE_RATIO).mean(axis=1) >= 0.25
-        odd |= (ratio < 1 / _EPISODE_SCALE_RATIO).mean(axis=1) >= 0.5
-        wrong = [int(position) for position in np.flatnonzero(odd)]
-        if wrong:
-            factor = float(np.median(ratio[wrong[0]]))
-            yield Finding(
-                "warning",
-                "scales",
-                f"the {field} of {format_count(wrong, examination.episodes)} differ in scale from "
-                f"the rest, the first of them by a factor of about {format_number(factor)}",
-                "Check the units of these episodes; a factor of 57.3 means degrees for radians.",
-                examination.file_indices(wrong),
-            )
-
-
 def check_duplicates(examination: Examination) -> Iterator[Finding]:
-    """Finds repeated episodes, repeated steps, and starts that never vary."""
+    """Finds repeated episodes, and starts that never vary."""
     yield from _check_repeated_episodes(examination)
-    yield from _check_repeated_steps(examination)
     episodes = examination.episodes
     if len(episodes) > 1 and examination.is_uniform:
         starts = np.stack([e.observations[0] for e in episodes])
@@ -306,35 +189,6 @@ def _check_repeated_episodes(examination: Examination) -> Iterator[Finding]:
             "Remove the copies: they count twice, and make held-out checks of a prior invalid.",
             examination.file_indices(copies),
         )
-
-
-def _check_repeated_steps(examination: Examination) -> Iterator[Finding]:
-    frozen: list[int] = []
-    stuck: list[int] = []
-    longest = 0
-    for position, episode in enumerate(examination.episodes):
-        steps = min(len(episode.observations), episode.length)
-        if steps < 2:
-            continue
-        same_state = (np.diff(episode.observations[:steps], axis=0) == 0).all(axis=1)
-        same_action = (np.diff(episode.actions[:steps], axis=0) == 0).all(axis=1)
-        run = _longest_run(same_state)
-        if run >= _FROZEN_RUN:
-            is_stuck = _longest_run(same_state & same_action) >= _FROZEN_RUN
-            (stuck if is_stuck else frozen).append(position)
-            longest = max(longest, run)
-    for topic, positions, what in (
-        ("repeated steps", stuck, "repeat one step"),
-        ("frozen state", frozen, "repeat one observation while the actions change"),
-    ):
-        if positions:
-            yield Finding(
-                "warning",
-                topic,
-                f"{format_count(positions, examination.episodes)} {what}, up to {longest:,} times",
-                "Cut these steps out: the recorder hung or waited.",
-                examination.file_indices(positions),
-            )
 
 
 def check_joins(examination: Examination) -> Iterator[Finding]:
@@ -417,21 +271,11 @@ def _differs_in_length(episode: RecordedEpisode, field: str) -> bool:
     return values is not None and len(values) != episode.length
 
 
-def _reach(values: np.ndarray) -> np.ndarray:
-    """The 99 % quantile of the magnitude of each column, [K]."""
-    return np.quantile(np.abs(np.nan_to_num(values)), 0.99, axis=0)
-
-
 def _same_beginning(one: RecordedEpisode, other: RecordedEpisode) -> bool:
     steps = min(one.length, other.length)
     return np.array_equal(one.observations[:steps], other.observations[:steps]) and np.array_equal(
         one.actions[:steps], other.actions[:steps]
     )
-
-
-def _longest_run(flags: np.ndarray) -> int:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    return int((edges[1::2] - edges[::2]).max()) if edges.size else 0
 
 
 def _successors_disagree(episode: RecordedEpisode) -> bool:

@@ -15,13 +15,15 @@ from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.doctor.diagnosis import candidate_tasks
 from nppac_tf.doctor.findings import Simulation, SimulatorReplay
-from nppac_tf.doctor.start_states import restarter
+from nppac_tf.doctor.start_states import lacks_velocities, restarter
 from nppac_tf.environments import Task, make_task
 from nppac_tf.environments.known import tasks_of_sizes
 from nppac_tf.errors import UserError
 
 _MAX_REPLAYED = 25
 _MAX_ALIGNED = 10
+_IDLE_EPISODES = 5
+_IDLE_STEPS = 40
 
 
 def replay_in_simulator(
@@ -137,11 +139,40 @@ def simulate(task: Task, recording: Recording) -> Simulation | None:
         for name in tasks_of_sizes((task.observation_size, task.action_size))
         if name != task.name
     }
-    return Simulation(replay, alignment_errors(task, recording), other_tasks)
+    return Simulation(
+        replay,
+        alignment_errors(task, recording),
+        other_tasks,
+        _idle(task),
+        lacks_velocities(task) and not all(e.initial_state for e in recording.episodes),
+    )
 
 
-def likeliest_task(recording: Recording) -> Task | None:
+def _idle(task: Task) -> np.ndarray:
+    """Which observation components [D] have one value in most steps of random episodes."""
+    generator = np.random.default_rng(0)
+    rows = []
+    with contextlib.closing(task.make()) as environment:
+        for seed in range(_IDLE_EPISODES):
+            rows.append(environment.reset(seed=seed)[0])
+            for _ in range(_IDLE_STEPS):
+                action = generator.uniform(task.action_low, task.action_high)
+                observation, _, terminated, truncated, _ = environment.step(
+                    action.astype(np.float32)
+                )
+                rows.append(observation)
+                if terminated or truncated:
+                    break
+    values = np.stack(rows)
+    return (values == np.median(values, axis=0)).mean(axis=0) > 0.5
+
+
+def likeliest_task(recording: Recording, observation_keys: Sequence[str] = ()) -> Task | None:
     """Guesses the task of a recording.
+
+    Args:
+        recording: Recording to guess the task of.
+        observation_keys: Parts that its observations were read with; see `load_recording`.
 
     Returns:
         The task named in the file; otherwise the known task of the same sizes, or, of several, the
@@ -150,7 +181,7 @@ def likeliest_task(recording: Recording) -> Task | None:
     tasks = []
     for name in candidate_tasks(recording):
         with contextlib.suppress(UserError):
-            tasks.append(make_task(name))
+            tasks.append(make_task(name, observation_keys=observation_keys))
     if len(tasks) < 2 or not all(_is_replayable(task, recording) for task in tasks):
         return tasks[0] if tasks else None
     return min(tasks, key=lambda task: _early_error(task, recording))

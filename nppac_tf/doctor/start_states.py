@@ -52,6 +52,12 @@ def restarter(environment: Any, episode: RecordedEpisode, task: Task) -> Observe
     return restart
 
 
+def lacks_velocities(task: Task) -> bool:
+    """Whether the observations of a task do not say how fast the robot moves, as the hand's."""
+    known = known_task(task.name)
+    return known is not None and known.name in _HAND_STATES
+
+
 def _hand_restarter(
     environment: Any,
     simulator: Any,

@@ -1,5 +1,9 @@
 """The doctor as a user runs it."""
 
+import json
+import re
+
+import h5py
 import numpy as np
 import pytest
 from launching import Launchers
@@ -103,3 +107,51 @@ def test_mistakes_are_one_line(folder, arguments, line):
     assert outcome.errors.startswith("error: ")
     assert outcome.errors.count("\n") == 1
     assert line in outcome.errors
+
+
+def test_a_set_with_named_parts_is_described_by_them(folder):
+    generator = np.random.default_rng(0)
+    time = np.arange(40)[:, np.newaxis] / 10
+    with h5py.File(folder / "low_dim.hdf5", "w") as file:
+        data = file.create_group("data")
+        data.attrs["env_args"] = json.dumps(
+            {"env_name": "Lift", "env_version": "1.4.1", "env_kwargs": {"control_freq": 20}}
+        )
+        for number in range(6):
+            demo = data.create_group(f"demo_{number}")
+            demo["actions"] = np.sin(time * generator.uniform(1, 2, 2))
+            demo["obs/eef"] = np.cos(time * generator.uniform(1, 2, 3))
+            demo["obs/gripper"] = np.full((40, 1), 0.04)
+    launchers = Launchers(folder)
+    outcome = launchers.run("inspect_demonstrations", "--demonstrations=low_dim.hdf5")
+    assert (outcome.code, outcome.errors) == (0, "")
+    for row in ("environment  *Lift", "environment version  *1.4.1", "fps  *20", "size  *4"):
+        assert re.search(row, outcome.output), row
+    assert "constant observations: dimension gripper of the observations never change" in (
+        outcome.output
+    )
+    outcome = launchers.run(
+        *("inspect_demonstrations", "--demonstrations=low_dim.hdf5", "--observation_keys=eef")
+    )
+    assert re.search("observation size  *3", outcome.output)
+    assert "gripper" not in outcome.output
+
+
+def test_several_sets_are_examined_as_one(folder):
+    outcome = Launchers(folder).run(
+        "inspect_demonstrations", "--demonstrations=sound.npz,sound.npz", "--task=hopper"
+    )
+    assert outcome.output.startswith("demonstrations + demonstrations (npz)")
+    assert "WARNING  repeated episodes: 6 of 12 episodes are copies of others" in outcome.output
+
+
+def test_an_unknown_goal_flag_does_not_lower_the_time_at_the_goal(folder):
+    observations = np.zeros((6, 10, 39))
+    observations[:, 5:, 28] = 1.5  # The door is open from the fifth action on.
+    observations[:, :, 0] = np.random.default_rng(0).normal(size=(6, 10))
+    actions = np.random.default_rng(1).uniform(-0.5, 0.5, (6, 10, 28))
+    np.savez(folder / "door.npz", observations=observations, actions=actions)
+    outcome = Launchers(folder).run(
+        "inspect_demonstrations", "--demonstrations=door.npz", "--task=door-binary"
+    )
+    assert re.search(r"B, time at goal, all steps  *0\.56", outcome.output)  # 5 of 9.

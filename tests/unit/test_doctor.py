@@ -166,6 +166,10 @@ def lengths(*values):
         ("note: horizon: .* the horizon of toy, 60 steps", lengths(61, 62, 63, 64, 65)),
         ("warning: long episodes: 1 of 8 .*: 200", lengths(200, *[60] * 7)),
         ("error: unreadable: episode 8 must be", make_recording(problems=("episode 8 must be",))),
+        (
+            "warning: incomplete: 2 episodes are there",
+            make_recording(notices=("2 episodes are there where 8 were announced",)),
+        ),
         ("note: pickle: .* without running code", make_recording(is_pickle=True)),
         ("error: refused: metadata must", make_recording(metadata={"not": object()})),
     ],
@@ -180,6 +184,27 @@ def test_finds_actions_in_two_modes():
     actions = [side[i] + 0.05 * episode.actions for i, episode in enumerate(episodes)]
     both = [dataclasses.replace(e, actions=a) for e, a in zip(episodes, actions, strict=True)]
     check(find(make_recording(both), "two modes"), "warning: two modes: in .*% of the states")
+
+
+def test_episodes_whose_lengths_vary_are_neither_short_nor_long():
+    varied = lengths(20, 35, 50, 65, 80, 95, 110, 125)
+    topics = {finding.topic for finding in diagnosis.diagnose(varied, make_task(horizon=None))}
+    assert not {"short episodes", "long episodes"} & topics
+
+
+def test_many_low_returns_are_no_outliers():
+    episodes = [make_episode(seed) for seed in range(8)]
+    few, many = (
+        make_recording(
+            [
+                dataclasses.replace(e, rewards=np.full(LENGTH, -20.0 if k < low else k / 100))
+                for k, e in enumerate(episodes)
+            ]
+        )
+        for low in (1, 3)
+    )
+    check(find(few, "low return"), "warning: low return: the returns of 1 of 8")
+    assert "low return" not in {finding.topic for finding in diagnosis.diagnose(many)}
 
 
 def test_names_episodes_by_their_place_in_the_file():

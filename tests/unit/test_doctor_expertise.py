@@ -161,3 +161,26 @@ def make_simulation(error=1e-9, alignment=None, other_tasks=None, episodes=8, re
 )
 def test_reports_what_the_simulator_shows(expected, simulation):
     check(find(make_recording(), expected.split(": ")[1], simulation=simulation), expected)
+
+
+def test_an_unknown_flag_at_the_last_step_is_no_failure():
+    """Doors that open in the last step; without the state after it, nobody knows."""
+    known = []
+    for seed in range(8):
+        states = np.concatenate([make_episode(seed, sizes=(39, 28)).states()])
+        states[:, 28] = 0.0
+        states[-1, 28] = 1.5 if seed < 4 else 0.0
+        ends = np.arange(LENGTH) == LENGTH - 1
+        known.append(
+            RecordedEpisode(
+                states[:-1],
+                make_episode(seed, sizes=(39, 28)).actions,
+                states[-1],
+                terminals=ends if seed < 5 else ~ends & False,
+            )
+        )
+    unknown = [dataclasses.replace(episode, final_observation=None) for episode in known]
+    task = make_task("door-binary", (39, 28), horizon=2 * LENGTH)
+    assert find(make_recording(known), "fails early", task).episodes == (4,)
+    found = {finding.topic for finding in diagnosis.diagnose(make_recording(unknown), task)}
+    assert "fails early" not in found

@@ -315,7 +315,7 @@ def test_descriptions_that_do_not_fit_are_refused(tmp_path, text, message):
 
 def test_another_folder_is_refused_with_a_hint(tmp_path):
     write_v3(tmp_path / "inside")
-    with pytest.raises(UserError, match=r"LeRobot data set.*; did you mean .*inside\?"):
+    with pytest.raises(UserError, match=r"LeRobot .*; did you mean .*inside\?"):
         load_recording(tmp_path)
 
 

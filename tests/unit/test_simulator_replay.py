@@ -178,3 +178,30 @@ def test_the_human_door_demonstrations_are_followed(demos_path):
     replay = replay_in_simulator(task, load_recording(demos_path / "door-v0_demos.pickle"), 5)
     assert max(errors[0] for errors in replay.errors) < 1e-4
     assert max(errors[:20].max() for errors in replay.errors) < 0.02
+
+
+def test_components_that_rest_in_the_task_are_known():
+    """Contact forces of a body that touches nothing are zero; a hand's joints move."""
+    task = environments.make_task("ant")
+    generator = np.random.default_rng(0)
+    recording = _recorded(task, generator.uniform(-1, 1, (12, 8)))
+    simulation = simulator_replay.simulate(task, recording)
+    assert not simulation.idle[:27].any()
+    assert simulation.idle[27:33].all()  # The world's own.
+    assert not simulation.starts_at_rest
+
+
+def test_a_hand_is_replayed_from_rest_where_its_velocity_is_unknown():
+    task, recording, _ = record("pen-binary", length=12)
+    simulation = simulator_replay.simulate(task, recording)
+    assert simulation.starts_at_rest
+    assert not simulation.idle.any()
+
+
+def _recorded(task, actions):
+    environment = task.make()
+    states = [environment.reset(seed=0)[0]]
+    states += [environment.step(action.astype(np.float32))[0] for action in actions]
+    environment.close()
+    episode = RecordedEpisode(np.stack(states)[:-1], actions, states[-1])
+    return Recording(task.name, "test", (episode,), (0,))

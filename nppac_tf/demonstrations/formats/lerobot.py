@@ -56,6 +56,7 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
     keys: tuple[str, ...] = ()
     tables: list[dict[str, np.ndarray]] = []
     problems: list[str] = []
+    left = _MAX_VALUES
     for path in _data_files(folder, info):
         try:
             keys, table = _read_file(path, keys, observation_keys)
@@ -64,7 +65,8 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
             problems.append(str(error))
             continue
         tables.append(table)
-        if sum(column.size for each in tables for column in each.values()) > _MAX_VALUES:
+        left -= sum(column.size for column in table.values())
+        if left < 0:
             raise UserError(f"a data set must hold at most {_MAX_VALUES:,} numbers; got more")
     if not tables:
         raise UserError(problems[0])
@@ -78,8 +80,8 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
     notices: tuple[str, ...] = ()
     if isinstance(announced, int) and announced != found:
         notices = (
-            f"{found:,} episodes are there where {INFO} announces {announced:,}: the others are "
-            "missing and not read",
+            f"{found:,} episodes are there where {INFO} announces {announced:,}: only what is "
+            "there is read",
         )
     return Recording(
         folder.resolve().name,

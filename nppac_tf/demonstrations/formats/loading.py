@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import BinaryIO
 
 from nppac_tf.demonstrations.dataset import Demonstrations, TaskSpaces
-from nppac_tf.demonstrations.formats import hdf5, lerobot, minari, npz, records
+from nppac_tf.demonstrations.formats import hdf5, lerobot, minari, npz, records, rlds
 from nppac_tf.demonstrations.joining import join
 from nppac_tf.demonstrations.recording import Recording
 from nppac_tf.environments.known import known_task, tasks_of_sizes
@@ -45,6 +45,7 @@ def load_demonstrations(
             `minari:ID`, a Minari data set, downloaded if it is not on this machine;
             `minari:FOLDER` or the folder itself, a Minari data set at that place;
             `lerobot:FOLDER` or the folder itself, a LeRobot data set;
+            the folder of an RLDS data set, if tensorflow-datasets is installed;
             a file: `*.npz` (written by `save_demonstrations`, Stable-Baselines, imitation, or with
             terminals and timeouts), `*.hdf5` or `*.h5` (robomimic, D4RL), `*.npy` (AWAC), or
             `*.pickle` or `*.pkl` (DAPG);
@@ -153,7 +154,8 @@ def _read_path(path: pathlib.Path, observation_keys: Sequence[str]) -> Recording
             hint = f"; did you mean {minari.PREFIX}{path}?" if is_id else ""
             raise UserError(
                 f"demonstrations must be {_EMBEDDED_PREFIX}NAME, {minari.PREFIX}ID, the folder of "
-                f"a Minari or LeRobot data set, or a file ending in {suffixes}; got {path.name!r}"
+                "a Minari, LeRobot or RLDS data set, or a file ending in "
+                f"{suffixes}; got {path.name!r}"
                 f"{hint or ': convert other formats with Demonstrations.from_episodes'}"
             )
         with open(path, "rb") as file:
@@ -167,15 +169,19 @@ def _read_path(path: pathlib.Path, observation_keys: Sequence[str]) -> Recording
 def _read_folder(folder: pathlib.Path, observation_keys: Sequence[str]) -> Recording:
     if (folder / lerobot.INFO).is_file():
         return lerobot.read_folder(folder, observation_keys)
+    if all((folder / name).is_file() for name in rlds.FILES):
+        return rlds.read_folder(folder, observation_keys)
     if any((folder / name).is_file() for name in minari.FILES):
         return minari.read_folder(folder, observation_keys)
-    kinds = {"Minari": minari.FILES[0], "LeRobot": lerobot.INFO}
-    known = " or ".join(f"a {kind} data set ({name})" for kind, name in kinds.items())
-    below = sorted(
-        found.parents[1] for name in kinds.values() for found in folder.glob(f"*/{name}")
-    )
+    kinds = {"Minari": minari.FILES[0], "LeRobot": lerobot.INFO, "RLDS": rlds.FILES[0]}
+    known = " or ".join(f"{kind} ({name})" for kind, name in kinds.items())
+    below = [
+        inner
+        for inner in sorted(folder.glob("*"))
+        if any((inner / name).is_file() for name in kinds.values())
+    ]
     hint = f"; did you mean {below[0]}?" if below else ""
-    raise UserError(f"a folder of demonstrations must be {known}; got neither{hint}")
+    raise UserError(f"a folder of demonstrations must be a data set of {known}; got none{hint}")
 
 
 def _check_task(recording: Recording, demonstrations: Demonstrations, task: TaskSpaces) -> None:
