@@ -20,7 +20,7 @@ from typing import Any
 from common import checks, policies, program
 from absl import flags
 
-_SOURCES = ("run", "saved_model", "prior_file", "demonstrations")
+_SOURCES = ("run", "saved_model", "function", "prior_file", "demonstrations")
 
 policies.define_flags()
 flags.DEFINE_string("prior_file", None, "Fitted prior (.npz); its mean is evaluated.")

@@ -39,6 +39,8 @@ class Episodes:
             computed from. This and the following attributes are empty unless recorded.
         actions: For each episode [T, A] float32, as executed.
         rewards: For each episode [T] float32.
+        successes: For each episode [T] float32, 1 if the step ended at the goal, else 0; nan where
+            the task does not say.
         final_observations: [E, D] float32, after the last action.
     """
 
@@ -52,6 +54,7 @@ class Episodes:
     observations: tuple[np.ndarray, ...] = ()
     actions: tuple[np.ndarray, ...] = ()
     rewards: tuple[np.ndarray, ...] = ()
+    successes: tuple[np.ndarray, ...] = ()
     final_observations: np.ndarray = dataclasses.field(
         default_factory=lambda: np.empty((0, 0), np.float32)
     )

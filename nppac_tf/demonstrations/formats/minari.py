@@ -132,7 +132,7 @@ def write(
         dataset_id: Id such as `pen/mine-v0`. The data set goes into the folder that the environment
             variable MINARI_DATASETS_PATH names (default: ~/.minari/datasets).
         episodes: Episodes, each with observations [T, D], final observation [D], actions [T, A],
-            rewards, terminals and truncations [T].
+            rewards, terminals and truncations [T], and perhaps successes [T].
         environment: Gymnasium environment of the episodes. Its spaces are stored, and its spec,
             from which Minari can recover it, unless it was registered by a class.
         algorithm_name: Name of the policy.
@@ -157,6 +157,11 @@ def write(
         if episode.final_observation is None:
             raise UserError("episodes must each have a final observation; got None")
         states = np.concatenate([episode.observations, episode.final_observation[None]])
+        successes = episode.successes
+        if successes is None or np.isnan(successes).any():
+            infos = None
+        else:  # Minari's infos begin with that of the reset.
+            infos = {"success": np.append(0.0, successes).astype(np.float32)}
         buffers.append(
             EpisodeBuffer(
                 observations=states.astype(environment.observation_space.dtype),
@@ -164,6 +169,7 @@ def write(
                 rewards=episode.rewards,
                 terminations=np.asarray(episode.terminals, np.bool_),
                 truncations=np.asarray(episode.truncations, np.bool_),
+                infos=infos,
             )
         )
     try:
