@@ -94,13 +94,18 @@ class Episodes:
                 rows.append((LABELS[name], f"{mean:,.4g}", interval))
         label, mean_, interval_ = (max(map(len, column)) for column in zip(*rows, strict=True))
         lines = [f"{a:<{label}}  {b:>{mean_}}  {c:>{interval_}}" for a, b, c in rows]
+        return "\n".join([*lines, self.note] if self.note else lines)
+
+    @property
+    def note(self) -> str:
+        """Says that B counts steps after the end of some episodes; empty if it does not."""
         early = self.terminated & (self.final_success > 0) & (self.lengths < (self.horizon or 0))
-        if early.any():
-            lines.append(
-                "B counts the steps after an end at the goal, up to the horizon, as at the goal "
-                f"({early.sum()} of {len(early)} episodes)."
-            )
-        return "\n".join(lines)
+        if not early.any():
+            return ""
+        return (
+            "B counts the steps after an end at the goal, up to the horizon, as at the goal "
+            f"({early.sum()} of {len(early)} episodes)."
+        )
 
     def _metrics(self) -> dict[str, np.ndarray]:
         columns = (self.any_success, self.time_at_goal, self.final_success, self.returns)
