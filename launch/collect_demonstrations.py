@@ -1,11 +1,13 @@
-"""Records episodes of a trained policy as demonstrations.
+"""Records episodes of a policy, trained or written by hand, as demonstrations.
 
 python launch/collect_demonstrations.py --run=runs/... --output=demonstrations.npz
 python launch/collect_demonstrations.py --run=runs/... --output=minari:pen/mine-v0
+python launch/collect_demonstrations.py --function=scripted:reach --task=fetch-reach \\
+    --output=reach.npz
 
-The policy takes its mean action, and episodes that reach the goal are kept. The file records the
-policy, the seeds and the outcome of each episode. A Minari data set, which is written to the folder
-that MINARI_DATASETS_PATH names, holds rewards and episode ends as well.
+A trained policy takes its mean action, and episodes that reach the goal are kept, with rewards and
+successes. The file records the policy, the seeds and the outcome of each episode. A Minari data set
+is written to the folder that MINARI_DATASETS_PATH names.
 """
 
 import math
@@ -43,7 +45,7 @@ _MIN_TIME_AT_GOAL = flags.DEFINE_float(
 
 
 def main() -> None:
-    checks.require_one("run", "saved_model")
+    checks.require_one("run", "saved_model", "function")
     output = _OUTPUT.value or ""
     from nppac_tf.demonstrations.formats import minari
 
@@ -57,6 +59,7 @@ def main() -> None:
     source = policies.load()
     kept, outcomes, num_tried = _collect(source)
     from nppac_tf import demonstrations
+    from nppac_tf.demonstrations.recording import Recording
     from nppac_tf.runs import directory
 
     task = source.task
@@ -73,9 +76,9 @@ def main() -> None:
         f"{num_steps:,} steps"
     )
     if dataset_id is None:
-        pairs = [(episode.observations, episode.actions) for episode in kept]
-        recorded = demonstrations.Demonstrations.from_episodes(pairs, task.name, metadata)
-        demonstrations.save_demonstrations(recorded, output)
+        indices = tuple(range(len(kept)))
+        recording = Recording(task.name, "npz", tuple(kept), indices, metadata=metadata)
+        demonstrations.save_demonstrations(recording.demonstrations(), output)
         print(output)
         return
     environment = task.make()
@@ -85,7 +88,7 @@ def main() -> None:
             kept,
             environment,
             algorithm_name=f"nppac_tf, policy of {source.name}",
-            description=f"{len(kept)} episodes of {task.name} by a trained policy's mean action",
+            description=f"{len(kept)} episodes of {task.name} by the policy {source.name}",
             provenance=metadata,
         )
     finally:
@@ -139,6 +142,7 @@ def _recorded(episodes: Any, index: int) -> Any:
         rewards=episodes.rewards[index],
         terminals=last & episodes.terminated[index],
         truncations=last & ~episodes.terminated[index],
+        successes=episodes.successes[index],
     )
 
 

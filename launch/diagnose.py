@@ -28,7 +28,7 @@ _FITTED = sorted(
 config_flags.define(RunConfig, only=("demonstrations",))
 config_flags.define(PriorConfig)
 flags.DEFINE_string("task", None, "Task whose states are visited and whose action bounds apply.")
-flags.DEFINE_enum("reward", None, REWARDS, "Reward of a hand task.")
+flags.DEFINE_enum("reward", None, REWARDS, "Reward of the task.")
 policies.define_observation_flags()
 _CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5", "C8"), "Claim to measure.")
 flags.DEFINE_string("output_dir", None, "Output folder.")

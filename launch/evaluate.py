@@ -20,7 +20,7 @@ from typing import Any
 from common import checks, policies, program
 from absl import flags
 
-_SOURCES = ("run", "saved_model", "prior_file", "demonstrations")
+_SOURCES = ("run", "saved_model", "function", "prior_file", "demonstrations")
 
 policies.define_flags()
 flags.DEFINE_string("prior_file", None, "Fitted prior (.npz); its mean is evaluated.")
@@ -85,17 +85,22 @@ def _evaluate(policy: policies.Policy, video: pathlib.Path | None) -> None:
     )
     print(f"{policy.name} on {policy.task.name}, seed {_SEED.value}\n\n{episodes}")
     if is_run:
-        _print_failure_prediction(episodes)
+        _compare_with_run(episodes)
 
 
-def _print_failure_prediction(episodes: Any) -> None:
+def _compare_with_run(episodes: Any) -> None:
+    """Prints whether the prior predicted the failures; without successes, the experts' return."""
     from nppac_tf import priors
     from nppac_tf.evaluation import failure_prediction
     from nppac_tf.runs.directory import RunDirectory
 
-    path = RunDirectory(checks.existing("run")).prior
-    if path.exists() and not math.isnan(episodes.any_success[0]):
-        print(failure_prediction.describe(priors.load_prior(path), episodes))
+    directory = RunDirectory(checks.existing("run"))
+    if math.isnan(episodes.any_success[0]):
+        for row in directory.rows()[:1]:
+            if "demonstrations/return" in row:
+                print(f"The demonstrations' mean return is {row['demonstrations/return']:,.4g}.")
+    elif directory.prior.exists():
+        print(failure_prediction.describe(priors.load_prior(directory.prior), episodes))
 
 
 def _replay(video: pathlib.Path | None) -> None:

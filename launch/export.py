@@ -28,7 +28,9 @@ flags.DEFINE_string("output", None, "Folder to write: a new one, or an earlier e
 def main() -> None:
     path, config = checks.run_folder("run")
     policies.confirm_module(path, config.task)
-    if flags.FLAGS.task not in (None, config.task):
+    from nppac_tf.environments.known import task_name
+
+    if flags.FLAGS.task is not None and task_name(flags.FLAGS.task) != config.task:
         raise UserError(
             f"--task must be {config.task}, the task of {path}; got {flags.FLAGS.task!r}"
         )

@@ -56,7 +56,7 @@ def main() -> None:
         known = f"{task.name}, {source}: pass --task if it is another"
     simulation = simulator_replay.simulate(task, recording) if task is not None else None
     findings = diagnosis.diagnose(recording, task, simulation)
-    goals = diagnosis.goal_flags(recording, task.name) if task is not None else None
+    goals = diagnosis.goal_flags(recording, task) if task is not None else None
     title = f"{recording.name} ({recording.format}); task {known}"
     _print_summary(title, recording, task, goals)
     for finding in findings:

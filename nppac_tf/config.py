@@ -264,7 +264,7 @@ class TrainingConfig:
     )
     pretraining_batch_size: int = option(256, "States per pre-training update.", minimum=1)
     demonstration_share: float = option(
-        0.0, "Share of each batch drawn from the demonstrations (hand tasks)."
+        0.0, "Share of each batch drawn from the demonstrations, which need rewards."
     )
     demonstrations_teach: str = option(
         "critics", "Networks that learn from that share: critics, or all.", TAUGHT
@@ -272,7 +272,7 @@ class TrainingConfig:
     offline_updates: int = option(
         0, "Updates on the replayed demonstrations before the first environment step.", minimum=0
     )
-    prefill_replay: bool = option(False, "Put the demonstrations into the replay (hand tasks).")
+    prefill_replay: bool = option(False, "Put the demonstrations into the replay.")
     replay_capacity: int = option(
         1_000_000, "Largest number of transitions in the replay.", minimum=1
     )
@@ -377,7 +377,7 @@ class RunConfig:
     """Everything needed to repeat a run."""
 
     task: str = option(
-        "pen-binary", "pen-binary, door-binary, halfcheetah, a Gymnasium id, or module:function."
+        "pen-binary", "pen-binary, fetch-push, halfcheetah, a Gymnasium id, or module:function."
     )
     observation_keys: tuple[str, ...] = option(
         (), "Parts of a Dict observation to use, in this order (default: all)."
@@ -385,7 +385,7 @@ class RunConfig:
     success_key: str | None = option(
         None, "Entry of info that is true at the goal (default: success or is_success)."
     )
-    reward: str = option("binary", "Hand tasks: 0/1 (binary) or -1/0 (negative).", REWARDS)
+    reward: str = option("binary", "Own reward (hand: 0/1), or negative: -1 off goal.", REWARDS)
     demonstrations: str = option(
         "embedded:pen", "embedded:NAME, minari:ID, a file or a folder; several with commas."
     )

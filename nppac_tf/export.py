@@ -277,7 +277,7 @@ def _metadata(agent: NppacAgent, task: Task | None, novelty: Novelty | None) -> 
     return {
         "version": _VERSION,
         "task": task.name if task else None,
-        "reward": task.environment_kwargs.get("reward", "binary") if task else None,
+        "reward": task.reward if task else None,
         "observation_keys": list(task.observation_keys) if task else [],
         "success_key": task.success_key if task else None,
         "observation_size": agent.prior.observation_size,

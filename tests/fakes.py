@@ -1,6 +1,7 @@
 """Small stand-ins: a task, a prior, networks of known outputs, a toy environment."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -165,10 +166,10 @@ def point_demonstrations(task: Task, num_episodes: int, speed: float, noise: flo
     """Episodes of a demonstrator that heads for the origin at a share `speed` of the possible.
 
     Returns:
-        The demonstrations, and the mean return of their episodes.
+        The demonstrations with rewards, and the mean return of their episodes.
     """
     rng = np.random.default_rng(0)
-    episodes, total = [], 0.0
+    episodes, rewards = [], []
     environment = task.make()
     for seed in range(num_episodes):
         observation, _ = environment.reset(seed=seed)
@@ -180,7 +181,8 @@ def point_demonstrations(task: Task, num_episodes: int, speed: float, noise: flo
             observations.append(observation)
             actions.append(action)
             observation, reward, _, truncated, _ = environment.step(action)
-            total += reward
+            rewards.append(reward)
         episodes.append((np.array(observations), np.array(actions)))
     environment.close()
-    return Demonstrations.from_episodes(episodes), total / num_episodes
+    data = dataclasses.replace(Demonstrations.from_episodes(episodes), rewards=np.array(rewards))
+    return data, data.mean_return

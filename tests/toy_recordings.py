@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nppac_tf.demonstrations import load_demonstrations
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.doctor import diagnosis
+from nppac_tf.environments.known import KNOWN_TASKS
 from nppac_tf.errors import UserError
 
 SIZES = (6, 3)
@@ -26,6 +27,7 @@ def make_task(name="toy", sizes=SIZES, horizon=LENGTH, bound=1.0):
         action_low=-limit,
         action_high=limit,
         horizon=horizon,
+        success_rule=KNOWN_TASKS[name].success_rule if name in KNOWN_TASKS else None,
     )
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, TrainingConfig
 from nppac_tf.priors import PriorStatistics
-from nppac_tf.training import loop, transitions
+from nppac_tf.training import loop
 from nppac_tf.training.checkpoints import RunCheckpoint
 
 HORIZON = 5
@@ -133,12 +133,3 @@ EVERY_PART = AgentConfig(
     num_target_critics=1,
     actor_value="mean",
 )
-
-
-def pay_near_the_origin(monkeypatch):
-    """Lets demonstrations of the point task be replayed: paid within 0.15 of the origin."""
-    monkeypatch.setattr(
-        transitions,
-        "require_replayable",
-        lambda task: lambda states: np.linalg.norm(states, axis=-1) < 0.15,
-    )

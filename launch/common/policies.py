@@ -1,5 +1,6 @@
 """Flags that name a policy and its task, and loading of what they name."""
 
+import importlib
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,12 +25,17 @@ class Policy(NamedTuple):
 
 
 def define_flags() -> None:
-    """Defines --run, --policy, --saved_model, and the flags of `make_task`."""
+    """Defines --run, --policy, --saved_model, --function, and the flags of `make_task`."""
     flags.DEFINE_string("run", None, "Folder of a run.")
     flags.DEFINE_enum("policy", "last", ("last", "best"), "Which policy of a run to use.")
     flags.DEFINE_string("saved_model", None, "Folder of an exported policy.")
+    flags.DEFINE_string(
+        "function",
+        None,
+        "Policy of your own, module:function: from observations [B, D] to actions [B, A].",
+    )
     flags.DEFINE_string("task", None, "Task to act in (default: the task of training).")
-    flags.DEFINE_enum("reward", None, REWARDS, "Reward of a hand task (default: as in training).")
+    flags.DEFINE_enum("reward", None, REWARDS, "Reward of the task (default: as in training).")
     define_observation_flags()
 
 
@@ -44,7 +50,10 @@ def define_observation_flags() -> None:
 
 
 def load() -> Policy:
-    """Loads the policy that --run or --saved_model names; UserError if it does not fit the task."""
+    """Loads the policy that a flag names; UserError if it is missing or does not fit the task."""
+    if FLAGS.function:
+        provenance = {"function": FLAGS.function}
+        return Policy(FLAGS.function, _imported(FLAGS.function), make_task(), provenance)
     if FLAGS.run:
         path, config = checks.run_folder("run")
         confirm_module(path, config.task)
@@ -70,6 +79,20 @@ def load() -> Policy:
     )
     require_sizes("policy", (metadata["observation_size"], metadata["action_size"]), task)
     return Policy(path.resolve().name, export.load_policy(path), task, metadata)
+
+
+def _imported(name: str) -> Callable[[Any], Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"--function must be module:function, of a module in this folder or installed; got "
+            f"{name!r} ({error})"
+        ) from error
+    if not callable(found):
+        raise UserError(f"--function must name a function; got {name!r}, which is {found!r:.60}")
+    return found
 
 
 def confirm_module(path: pathlib.Path, task: str) -> None:

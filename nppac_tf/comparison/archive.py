@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nppac_tf.environments.known import task_name
 from nppac_tf.errors import UserError
 from nppac_tf.files import folder_name, replace_file, write_text
 from nppac_tf.options import flatten
@@ -209,7 +210,7 @@ def _describe(file: pathlib.Path) -> _Description:
     _resolve(settings)
     versions = content.get("versions")
     return _Description(
-        settings.pop("task"),
+        task_name(settings.pop("task")),
         settings,
         (seed, seed if prior_seed == "null" else prior_seed),
         int(planned) if re.fullmatch(r"[0-9]{1,15}", planned) else None,

@@ -52,6 +52,9 @@ class Demonstrations:
         name: Short name for messages and figures.
         metadata: Provenance, a JSON-serializable mapping.
         notices: Changes made in loading, one line each.
+        rewards: [N] float32, recorded after each action; None if unknown, as for the following.
+        successes: [N] float32, 1 if the state after the action was at the goal, else 0.
+        terminated: [E] bool, whether the episode ended in a terminal state.
 
     Raises:
         UserError: The shapes do not match, a value is not finite, there is no episode or an empty
@@ -64,6 +67,9 @@ class Demonstrations:
     name: str = "demonstrations"
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    rewards: np.ndarray | None = None
+    successes: np.ndarray | None = None
+    terminated: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         observations = as_matrix(self.observations, "observations", "[N, D]")
@@ -79,11 +85,16 @@ class Demonstrations:
         ends = as_episode_ends(self.episode_ends, steps)
         _check_finite(observations, "observations", ends)
         _check_finite(actions, "actions", ends)
-        for field, array in (
-            ("observations", observations),
-            ("actions", actions),
-            ("episode_ends", ends),
-        ):
+        arrays = {"observations": observations, "actions": actions, "episode_ends": ends}
+        for field in ("rewards", "successes", "terminated"):
+            if getattr(self, field) is not None:
+                length = len(ends) if field == "terminated" else steps
+                arrays[field] = as_column(getattr(self, field), field, length)
+                if field != "rewards":
+                    _check_flags(arrays[field], field)
+        if self.terminated is not None:
+            arrays["terminated"] = arrays["terminated"] > 0
+        for field, array in arrays.items():
             array.setflags(write=False)
             object.__setattr__(self, field, array)
         object.__setattr__(self, "metadata", _as_json_object(self.metadata))
@@ -186,6 +197,11 @@ class Demonstrations:
         """A, the number of action components."""
         return self.actions.shape[1]
 
+    @property
+    def mean_return(self) -> float | None:
+        """Mean over the episodes of their recorded rewards' sum; None without rewards."""
+        return None if self.rewards is None else float(self.rewards.sum() / self.num_episodes)
+
     def episodes(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the observations [T, D] and actions [T, A] of each episode as read-only views."""
         start = 0
@@ -213,9 +229,19 @@ class Demonstrations:
             raise UserError(
                 f"episode_indices must be in [0, {self.num_episodes}); got {outside[0]}"
             )
-        episodes = list(self.episodes())
-        return Demonstrations.from_episodes(
-            (episodes[index] for index in indices), self.name, self.metadata, self.notices
+        starts = np.concatenate([[0], self.episode_ends[:-1]])
+        lengths = (self.episode_ends - starts)[indices]
+        rows = np.concatenate(
+            [np.arange(starts[index], self.episode_ends[index]) for index in indices]
+        )
+        return dataclasses.replace(
+            self,
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            episode_ends=np.cumsum(lengths),
+            rewards=None if self.rewards is None else self.rewards[rows],
+            successes=None if self.successes is None else self.successes[rows],
+            terminated=None if self.terminated is None else self.terminated[indices],
         )
 
     def look_ahead(self, steps: int) -> Demonstrations:
@@ -321,6 +347,27 @@ def as_matrix(values: npt.ArrayLike, label: str, requirement: str) -> np.ndarray
         raise UserError(f"{label} must be {requirement}; got {_shape(array)}")
     with np.errstate(over="ignore"):
         return np.array(array, dtype=np.float32, order="C")
+
+
+def as_column(values: npt.ArrayLike, label: str, length: int) -> np.ndarray:
+    """Copies `values` to a float32 vector [length] of finite numbers."""
+    array = np.array(values)
+    if array.shape != (length,) or array.dtype.kind not in "biuf":
+        raise UserError(
+            f"{label} must be [{length}] numbers to match observations and episode_ends; "
+            f"got {_shape(array)} of {array.dtype}"
+        )
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise UserError(f"{label} must be finite in float32; got {(~np.isfinite(array)).sum()} not")
+    return array
+
+
+def _check_flags(array: np.ndarray, label: str) -> None:
+    others = array[~np.isin(array, (0, 1))]
+    if others.size:
+        raise UserError(f"{label} must be 0 or 1; got {others[0]:.6g}")
 
 
 def as_episode_ends(values: npt.ArrayLike, steps: int) -> np.ndarray:

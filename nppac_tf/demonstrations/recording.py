@@ -118,12 +118,30 @@ class Recording:
         """
         if self.problems:
             raise UserError(self.problems[0])
-        return Demonstrations.from_episodes(
+        data = Demonstrations.from_episodes(
             [(episode.observations, episode.actions) for episode in self.episodes],
             self.name,
             self.metadata,
             self.notices,
         )
+        successes, terminals = self._joined("successes"), self._joined("terminals")
+        if successes is not None and not np.isin(successes, (0, 1)).all():
+            successes = None
+        return dataclasses.replace(
+            data,
+            rewards=self._joined("rewards"),
+            successes=successes,
+            terminated=None if terminals is None else terminals[data.episode_ends - 1] > 0.5,
+        )
+
+    def _joined(self, field: str) -> np.ndarray | None:
+        """One finite number for each step of all episodes, [N]; None if they are not there."""
+        columns = [getattr(episode, field) for episode in self.episodes]
+        for column, episode in zip(columns, self.episodes, strict=True):
+            if np.shape(column) != (episode.length,) or column.dtype.kind not in "biuf":
+                return None
+        joined = np.concatenate(columns).astype(np.float32)
+        return joined if np.isfinite(joined).all() else None
 
 
 def dimension_names(sizes: Mapping[str, int]) -> list[str]:

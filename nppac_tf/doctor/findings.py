@@ -15,7 +15,7 @@ import numpy as np
 
 from nppac_tf.demonstrations.dataset import TaskSpaces
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
-from nppac_tf.environments.known import SuccessRule, known_task
+from nppac_tf.environments.known import SuccessRule
 
 Field = Literal["observations", "actions"]
 Severity = Literal["error", "warning", "note"]
@@ -36,6 +36,10 @@ class DoctorTask(TaskSpaces, Protocol):
     @property
     def horizon(self) -> int | None:
         """Steps after which an episode is truncated; None for no limit."""
+
+    @property
+    def success_rule(self) -> SuccessRule | None:
+        """Maps observations [..., D] to goal flags [...] bool; None if they do not tell."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,20 +110,20 @@ class Finding:
     episodes: tuple[int, ...] = ()
 
 
-def goal_flags(recording: Recording, task_name: str | None) -> list[np.ndarray] | None:
+def goal_flags(recording: Recording, task: DoctorTask) -> list[np.ndarray] | None:
     """Computes goal flags from the observations, by the task's success rule.
 
     Returns:
         For each episode [T] float32, 1 if the state after the step is at the goal, nan if that
         state is unknown. None if the task has no success rule or other observations.
     """
-    task = known_task(task_name) if task_name is not None else None
-    if task is None or task.success_rule is None:
+    rule = task.success_rule
+    if rule is None:
         return None
     if any(e.observations.shape[1] != task.observation_size for e in recording.episodes):
         return None
     with np.errstate(invalid="ignore"):
-        return [_goal_flags(episode, task.success_rule) for episode in recording.episodes]
+        return [_goal_flags(episode, rule) for episode in recording.episodes]
 
 
 def _goal_flags(episode: RecordedEpisode, rule: SuccessRule) -> np.ndarray:
@@ -169,7 +173,7 @@ class Examination:
             and task is not None
             and widths == {(task.observation_size, task.action_size)}
         )
-        self.goals = goal_flags(recording, task.name) if task is not None and self.fits else None
+        self.goals = goal_flags(recording, task) if task is not None and self.fits else None
 
     def failures(self) -> list[int]:
         """Positions of the episodes that end early in a terminal state, away from the goal.

@@ -176,19 +176,27 @@ def likeliest_task(recording: Recording, observation_keys: Sequence[str] = ()) -
 
     Returns:
         The task named in the file; otherwise the known task of the same sizes, or, of several, the
-        one whose simulator follows the first steps best. None if there is none.
+        one whose simulator follows the first steps best. None if there is none, or no simulator
+        tells them apart.
     """
     tasks = []
     for name in candidate_tasks(recording):
         with contextlib.suppress(UserError):
             tasks.append(make_task(name, observation_keys=observation_keys))
-    if len(tasks) < 2 or not all(_is_replayable(task, recording) for task in tasks):
+    if len(tasks) < 2:
         return tasks[0] if tasks else None
-    return min(tasks, key=lambda task: _early_error(task, recording))
+    errors = [_early_error(task, recording) for task in tasks]
+    return tasks[int(np.argmin(errors))] if np.isfinite(errors).any() else None
 
 
 def _early_error(task: Task, recording: Recording) -> float:
-    return alignment_errors(task, recording, (0,)).get(0, np.inf)
+    """Error of the first steps at shift 0; infinite if the recording cannot be replayed."""
+    if not _is_replayable(task, recording):
+        return np.inf
+    try:
+        return alignment_errors(task, recording, (0,)).get(0, np.inf)
+    except UserError:
+        return np.inf
 
 
 def _is_replayable(task: Task, recording: Recording) -> bool:

@@ -1,7 +1,7 @@
 """Table of the tasks that have a short name: ids, sizes, horizons and success rules.
 
-Success rules and the layout of the observations are those of gymnasium-robotics' `AdroitHand*-v1`.
-The simulator computes the flag of a step from the state after the step.
+Success rules and the layout of the observations are those of gymnasium-robotics. The simulator
+computes the flag of a step from the state after the step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ class KnownTask(NamedTuple):
         horizon: Steps after which an episode is truncated.
         base_id: For a hand task, the Gymnasium id of the environment without the binary reward.
         success_rule: Maps observations [..., D] to goal flags [...] bool; None if the goal cannot
-            be computed from observations.
+            be computed from observations, or is computed by `goal_radius`.
+        goal_radius: For a goal environment, the distance between achieved and desired goal below
+            which a step is at the goal, in meters.
     """
 
     name: str
@@ -35,11 +37,17 @@ class KnownTask(NamedTuple):
     horizon: int
     base_id: str | None = None
     success_rule: SuccessRule | None = None
+    goal_radius: float | None = None
 
     @property
     def sizes(self) -> tuple[int, int]:
         """D and A."""
         return self.observation_size, self.action_size
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether steps can be at a goal."""
+        return self.success_rule is not None or self.goal_radius is not None
 
 
 def _pen(observations: np.ndarray) -> np.ndarray:
@@ -82,6 +90,13 @@ KNOWN_TASKS = {
         KnownTask("walker2d", "Walker2d-v5", 17, 6, 1000),
         KnownTask("ant", "Ant-v5", 105, 8, 1000),
         KnownTask("hopper", "Hopper-v5", 11, 3, 1000),
+        KnownTask("fetch-reach", "FetchReach-v4", 16, 4, 50, goal_radius=0.05),
+        KnownTask("fetch-push", "FetchPush-v4", 31, 4, 50, goal_radius=0.05),
+        KnownTask("fetch-slide", "FetchSlide-v4", 31, 4, 50, goal_radius=0.05),
+        KnownTask("fetch-pick-and-place", "FetchPickAndPlace-v4", 31, 4, 50, goal_radius=0.05),
+        KnownTask("pointmaze-umaze", "PointMaze_UMaze-v3", 8, 2, 300, goal_radius=0.45),
+        KnownTask("pointmaze-medium", "PointMaze_Medium-v3", 8, 2, 600, goal_radius=0.45),
+        KnownTask("pointmaze-large", "PointMaze_Large-v3", 8, 2, 800, goal_radius=0.45),
     )
 }
 
@@ -89,6 +104,15 @@ KNOWN_TASKS = {
 def known_task(name: str) -> KnownTask | None:
     """Finds a task by its short name, or by its Gymnasium id of any version; None if unknown."""
     return KNOWN_TASKS.get(name) or _BY_STEM.get(_stem(name))
+
+
+def task_name(name: str) -> str:
+    """The short name of a task called by its short name or Gymnasium id; other names as they are.
+
+    Another version of an environment is another task.
+    """
+    known = known_task(name)
+    return known.name if known and name in (known.name, known.environment_id) else name
 
 
 def tasks_of_sizes(sizes: tuple[int, int] | None) -> list[str]:

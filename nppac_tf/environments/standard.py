@@ -124,6 +124,13 @@ def flatten_steps(observations: Any, parts: Mapping[str, gymnasium.Space]) -> np
     return np.concatenate(arrays, axis=1)
 
 
+def slices(parts: Mapping[str, gymnasium.Space]) -> dict[str, slice]:
+    """Where `flatten` puts each part in the array [D]."""
+    ends = np.cumsum([gymnasium.spaces.flatdim(part) for part in parts.values()])
+    starts = [0, *ends[:-1]]
+    return {name: slice(*place) for name, *place in zip(parts, starts, ends, strict=True)}
+
+
 def _find(observation: Any, name: str) -> Any:
     if not name:
         return observation
@@ -170,6 +177,8 @@ class StandardEnvironment(gymnasium.Wrapper):
     - Actions are cast to the type of the action space and clipped into it, in a new array, so that
       the environment may change it.
     - Rewards are floats. `info["success"]` is what `success_of` says; absent where it is nan.
+    - If rewards are by success, they are 0 at the goal and -1 elsewhere. A step that does not say
+      is elsewhere; an episode that never says is an error.
     - What the environment raises becomes a UserError with the place; closing never raises.
     """
 
@@ -179,11 +188,14 @@ class StandardEnvironment(gymnasium.Wrapper):
         name: str,
         parts: Mapping[str, gymnasium.Space],
         success_key: str | None = None,
+        by_success: bool = False,
     ) -> None:
         super().__init__(environment)
         self._name = name
         self._parts = dict(parts)
         self._success_key = success_key
+        self._by_success = by_success
+        self._says = False  # Whether a step of the episode said so far if it is at the goal.
         bounds = environment.action_space
         self._dtype, self._low, self._high = bounds.dtype, bounds.low, bounds.high
         if list(self._parts) != [""] or len(environment.observation_space.shape or ()) != 1:
@@ -205,6 +217,7 @@ class StandardEnvironment(gymnasium.Wrapper):
             raise
         except Exception as error:
             raise UserError(f"task {self._name!r} failed in reset: {describe(error)}") from error
+        self._says = False
         return flatten(observation, self._parts), info
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -227,8 +240,21 @@ class StandardEnvironment(gymnasium.Wrapper):
             info = {**info, "success": success}
         elif "success" in info:
             info = {key: value for key, value in info.items() if key != "success"}
+        if self._by_success:
+            reward = self._reward_by_success(success, bool(terminated or truncated))
         flat = flatten(observation, self._parts)
         return flat, float(reward), bool(terminated), bool(truncated), info
+
+    def _reward_by_success(self, success: float, is_last: bool) -> float:
+        """0 at the goal, else -1."""
+        self._says |= success == success
+        if is_last and not self._says:
+            raise UserError(
+                f"task {self._name!r} must say in info whether a step is at the goal "
+                f"({' or '.join(SUCCESS_KEYS)}, or --success_key) for --reward=negative; no step "
+                "of an episode did: pass --reward=binary for its own reward"
+            )
+        return 0.0 if success == 1.0 else -1.0
 
     def close(self) -> None:
         """Frees the simulator; a failure is a warning."""

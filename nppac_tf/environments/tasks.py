@@ -3,6 +3,7 @@
 Glossary: D observation components, A action components.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -15,14 +16,17 @@ import numpy as np
 
 from nppac_tf.config import REWARDS
 from nppac_tf.environments import hand, mujoco
-from nppac_tf.environments.known import KNOWN_TASKS, known_task
+from nppac_tf.environments.known import KNOWN_TASKS, SuccessRule, known_task, task_name
 from nppac_tf.environments.standard import (
     StandardEnvironment,
     close,
     describe,
     observation_parts,
+    slices,
 )
 from nppac_tf.errors import UserError
+
+_GOALS = ("achieved_goal", "desired_goal")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +44,7 @@ class Task:
         horizon: Number of steps after which an episode is truncated; None if it never is.
         success_key: Entry of `info` that says whether a step is at the goal; None for the usual.
         factory: Makes the environment, in place of `gymnasium.make`.
+        reward: "binary" for the environment's own, "negative" for 0 at the goal and -1 elsewhere.
     """
 
     name: str
@@ -51,6 +56,7 @@ class Task:
     horizon: int | None
     success_key: str | None = None
     factory: Callable[..., gymnasium.Env] | None = None
+    reward: str = "binary"
 
     @property
     def observation_keys(self) -> tuple[str, ...]:
@@ -67,6 +73,59 @@ class Task:
         """A, the number of action components."""
         return len(self.action_low)
 
+    @functools.cached_property
+    def success_rule(self) -> SuccessRule | None:
+        """Maps observations [..., D] to goal flags [...] bool; None if they do not tell."""
+        known = known_task(self.name)
+        if known is None or known.goal_radius is None:
+            return known.success_rule if known is not None else None
+        places, radius = self._goal_places(), known.goal_radius
+        if places is None:
+            return None
+        achieved, desired = places
+        return lambda observations: (
+            np.linalg.norm(observations[..., achieved] - observations[..., desired], axis=-1)
+            < radius
+        )
+
+    def goal_rewards(self, observations: np.ndarray) -> np.ndarray | None:
+        """Computes the environment's rewards [N] for reaching observations [N, D].
+
+        Returns:
+            What `compute_reward` of a goal environment says; None if the task is another, or its
+            observations lack the goals.
+
+        Raises:
+            UserError: if `compute_reward` fails.
+        """
+        places = self._goal_places()
+        if places is None:
+            return None
+        achieved, desired = (
+            np.asarray(observations[:, place], np.float64).reshape(-1, *space.shape)
+            for place, space in zip(places, self._goal_spaces(), strict=True)
+        )
+        with contextlib.closing(self.make()) as environment:
+            compute = getattr(environment.unwrapped, "compute_reward", None)
+            if compute is None:
+                return None
+            try:
+                rewards = [compute(*goals, {}) for goals in zip(achieved, desired, strict=True)]
+                return np.array(rewards, np.float64).reshape(len(observations))
+            except Exception as error:  # A user's environment can raise anything.
+                message = f"task {self.name!r} failed in compute_reward: {describe(error)}"
+                raise UserError(message) from error
+
+    def _goal_places(self) -> tuple[slice, slice] | None:
+        places = slices(self.observation_parts)
+        if not all(name in places for name in _GOALS):
+            return None
+        achieved, desired = (places[name] for name in _GOALS)
+        return achieved, desired
+
+    def _goal_spaces(self) -> list[gymnasium.Space]:
+        return [self.observation_parts[name] for name in _GOALS]
+
     def make(self, render_mode: str | None = None) -> gymnasium.Env:
         """Makes a new environment, with vectors for observations (see `StandardEnvironment`).
 
@@ -77,7 +136,13 @@ class Task:
         if render_mode is not None:
             kwargs["render_mode"] = render_mode
         environment = _make(self.environment_id, kwargs, self.factory)
-        return StandardEnvironment(environment, self.name, self.observation_parts, self.success_key)
+        return StandardEnvironment(
+            environment,
+            self.name,
+            self.observation_parts,
+            self.success_key,
+            by_success=self.reward == "negative" and "reward" not in kwargs,
+        )
 
 
 def make_task(
@@ -94,11 +159,11 @@ def make_task(
     bounded, one-dimensional Box spaces.
 
     Args:
-        name: pen-binary, door-binary, relocate-binary, hammer-binary, halfcheetah, ant, walker2d,
-            hopper, or a Gymnasium id; "module:Name-v0" first imports the module that registers the
-            id. Or a function (or class) that returns a new environment, or "module:function".
-        reward: For hand tasks "binary" (1 per step at the goal, 0 elsewhere) or "negative" (0 and
-            -1). Other tasks keep their own reward and accept only the default.
+        name: A short name of `known.KNOWN_TASKS`, such as pen-binary or fetch-push, or a Gymnasium
+            id; "module:Name-v0" first imports the module that registers the id. Or a function (or
+            class) that returns a new environment, or "module:function".
+        reward: "binary" for the task's own reward (of hand tasks 1 per step at the goal and 0
+            elsewhere), "negative" for 0 and -1, of any task that reports success.
         observation_keys: Parts of the observation to use, in this order; by default all.
         success_key: Entry of `info` that says whether a step is at the goal, where it is neither
             "success" nor "is_success".
@@ -112,20 +177,11 @@ def make_task(
         name = getattr(name, "__name__", type(name).__name__)
     if reward not in REWARDS:
         raise UserError(f"reward must be one of {', '.join(REWARDS)}; got {reward!r}")
-    named = None if factory else known_task(name)
-    known = named if named is not None and name in (named.name, named.environment_id) else None
-    if known is not None:
-        name = known.name
-    if known is not None and known.base_id is not None:
-        environment_id = known.environment_id
-        environment_kwargs = {"reward": reward}
-    elif reward != "binary":
-        raise UserError(
-            f"reward must be 'binary' for task {name!r}, which is not a hand task; got {reward!r}"
-        )
-    else:
-        environment_id = known.environment_id if known else name
-        environment_kwargs = {}
+    known = None if factory else KNOWN_TASKS.get(task_name(name))
+    name = known.name if known else name
+    environment_id = known.environment_id if known else name
+    is_hand_task = known is not None and known.base_id is not None
+    environment_kwargs = {"reward": reward} if is_hand_task else {}
 
     module, colon, attribute = environment_id.rpartition(":")
     if colon and not _is_module_name(module):
@@ -152,6 +208,7 @@ def make_task(
         horizon = _time_limit(environment)
         if not colon and factory is None and environment.spec is not None:
             environment_id = environment.spec.id  # Includes the version if the name did not.
+            name = task_name(environment_id)
         try:
             parts = observation_parts(environment.observation_space, observation_keys or None)
         except UserError as error:
@@ -167,6 +224,9 @@ def make_task(
             f"task {name!r} must have a bounded, one-dimensional Box action space; "
             f"got {action_space}"
         )
+    known = KNOWN_TASKS.get(name)
+    if reward == "negative" and known is not None and not known.has_goal:
+        raise UserError(f"reward must be 'binary' for task {name!r}, which has no goal")
     return Task(
         name=name,
         environment_id=environment_id,
@@ -177,6 +237,7 @@ def make_task(
         horizon=horizon,
         success_key=success_key,
         factory=factory,
+        reward=reward,
     )
 
 

@@ -39,6 +39,8 @@ class Episodes:
             computed from. This and the following attributes are empty unless recorded.
         actions: For each episode [T, A] float32, as executed.
         rewards: For each episode [T] float32.
+        successes: For each episode [T] float32, 1 if the step ended at the goal, else 0; nan where
+            the task does not say.
         final_observations: [E, D] float32, after the last action.
     """
 
@@ -52,6 +54,7 @@ class Episodes:
     observations: tuple[np.ndarray, ...] = ()
     actions: tuple[np.ndarray, ...] = ()
     rewards: tuple[np.ndarray, ...] = ()
+    successes: tuple[np.ndarray, ...] = ()
     final_observations: np.ndarray = dataclasses.field(
         default_factory=lambda: np.empty((0, 0), np.float32)
     )
@@ -91,13 +94,18 @@ class Episodes:
                 rows.append((LABELS[name], f"{mean:,.4g}", interval))
         label, mean_, interval_ = (max(map(len, column)) for column in zip(*rows, strict=True))
         lines = [f"{a:<{label}}  {b:>{mean_}}  {c:>{interval_}}" for a, b, c in rows]
+        return "\n".join([*lines, self.note] if self.note else lines)
+
+    @property
+    def note(self) -> str:
+        """Says that B counts steps after the end of some episodes; empty if it does not."""
         early = self.terminated & (self.final_success > 0) & (self.lengths < (self.horizon or 0))
-        if early.any():
-            lines.append(
-                "B counts the steps after an end at the goal, up to the horizon, as at the goal "
-                f"({early.sum()} of {len(early)} episodes)."
-            )
-        return "\n".join(lines)
+        if not early.any():
+            return ""
+        return (
+            "B counts the steps after an end at the goal, up to the horizon, as at the goal "
+            f"({early.sum()} of {len(early)} episodes)."
+        )
 
     def _metrics(self) -> dict[str, np.ndarray]:
         columns = (self.any_success, self.time_at_goal, self.final_success, self.returns)

@@ -74,7 +74,7 @@ def evaluate(
         num_episodes: E, at least 1.
         seed: Seed of the initial states, at least 0.
         num_environments: B, at least 1; at most num_episodes are made.
-        record: Whether to keep the observations, actions and rewards.
+        record: Whether to keep the observations, actions, rewards and successes.
         on_frame: Called with a frame [H, W, 3] uint8 at the start of each episode and after every
             step, one episode after the other (num_environments is then 1).
         environments: The task's, to use in place of new ones; they are reset and not closed.
@@ -119,6 +119,7 @@ def _roll_out(
     recorded_observations: list[list[np.ndarray]] = [[] for _ in range(num_episodes)]
     recorded_actions: list[list[np.ndarray]] = [[] for _ in range(num_episodes)]
     recorded_rewards: list[list[float]] = [[] for _ in range(num_episodes)]
+    recorded_successes: list[list[float]] = [[] for _ in range(num_episodes)]
     final_observations = np.empty((num_episodes, task.observation_size), np.float32)
     terminations = np.zeros(num_episodes, np.bool_)
 
@@ -152,9 +153,10 @@ def _roll_out(
             )
             if on_frame:
                 on_frame(environments[i].render())
+            success = float(info.get("success", np.nan))
             if record:
                 recorded_rewards[episode].append(rewards[i])
-            success = float(info.get("success", np.nan))
+                recorded_successes[episode].append(success)
             returns[episode] += rewards[i]
             lengths[episode] += 1
             if not np.isnan(success):
@@ -185,6 +187,7 @@ def _roll_out(
             "observations": tuple(np.stack(rows) for rows in recorded_observations),
             "actions": tuple(np.stack(rows) for rows in recorded_actions),
             "rewards": tuple(np.array(row, np.float32) for row in recorded_rewards),
+            "successes": tuple(np.array(row, np.float32) for row in recorded_successes),
             "final_observations": final_observations,
         }
     any_success = np.where(known_success > 0, steps_at_goal > 0, np.nan)

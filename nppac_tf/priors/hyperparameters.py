@@ -219,11 +219,14 @@ class _MarginalLikelihood(gpflow.Module):
 
 
 def _maximize(model: Any) -> None:
-    """Runs L-BFGS on the marginal likelihood and checks the result, which may be NaN silently."""
+    """Runs L-BFGS on the marginal likelihood and checks the result, which may be NaN silently.
+
+    Where a trial step has a NaN, as with actions almost without noise, it ends at the step before.
+    """
     result = gpflow.optimizers.Scipy().minimize(
         model.training_loss, model.trainable_variables, options={"maxiter": _MAX_ITERATIONS}
     )
-    if not np.isfinite(result.fun) or not np.all(np.isfinite(result.x)):
+    if not np.isfinite(model.training_loss().numpy()) or not np.all(np.isfinite(result.x)):
         raise UserError(
             "the Gaussian process could not be fitted because its marginal likelihood is not "
             f"finite ({result.message}): remove duplicated demonstrations and check the units of "

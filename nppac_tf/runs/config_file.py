@@ -41,12 +41,17 @@ def read_config_file(file: pathlib.Path) -> dict[str, Any]:
 def require_resumable(config: RunConfig, asked: RunConfig, run: pathlib.Path) -> None:
     """Checks that a run of a configuration can be resumed as asked: the same, or longer.
 
-    The demonstrations may lie elsewhere: `RunDirectory.resume` compares their content.
+    The demonstrations may lie elsewhere: `RunDirectory.resume` compares their content. The task may
+    be called by another of its names.
 
     Raises:
         UserError: names the first field that differs, and the run.
     """
+    from nppac_tf.environments.known import task_name  # Its package imports Gymnasium.
+
     had, wanted = flatten(config.to_dict()), flatten(asked.to_dict())
+    if task_name(wanted["task"]) == had["task"]:
+        wanted["task"] = had["task"]
     for name, value in wanted.items():
         longer = name == _MAY_GROW and value >= had[name]
         if value != had[name] and not longer and name != "demonstrations":

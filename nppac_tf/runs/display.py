@@ -16,6 +16,7 @@ _SHOWN = (
     ("eval/time_at_goal", "B", ".2f"),
     ("eval/final_success", "final", ".2f"),
     ("eval/return", "return", ",.1f"),
+    ("demonstrations/return", "demonstrations", ",.1f"),
     ("train/return", "collected", ",.1f"),
     ("train/kl", "KL", ",.1f"),
     ("train/q_value", "Q", ",.1f"),

@@ -40,8 +40,8 @@ class TrainingRun:
         display: ProgressDisplay,
     ) -> None:
         self.directory = RunDirectory(folder)
-        self._config = config
         self._task, self._demonstrations = given
+        self._config = dataclasses.replace(config, task=self._task.name)
         self._display = display
 
     def open(self, resume: bool) -> None:

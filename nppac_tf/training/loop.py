@@ -54,7 +54,9 @@ class Observer(Protocol):
     def on_evaluation(self, row: Metrics) -> None:
         """`row` has `EVALUATION_COLUMNS` and, after the first epoch, `TRAINING_COLUMNS`.
 
-        With an informative prior it has what `monitor.Monitor.measure` gives as well.
+        With an informative prior it has what `monitor.Monitor.measure` gives as well. The first row
+        has the prior's metrics ("prior/return", ...) and, for a task without a success signal,
+        "demonstrations/return" where the demonstrations have rewards.
         """
 
     def on_epoch(self, row: Metrics) -> None:
@@ -166,6 +168,7 @@ class _Loop:
         self._rows: list[Metrics] = []  # one per evaluation
         self._epochs: list[Metrics] = []  # one per epoch
         self._losses: Metrics = {}  # of the latest updates
+        self._noted = False  # whether a notice said how B counts
 
     def run(self, saved: RunCheckpoint | None) -> list[Metrics]:
         """Pre-trains or restores, and then trains until the configured step."""
@@ -284,8 +287,13 @@ class _Loop:
             **self._losses,
         }
         best = max((main_metric(past) for past in self._rows), default=-math.inf)
+        if not self._rows:
+            row |= self._compare_with_demonstrations(episodes)
         if not self._rows and self._agent.prior.informative:
             row |= self._compare_with_prior(episodes)
+        if episodes.note and not self._noted:
+            self._noted = True
+            self._notice(episodes.note)
         self._end_evaluation(row)
         if self._keep_best is not None and main_metric(row) > best:
             self._keep_best(self._agent)
@@ -306,6 +314,13 @@ class _Loop:
         )
         self._collector.drop_episodes(self._environments.load_state_dict(before))
         return episodes
+
+    def _compare_with_demonstrations(self, episodes: Episodes) -> Metrics:
+        """The recorded return, for a task without a success signal."""
+        data = self._demonstrations
+        if data is None or data.mean_return is None or np.isfinite(episodes.any_success).any():
+            return {}
+        return {"demonstrations/return": data.mean_return}
 
     def _compare_with_prior(self, episodes: Episodes) -> Metrics:
         """The prior's mean on the episodes of the policy; a notice if the policy is far below."""

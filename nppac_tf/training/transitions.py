@@ -6,7 +6,6 @@ import numpy as np
 
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task
-from nppac_tf.environments.known import SuccessRule, known_task
 from nppac_tf.errors import UserError
 
 
@@ -64,45 +63,63 @@ def over_steps(transitions: Transitions, n: int, discount: float, stride: int = 
     )
 
 
-def require_replayable(task: Task) -> SuccessRule:
-    """The rule that tells a task's reward from observations.
-
-    Raises:
-        UserError: if there is none.
-    """
-    known = known_task(task.name)
-    rule = known.success_rule if known else None
-    if rule is None or "reward" not in task.environment_kwargs:
-        raise UserError(
-            "demonstrations can be replayed where observations determine the reward, in "
-            f"pen-binary, door-binary, relocate-binary and hammer-binary; got {task.name}"
-        )
-    return rule
-
-
 def of_demonstrations(demonstrations: Demonstrations, task: Task) -> Transitions:
-    """The transitions of demonstrations, with rewards computed from observations.
+    """The transitions of demonstrations, with rewards of the task.
 
-    A file's own rewards are not used: they may be of another task, or wrong. The last step of an
-    episode, whose next state is not known, is left out, and no episode terminates.
+    Rewards are computed from the state after the step where the task allows it, by its success rule
+    or by `compute_reward` of a goal environment: those of a file may be of another task, or wrong.
+    Elsewhere they are the recorded ones (with reward "negative", by the recorded successes). The
+    last step of an episode, whose next state is not known, is left out, unless the episode ended
+    there in a terminal state.
 
     Raises:
-        UserError: if observations do not determine the task's reward.
+        UserError: if the rewards are neither computed nor recorded, or no transition remains.
     """
-    rule = require_replayable(task)
-    pairs = [(states, actions) for states, actions in demonstrations.episodes() if len(actions) > 1]
-    if not pairs:
+    ends, size = demonstrations.episode_ends, demonstrations.num_steps
+    is_last = np.zeros(size, bool)
+    is_last[ends - 1] = True
+    # Of a last step, its own state stands for the unknown next one.
+    after = demonstrations.observations[np.where(is_last, np.arange(size), np.arange(size) + 1)]
+    computed, recorded = _computed_rewards(after, task), _recorded_rewards(demonstrations, task)
+    rewards = recorded if computed is None else computed
+    if rewards is None:
+        kind = "successes" if task.reward == "negative" else "rewards"
+        raise UserError(
+            f"{kind} of demonstrations must be recorded to replay them in {task.name}, whose "
+            f"observations do not tell them; {demonstrations.name} has none: record them, or use "
+            "a method that does not replay demonstrations, such as N-PPAC"
+        )
+    is_terminal = np.zeros(size, bool)
+    # Known tasks with a success rule have no terminal states, whatever a file says.
+    if recorded is not None and demonstrations.terminated is not None and not task.success_rule:
+        is_terminal[ends[demonstrations.terminated] - 1] = True
+        rewards = np.where(is_terminal, recorded, rewards)
+    kept = ~is_last | is_terminal
+    if not kept.any():
         raise UserError("demonstrations must have two steps or more in an episode to be replayed")
-    after = np.concatenate([states[1:] for states, _ in pairs])
-    penalty = 1.0 if task.environment_kwargs.get("reward") == "negative" else 0.0
-    lengths = [len(actions) - 1 for _, actions in pairs]
-    ends = np.zeros(len(after), bool)
-    ends[np.cumsum(lengths) - 1] = True
+    is_cut_off = np.append(~kept[1:], False)
     return Transitions(
-        np.concatenate([states[:-1] for states, _ in pairs]),
-        np.concatenate([actions[:-1] for _, actions in pairs]),
-        rule(after).astype(np.float32) - np.float32(penalty),
-        np.ones(len(after), np.float32),
-        after,
-        ends,
+        demonstrations.observations[kept],
+        demonstrations.actions[kept],
+        rewards[kept].astype(np.float32),
+        1.0 - is_terminal[kept].astype(np.float32),
+        after[kept],
+        (is_terminal | is_cut_off)[kept],
     )
+
+
+def _computed_rewards(after: np.ndarray, task: Task) -> np.ndarray | None:
+    """The task's rewards [N] for reaching states [N, D]; None if these do not tell."""
+    by_success = task.reward == "negative" or "reward" in task.environment_kwargs
+    if not by_success:
+        return task.goal_rewards(after)
+    if task.success_rule is None:
+        return None
+    return task.success_rule(after) - (1.0 if task.reward == "negative" else 0.0)
+
+
+def _recorded_rewards(demonstrations: Demonstrations, task: Task) -> np.ndarray | None:
+    """The recorded rewards [N], or those that the recorded successes give."""
+    if task.reward == "binary":
+        return demonstrations.rewards
+    return None if demonstrations.successes is None else demonstrations.successes - 1.0

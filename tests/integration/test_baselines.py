@@ -1,7 +1,6 @@
 """The baselines learn: a known answer, from demonstrations at a third of the possible speed."""
 
 import fakes
-import numpy as np
 import pytest
 
 from nppac_tf import priors
@@ -9,7 +8,6 @@ from nppac_tf.agents.factory import make_agent
 from nppac_tf.config import AgentConfig, PriorConfig, TrainingConfig
 from nppac_tf.priors import UniformPrior
 from nppac_tf.training import loop as training
-from nppac_tf.training import transitions
 
 HORIZON = 40
 SMALL = {
@@ -44,16 +42,6 @@ def expert():
     """The task, demonstrations, and what they returned."""
     with fakes.point_task(HORIZON) as task:
         yield task, *fakes.point_demonstrations(task, num_episodes=12, speed=0.35, noise=0.2)
-
-
-@pytest.fixture(autouse=True)
-def rewarded(monkeypatch):
-    """Lets the point task's demonstrations be replayed."""
-    monkeypatch.setattr(
-        transitions,
-        "require_replayable",
-        lambda task: lambda states: np.linalg.norm(states, axis=-1) < 0.15,
-    )
 
 
 def returns(task, demonstrations, prior, agent, loop):

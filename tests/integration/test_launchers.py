@@ -15,6 +15,7 @@ import tensorflow as tf
 from launching import LAUNCH, Launchers
 
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
+from nppac_tf.environments import make_task
 from nppac_tf.export import load_metadata
 from nppac_tf.priors import load_prior
 from nppac_tf.runs.directory import RunDirectory
@@ -180,6 +181,9 @@ def test_demonstrations_are_collected_from_an_exported_policy(launchers, run):
     succeed(launchers, "collect_demonstrations", *arguments, "--output=collected.npz")
     recorded = load_demonstrations(launchers.folder / "collected.npz")
     assert (recorded.num_episodes, recorded.num_steps) == (2, 400)
+    assert recorded.successes is None
+    assert recorded.rewards.max() < 0
+    assert not recorded.terminated.any()
     policy = tf.saved_model.load(str(run[0] / "policy"))
     np.testing.assert_allclose(
         policy.mean_action(recorded.observations), recorded.actions, rtol=1e-4, atol=1e-4
@@ -188,6 +192,27 @@ def test_demonstrations_are_collected_from_an_exported_policy(launchers, run):
     assert recorded.metadata["policy"]["updates"] == 200
     assert [episode["seed"] for episode in recorded.metadata["episodes"]] == [2000, 2000]
     assert str(launchers.folder) not in json.dumps(recorded.metadata)
+
+
+def test_demonstrations_are_collected_from_a_function(launchers):
+    (launchers.folder / "scripted.py").write_text(
+        "def reach(observations):\n"
+        "    actions = 10 * (observations[:, 3:6] - observations[:, :3])\n"
+        "    return [[*action, 0.0] for action in actions.clip(-1, 1)]\n"
+    )
+    arguments = ("--function=scripted:reach", "--task=FetchReach-v4", "--num_episodes=2")
+    output = succeed(launchers, "collect_demonstrations", *arguments, "--output=reach.npz")
+    assert "scripted:reach on fetch-reach: kept 2 of 2 episodes, 100 steps" in output
+    recorded = load_demonstrations(launchers.folder / "reach.npz", make_task("fetch-reach"))
+    np.testing.assert_array_equal(recorded.rewards, recorded.successes - 1)
+    assert recorded.metadata["policy"] == {"function": "scripted:reach"}
+    output = succeed(launchers, "evaluate", *arguments)
+    assert "A, any-time success     1 " in output
+    for name in ("scripted:absent", "absent:reach", "scripted"):
+        outcome = launchers.run("evaluate", f"--function={name}", "--task=fetch-reach")
+        assert outcome.code == 1
+        assert outcome.errors.startswith("error: --function must be module:function, of a module ")
+        assert len(outcome.errors.splitlines()) == 1
 
 
 def test_demonstrations_are_collected_into_a_minari_data_set(launchers, run, monkeypatch):

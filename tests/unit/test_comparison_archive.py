@@ -32,6 +32,12 @@ def test_runs_are_found_once_and_those_without_an_evaluation_are_named(tmp_path)
     assert found.not_evaluated == ("c", "d")
 
 
+def test_a_task_has_one_name(tmp_path):
+    for seed, name in enumerate(["hopper", "Hopper-v5"]):
+        write_run(tmp_path / name, [0.5], seed=seed, changes={"config.task": name})
+    assert [run.task for run in archive.read_runs([tmp_path]).runs] == ["hopper", "hopper"]
+
+
 def test_a_run_is_read(tmp_path):
     changes = {
         "config.demonstrations": "/home/someone/pen.npy",

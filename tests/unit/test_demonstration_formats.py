@@ -1,6 +1,7 @@
 """Tests of reading valid files of demonstrations, and of saving them."""
 
 import collections
+import dataclasses
 import pathlib
 import pickle
 import subprocess
@@ -188,6 +189,18 @@ def test_saved_demonstrations_are_loaded(tmp_path_factory, lengths, name, metada
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_outcomes_are_saved(tmp_path):
+    outcomes = {"rewards": [0.5, 1, 2], "successes": [0, 0, 1], "terminated": [False, True]}
+    data = dataclasses.replace(Demonstrations.from_episodes(make_arrays([1, 2])), **outcomes)
+    save_demonstrations(data, tmp_path / "x.npz")
+    loaded = load_demonstrations(tmp_path / "x.npz")
+    for name, values in outcomes.items():
+        assert getattr(loaded, name).tolist() == values
+    np.savez(tmp_path / "y.npz", **dict(np.load(tmp_path / "x.npz")) | {"rewards": np.zeros(2)})
+    with pytest.raises(UserError, match=r"y.npz: rewards must be \[3\] numbers"):
+        load_demonstrations(tmp_path / "y.npz")
+
+
 def test_a_failed_save_keeps_the_existing_file(tmp_path, monkeypatch):
     path = tmp_path / "x.npz"
     demonstrations = Demonstrations.from_episodes(make_arrays())
@@ -251,6 +264,11 @@ def test_loading_for_a_task_clips_actions(tmp_path):
     [
         ("embedded:pen", make_task(46, 24), "observation size 46 .* toy; got 45 and 24; did you"),
         ("embedded:pen", make_task(39, 28, "door-binary"), "of pen-binary: pass --task=pen-binary"),
+        (
+            "embedded:pen",
+            make_task(3, 3, "Hopper-v4"),
+            "must be of Hopper-v4; got those of pen-binary",
+        ),
         ("embedded:walk", None, "embedded demonstrations must be one of: door, pen; got 'walk'"),
         ("embedded:../pen", None, "must be one of: door, pen; got '../pen'"),
         ("absent.npz", None, r"absent.npz: cannot be read \(No such file or directory\)"),

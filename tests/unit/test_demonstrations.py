@@ -169,6 +169,42 @@ def test_select_takes_whole_episodes_in_the_order_given():
     assert chosen.metadata == demonstrations.metadata
 
 
+OUTCOMES = {
+    "rewards": [1, 2, 3, 4, 5, 6],
+    "successes": [0, 1, 0, 0, 1, 1],
+    "terminated": [True, False, True],
+}
+
+
+def test_outcomes_follow_their_steps_and_episodes():
+    demonstrations = dataclasses.replace(make_demonstrations(), **OUTCOMES)
+    assert demonstrations.mean_return == 7
+    assert make_demonstrations().mean_return is None
+    chosen = demonstrations.select([2, 0])
+    assert chosen.rewards.tolist() == [6, 1, 2]
+    assert chosen.successes.tolist() == [1, 0, 1]
+    assert chosen.terminated.tolist() == [True, True]
+    assert demonstrations.look_ahead(1).rewards.tolist() == OUTCOMES["rewards"]
+    for column in (chosen.rewards, chosen.successes, chosen.terminated):
+        assert not column.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        ({"rewards": np.zeros(5)}, r"rewards must be \[6\] numbers .*; got \[5\]"),
+        ({"rewards": np.zeros((6, 1))}, r"rewards must be \[6\] numbers"),
+        ({"rewards": ["1"] * 6}, r"rewards must be \[6\] numbers"),
+        ({"rewards": [np.inf] * 6}, "rewards must be finite in float32"),
+        ({"successes": 0.5 * np.ones(6)}, "successes must be 0 or 1; got 0.5"),
+        ({"terminated": [True]}, r"terminated must be \[3\] numbers"),
+    ],
+)
+def test_refuses_outcomes_that_do_not_match(outcome, message):
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(make_demonstrations(), **outcome)
+
+
 @pytest.mark.parametrize(
     ("indices", "message"),
     [

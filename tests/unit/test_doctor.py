@@ -321,7 +321,7 @@ def test_real_data_sets(demos_path, name, task_name, topics):
     findings = {f.topic: f for f in diagnosis.diagnose(recording, task)}
     assert findings.keys() == topics
     if task_name == "pen-binary":
-        totals = [np.nansum(flags) for flags in diagnosis.goal_flags(recording, task_name)]
+        totals = [np.nansum(flags) for flags in diagnosis.goal_flags(recording, task)]
         assert (min(totals), max(totals)) == (79, 188)
         assert findings["off by one"].message.endswith("200 for 199")
         assert len(findings["rewards"].episodes) == 8

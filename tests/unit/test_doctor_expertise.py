@@ -55,7 +55,7 @@ def test_a_goal_counts_after_the_step_and_is_unknown_without_the_last_state():
         RecordedEpisode(states, actions),
         RecordedEpisode(states[:3], actions),
     ]
-    flags = diagnosis.goal_flags(make_recording(episodes), "door-binary")
+    flags = diagnosis.goal_flags(make_recording(episodes), make_task("door-binary", (39, 28)))
     np.testing.assert_array_equal(flags, [[0, 1, 1], [0, 1, 1], [0, 1, np.nan]])
 
 

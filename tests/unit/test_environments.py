@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import gymnasium
@@ -24,6 +25,7 @@ from nppac_tf.environments.known import KNOWN_TASKS
 from nppac_tf.errors import UserError
 
 HAND_TASKS = [name for name, task in KNOWN_TASKS.items() if task.base_id]
+EVERY_KIND = [*HAND_TASKS, "halfcheetah", "ant", "fetch-push", "pointmaze-umaze"]
 
 
 class EchoEnvironment(gymnasium.Env):
@@ -115,6 +117,46 @@ def test_success_rules_and_rewards_are_the_simulators(name):
     assert seen == ({0.0, 1.0} if name == "pen-binary" else {0.0})
 
 
+@pytest.mark.parametrize("name", ["fetch-reach", "fetch-push", "pointmaze-umaze"])
+def test_the_goals_of_a_goal_environment_tell_success_and_reward(name):
+    task, size = make_task(name), 3 if "fetch" in name else 2
+    environment, negative = task.make(), make_task(name, "negative").make()
+    observations, rewards, flags = [], [], []
+    for seed in range(4):
+        observation, _ = environment.reset(seed=seed)
+        negative.reset(seed=seed)
+        for _ in range(50):  # Heads for the goal.
+            action = np.zeros(task.action_size, np.float32)
+            action[:size] = np.clip(5 * (observation[size : 2 * size] - observation[:size]), -1, 1)
+            observation, reward, terminated, _, info = environment.step(action)
+            assert negative.step(action)[1] == info["success"] - 1
+            assert not terminated
+            observations.append(observation)
+            rewards.append(reward)
+            flags.append(info["success"] == 1)
+    assert set(flags) == ({False} if name == "fetch-push" else {False, True})
+    observations = np.array(observations)
+    np.testing.assert_array_equal(task.success_rule(observations), flags)
+    np.testing.assert_array_equal(task.goal_rewards(observations), rewards)
+    moved = make_task(name, observation_keys=["observation", "desired_goal", "achieved_goal"])
+    parts = np.split(observations, [size, 2 * size], axis=1)[::-1]
+    np.testing.assert_array_equal(moved.success_rule(np.concatenate(parts, axis=1)), flags)
+    assert make_task(name, observation_keys=["observation"]).success_rule is None
+
+
+@pytest.mark.parametrize("name", ["Hopper-v5", "hopper", "Hopper"])
+def test_a_task_has_one_name(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Gymnasium's, about a name without version.
+        task = make_task(name)
+    assert (task.name, task.environment_id) == ("hopper", "Hopper-v5")
+
+
+def test_another_version_of_an_environment_is_another_task():
+    assert make_task("FetchReachDense-v4").success_rule is None
+    assert make_task("Hopper-v4").name == "Hopper-v4"
+
+
 def test_any_gymnasium_id_is_a_task():
     task = pickle.loads(pickle.dumps(make_task("nppac_tests/Echo-v0")))
     assert (task.name, task.observation_size, task.action_size) == ("nppac_tests/Echo-v0", 4, 2)
@@ -170,7 +212,7 @@ def test_unsuitable_spaces_are_refused(spaces, expected):
 def test_unsuitable_rewards_are_refused():
     with pytest.raises(UserError, match="must be one of binary, negative; got 'dense'"):
         make_task("pen-binary", reward="dense")
-    with pytest.raises(UserError, match="'hopper', which is not a hand task; got 'negative'"):
+    with pytest.raises(UserError, match="must be 'binary' for task 'hopper', which has no goal"):
         make_task("hopper", reward="negative")
 
 
@@ -286,7 +328,7 @@ def test_episode_seed_is_a_function_of_its_arguments(seed, key):
     assert value != episode_seed(seed, *key, 0)
 
 
-@pytest.mark.parametrize("name", ["nppac_tests/Echo-v0", *KNOWN_TASKS])
+@pytest.mark.parametrize("name", ["nppac_tests/Echo-v0", *EVERY_KIND])
 @pytest.mark.parametrize("num_steps", [3, 23])
 def test_a_restored_state_continues_exactly(name, num_steps):
     task = make_task(name)

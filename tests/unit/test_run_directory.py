@@ -134,6 +134,13 @@ def test_the_first_difference_is_named(directory, change, complaint):
         require_resumable(directory.config(), dataclasses.replace(CONFIG, **change), directory.path)
 
 
+def test_the_task_may_be_called_by_its_other_name(directory):
+    hopper, other = (dataclasses.replace(CONFIG, task=name) for name in ("hopper", "Hopper-v5"))
+    require_resumable(hopper, other, directory.path)
+    with pytest.raises(UserError, match=r"task must be 'hopper' to resume .*; got 'Hopper-v4'"):
+        require_resumable(hopper, dataclasses.replace(CONFIG, task="Hopper-v4"), directory.path)
+
+
 def test_the_demonstrations_may_lie_elsewhere(directory):
     moved = dataclasses.replace(directory.config(), demonstrations="/elsewhere/pen.npz")
     require_resumable(directory.config(), moved, directory.path)

@@ -241,6 +241,24 @@ def test_success_at_the_last_step_only_gives_no_time_at_the_goal(reached):
     assert "B, time at goal" not in str(episodes)
 
 
+@pytest.mark.parametrize("form", [bool, float, lambda flag: np.array([flag]), np.float32])
+@pytest.mark.parametrize("only_last", [False, True])
+def test_the_negative_reward_is_0_at_the_goal_and_else_minus_1(form, only_last):
+    def step(self, action):
+        self.steps = getattr(self, "steps", 0) % 3 + 1
+        info = {"is_success": form(self.steps > 1)}
+        return (*Point.step(self, action)[:4], {} if only_last and self.steps < 3 else info)
+
+    episodes = evaluated(variant(step=step), num_episodes=2, reward="negative")
+    expected = [-1, -1, 0] if only_last else [-1, 0, 0]
+    np.testing.assert_array_equal(episodes.rewards, [expected] * 2)
+
+
+def test_the_negative_reward_needs_a_success():
+    with pytest.raises(UserError, match=r"must say in info .* pass --reward=binary"):
+        evaluated(Point, reward="negative")
+
+
 # Environments at fault.
 
 

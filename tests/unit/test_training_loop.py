@@ -16,7 +16,6 @@ from training_runs import (
     TINY,
     Homing,
     Recorder,
-    pay_near_the_origin,
     run,
     saving_in,
     weights_of,
@@ -103,25 +102,20 @@ def test_rewards_of_another_scale_give_the_same_run():
     assert rows[-1]["eval/return"] > 2
 
 
-def test_the_reward_scale_is_that_of_single_steps(task, demonstrations, rewarded):
+def test_the_reward_scale_is_that_of_single_steps(task, demonstrations):
     config = dataclasses.replace(CONFIG, prefill_replay=True, num_env_steps=0, n_step=3)
-    agent, _ = run(task, at_the_origin(demonstrations), config, ANCHORED)
+    agent, _ = run(task, paid(demonstrations), config, ANCHORED)
     assert agent.reward_scale == 1.0
 
 
-def at_the_origin(demonstrations):
-    return dataclasses.replace(demonstrations, observations=0.01 * demonstrations.observations)
+def paid(demonstrations):
+    return dataclasses.replace(demonstrations, rewards=np.ones(demonstrations.num_steps))
 
 
 # Demonstrations in the replay.
 
 
-@pytest.fixture
-def rewarded(monkeypatch):
-    pay_near_the_origin(monkeypatch)
-
-
-def test_the_replay_may_begin_with_the_demonstrations(task, demonstrations, rewarded):
+def test_the_replay_may_begin_with_the_demonstrations(task, demonstrations):
     config = dataclasses.replace(COLLECTING, prefill_replay=True, num_env_steps=20)
     replays = []
 
@@ -140,9 +134,7 @@ def test_the_replay_may_begin_with_the_demonstrations(task, demonstrations, rewa
 
 
 @pytest.mark.parametrize("teach", ["critics", "all"])
-def test_a_share_of_each_batch_is_drawn_from_the_demonstrations(
-    task, demonstrations, rewarded, teach
-):
+def test_a_share_of_each_batch_is_drawn_from_the_demonstrations(task, demonstrations, teach):
     config = dataclasses.replace(CONFIG, demonstration_share=0.25, demonstrations_teach=teach)
     agent = NppacAgent.for_task(task, fakes.LinearPrior(2, 2), TINY, seed=3)
     expert = transitions.of_demonstrations(demonstrations, task)
@@ -166,9 +158,7 @@ def test_a_share_of_each_batch_is_drawn_from_the_demonstrations(
 
 
 @pytest.mark.slow
-def test_the_loop_of_an_ensemble_with_demonstrations_compiles_with_xla(
-    task, demonstrations, rewarded
-):
+def test_the_loop_of_an_ensemble_with_demonstrations_compiles_with_xla(task, demonstrations):
     config = dataclasses.replace(
         EVERYTHING, num_env_steps=16, updates_per_step=1, n_step=1, offline_updates=0
     )

@@ -14,7 +14,6 @@ from training_runs import (
     MID_EPISODE,
     Recorder,
     assert_same_run,
-    pay_near_the_origin,
     run,
     saving_in,
 )
@@ -34,11 +33,6 @@ def task():
 @pytest.fixture(scope="module")
 def demonstrations(task):
     return fakes.point_demonstrations(task, num_episodes=3, speed=0.5, noise=0.1)[0]
-
-
-@pytest.fixture
-def rewarded(monkeypatch):
-    pay_near_the_origin(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +222,7 @@ def test_a_run_stopped_twice_with_no_update_between_resumes_exactly(
     ],
 )
 def test_with_all_options_a_run_stopped_anywhere_resumes_as_if_it_had_not(
-    task, demonstrations, rewarded, tmp_path, kind, stops
+    task, demonstrations, tmp_path, kind, stops
 ):
     agent_config = dataclasses.replace(EVERY_PART, **kind)
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import fakes
+import gymnasium
 import numpy as np
 import pytest
 from training_runs import (
@@ -19,7 +20,7 @@ from training_runs import (
 
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, TrainingConfig
-from nppac_tf.environments import VectorEnvironment
+from nppac_tf.environments import VectorEnvironment, make_task
 from nppac_tf.priors import UniformPrior
 from nppac_tf.training import loop
 from nppac_tf.training.collector import Collector
@@ -227,6 +228,37 @@ def test_a_policy_that_starts_far_below_its_prior_is_reported(actor, notices):
     found = [line for line in recorder.notices if "starts far below its prior" in line]
     assert len(found) == notices
     assert all("--actor=anchored" in line for line in found)
+
+
+def test_a_task_without_successes_is_compared_with_the_demonstrations(task, demonstrations):
+    without_goal = make_task(task.name, success_key="absent")
+    first, *others = run(without_goal, demonstrations, num_steps=20)[1]
+    assert first["demonstrations/return"] == demonstrations.mean_return
+    others += run(task, demonstrations, num_steps=0)[1]
+    unpaid = dataclasses.replace(demonstrations, rewards=None)
+    others += run(without_goal, unpaid, num_steps=0)[1]
+    assert not any("demonstrations/return" in row for row in others)
+
+
+class Ending(fakes.PointEnvironment):
+    """Ends at the goal."""
+
+    def step(self, action):
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, info["success"], truncated, info
+
+
+def test_it_is_said_once_that_the_steps_after_an_end_at_the_goal_count():
+    recorder = Recorder()
+    task = make_task(lambda: gymnasium.wrappers.TimeLimit(Ending(), 20))
+    arguments = {"prior": Homing(2, 2), "num_steps": 40, "observers": [recorder]}
+    _, rows = run(
+        task, None, dataclasses.replace(CONFIG, pretraining_steps=0), ANCHORED, **arguments
+    )
+    (line,) = [line for line in recorder.notices if "after an end at the goal" in line]
+    assert line.endswith("(2 of 2 episodes).")
+    assert rows[0]["eval/time_at_goal"] == pytest.approx(12 / 20, abs=0.1)
+    assert rows[0]["eval/return"] == 1
 
 
 @pytest.mark.parametrize("given", [True, False])

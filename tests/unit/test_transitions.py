@@ -1,3 +1,4 @@
+import fakes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,11 +105,58 @@ def test_rewards_of_demonstrations_follow_from_the_state_after(reward, paid):
     np.testing.assert_array_equal(result.ends, [0, 0, 1, 1])
 
 
-def test_a_task_whose_reward_does_not_follow_from_observations_is_refused():
+def test_a_goal_environment_computes_the_rewards_of_demonstrations():
+    states = np.zeros((4, 16), np.float32)
+    states[2:, :3] = [[0.3, 0.0, 0.0], [0.3, 0.0, 0.06]]  # The gripper.
+    states[:, 3:6] = [0.3, 0.0, 0.0]  # Where it should be.
+    wrong = {"rewards": np.full(4, 7.0), "terminated": [True]}
+    data = Demonstrations(states, np.zeros((4, 4)), [4], **wrong)
+    for reward in ("binary", "negative"):  # Fetch itself pays 0 and -1.
+        result = of_demonstrations(data, make_task("fetch-reach", reward))
+        np.testing.assert_array_equal(result.rewards, [-1, 0, -1])
+        np.testing.assert_array_equal(result.discounts, np.ones(3))
+    keys = ["desired_goal", "observation", "achieved_goal"]
+    moved = np.concatenate([states[:, 3:], states[:, :3]], axis=1)
+    task = make_task("fetch-reach", observation_keys=keys)
+    data = Demonstrations(moved, np.zeros((4, 4)), [4])
+    np.testing.assert_array_equal(of_demonstrations(data, task).rewards, [-1, 0, -1])
+    data = Demonstrations(moved[:, :13], np.zeros((4, 4)), [4])
+    with pytest.raises(UserError, match="observations do not tell them"):
+        of_demonstrations(data, make_task("fetch-reach", observation_keys=keys[:2]))
+
+
+def test_elsewhere_recorded_rewards_count_and_terminal_states_end_an_episode():
+    states = np.arange(6 * 17, dtype=np.float32).reshape(6, 17)
+    outcomes = {"rewards": [1, 2, 3, 4, 5, 6], "terminated": [True, False]}
+    data = Demonstrations(states, np.zeros((6, 6)), [3, 6], **outcomes)
+    result = of_demonstrations(data, make_task("walker2d"))
+    np.testing.assert_array_equal(result.rewards, [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(result.observations, states[:5])
+    np.testing.assert_array_equal(result.discounts, [1, 1, 0, 1, 1])
+    np.testing.assert_array_equal(result.ends, [0, 0, 1, 0, 1])
+    np.testing.assert_array_equal(result.next_observations[[0, 1, 3, 4]], states[[1, 2, 4, 5]])
+
+
+def test_recorded_successes_give_the_negative_reward():
+    with fakes.point_task(5) as task:
+        negative = make_task(task.name, "negative")
+    states, actions = np.zeros((4, 2)), np.zeros((4, 2))
+    data = Demonstrations(states, actions, [4], successes=[0, 0, 1, 1], terminated=[True])
+    result = of_demonstrations(data, negative)
+    np.testing.assert_array_equal(result.rewards, [-1, -1, 0, 0])
+    np.testing.assert_array_equal(result.discounts, [1, 1, 1, 0])
+    with pytest.raises(UserError, match="rewards of demonstrations must be recorded"):
+        of_demonstrations(data, task)
+    with pytest.raises(UserError, match="successes of demonstrations must be recorded"):
+        of_demonstrations(Demonstrations(states, actions, [4]), negative)
+
+
+def test_demonstrations_whose_rewards_are_unknown_are_refused():
     data = Demonstrations.from_episodes([(np.zeros((3, 17)), np.zeros((3, 6)))])
-    with pytest.raises(UserError, match=r"can be replayed where .*; got halfcheetah"):
+    with pytest.raises(UserError, match=r"must be recorded to replay them in halfcheetah"):
         of_demonstrations(data, make_task("halfcheetah"))
-    with pytest.raises(UserError, match="; got AdroitHandPenSparse-v1"):  # Pays otherwise.
+    data = Demonstrations.from_episodes([(np.zeros((3, 45)), np.zeros((3, 24)))])
+    with pytest.raises(UserError, match="in AdroitHandPenSparse-v1, whose"):  # Pays otherwise.
         of_demonstrations(data, make_task("AdroitHandPenSparse-v1"))
     data = Demonstrations.from_episodes([(np.zeros((1, 45)), np.zeros((1, 24)))])
     with pytest.raises(UserError, match="two steps or more"):

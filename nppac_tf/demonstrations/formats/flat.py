@@ -86,14 +86,15 @@ def episodes(arrays: Mapping[str, np.ndarray]) -> list[RecordedEpisode]:
         RecordedEpisode(
             observations[start:end],
             columns["actions"][start:end],
-            rewards=_part(columns, "rewards", start, end),
-            terminals=_part(columns, "terminals", start, end),
-            truncations=_part(columns, "timeouts", start, end),
-            next_observations=_part(columns, "next_observations", start, end),
+            rewards=part(columns, "rewards", start, end),
+            terminals=part(columns, "terminals", start, end),
+            truncations=part(columns, "timeouts", start, end),
+            next_observations=part(columns, "next_observations", start, end),
         )
         for start, end in zip([0, *cuts[:-1]], cuts, strict=True)
     ]
 
 
-def _part(columns: Mapping[str, np.ndarray], name: str, start: int, end: int) -> np.ndarray | None:
+def part(columns: Mapping[str, np.ndarray], name: str, start: int, end: int) -> np.ndarray | None:
+    """The steps from start to end of a column; None if it is not there."""
     return columns[name][start:end] if name in columns else None

@@ -188,7 +188,8 @@ def _check_task(recording: Recording, demonstrations: Demonstrations, task: Task
     """Refuses demonstrations of another task, and names the option that fits."""
     sizes = (demonstrations.observation_size, demonstrations.action_size)
     recorded = known_task(recording.environment_id) if recording.environment_id else None
-    if recorded is not None and recorded.name != task.name and known_task(task.name):
+    expected = known_task(task.name)
+    if recorded is not None and expected is not None and recorded.name != expected.name:
         raise UserError(
             f"demonstrations must be of {task.name}; got those of {recorded.name}: "
             f"pass --task={recorded.name}"

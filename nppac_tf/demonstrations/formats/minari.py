@@ -187,7 +187,11 @@ def write(
         if episode.final_observation is None:
             raise UserError("episodes must each have a final observation; got None")
         states = np.concatenate([episode.observations, episode.final_observation[None]])
-        flags = episode.successes
+        successes = episode.successes
+        if successes is None or np.isnan(successes).any():
+            infos = None
+        else:  # Minari's infos begin with that of the reset.
+            infos = {"success": np.append(0.0, successes).astype(np.float32)}
         buffers.append(
             EpisodeBuffer(
                 observations=states.astype(observation_space.dtype),
@@ -195,7 +199,7 @@ def write(
                 rewards=episode.rewards,
                 terminations=np.asarray(episode.terminals, np.bool_),
                 truncations=np.asarray(episode.truncations, np.bool_),
-                infos=None if flags is None else {"success": np.append(False, flags > 0)},
+                infos=infos,
             )
         )
     try:

@@ -11,7 +11,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from nppac_tf.demonstrations.dataset import Demonstrations, as_episode_ends, as_matrix
+from nppac_tf.demonstrations.dataset import (
+    Demonstrations,
+    as_column,
+    as_episode_ends,
+    as_matrix,
+)
 from nppac_tf.demonstrations.formats import flat
 from nppac_tf.demonstrations.formats.messages import HEAD_SIZE, describe, list_keys
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
@@ -19,13 +24,15 @@ from nppac_tf.errors import UserError
 from nppac_tf.files import read_arrays
 
 _KEYS = ("observations", "actions", "episode_ends")
+_OUTCOMES = ("rewards", "successes", "terminated")
 _PICKLED = ("infos",)  # By imitation; nothing here needs them.
 
 
 def read(file: BinaryIO, file_name: str) -> Recording:
     """Reads an npz archive of one of these layouts.
 
-    - `save_demonstrations`: observations, actions, episode_ends; perhaps metadata and name.
+    - `save_demonstrations`: observations, actions, episode_ends; perhaps rewards, successes,
+      terminated, metadata and name.
     - imitation: obs, acts and indices; an episode has one observation more than actions.
     - `flat`: one array per quantity, with flags; Stable-Baselines has episode_starts.
 
@@ -50,18 +57,38 @@ def read(file: BinaryIO, file_name: str) -> Recording:
             f"got {list(actions.shape)}"
         )
     ends = as_episode_ends(arrays["episode_ends"], len(observations))
+    columns = _outcomes(arrays, ends)
     environment_id = metadata.get("task")
     return Recording(
         str(arrays["name"]) if "name" in arrays else pathlib.PurePath(file_name).stem,
         "npz",
         tuple(
-            RecordedEpisode(observations[start:end], actions[start:end])
+            RecordedEpisode(
+                observations[start:end],
+                actions[start:end],
+                rewards=flat.part(columns, "rewards", start, end),
+                successes=flat.part(columns, "successes", start, end),
+                terminals=flat.part(columns, "terminals", start, end),
+            )
             for start, end in zip([0, *ends[:-1]], ends, strict=True)
         ),
         tuple(range(len(ends))),
         metadata=metadata,
         environment_id=environment_id if isinstance(environment_id, str) else None,
     )
+
+
+def _outcomes(arrays: dict[str, np.ndarray], ends: np.ndarray) -> dict[str, np.ndarray]:
+    """Rewards, successes and terminals [N], as far as the file has them."""
+    found = {
+        field: as_column(arrays[field], field, ends[-1])
+        for field in ("rewards", "successes")
+        if field in arrays
+    }
+    if "terminated" in arrays:
+        found["terminals"] = np.zeros(ends[-1], np.float32)
+        found["terminals"][ends - 1] = as_column(arrays["terminated"], "terminated", len(ends))
+    return found
 
 
 def _read_others(arrays: dict[str, np.ndarray], file_name: str) -> Recording:
@@ -128,8 +155,14 @@ def read_embedded(name: str) -> Recording:
 
 def write(demonstrations: Demonstrations, file: BinaryIO) -> None:
     """Writes what `read` reads."""
+    outcomes = {
+        field: getattr(demonstrations, field)
+        for field in _OUTCOMES
+        if getattr(demonstrations, field) is not None
+    }
     np.savez_compressed(
         file,
+        **outcomes,
         observations=demonstrations.observations,
         actions=demonstrations.actions,
         episode_ends=demonstrations.episode_ends,
