@@ -49,7 +49,6 @@ class GaussianProcessPrior(BehavioralPrior):
         self._settings = dict(settings)
         self._arrays = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
         self._kernel = KERNELS[settings["kernel"]]
-        self._centers = self._constant("centers")
         self._noise_variance = self._constant("noise_variance")
         self._observation_shift = self._constant("observation_shift")
         self._observation_scale = self._constant("observation_scale")
@@ -60,8 +59,8 @@ class GaussianProcessPrior(BehavioralPrior):
             input_signature=[tf.TensorSpec([None, self.observation_size], tf.float64)],
         )
 
-    def _constant(self, name: str) -> tf.Variable:
-        return tf.Variable(self._arrays[name], trainable=False, name=name)
+    def _constant(self, name: str, dtype: tf.DType = tf.float64) -> tf.Variable:
+        return tf.Variable(self._arrays[name], trainable=False, dtype=dtype, name=name)
 
     def _posterior(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean [B, P] and variance [B] of the scaled process at scaled states [B, D]."""
@@ -86,7 +85,7 @@ class GaussianProcessPrior(BehavioralPrior):
 
     def _predict_in_chunks(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Few states at a time, so that a chunk of the kernel matrix stays in the cache."""
-        rows = max(1, _CHUNK_ENTRIES // self._centers.shape[0])
+        rows = max(1, _CHUNK_ENTRIES // len(self._arrays["centers"]))
         num_chunks = tf.maximum(1, (tf.shape(states)[0] + rows - 1) // rows)
         means = tf.TensorArray(
             tf.float64, num_chunks, infer_shape=False, element_shape=[None, self.action_size]
@@ -127,10 +126,11 @@ class GPPrior(GaussianProcessPrior):
 
     def __init__(self, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         super().__init__(settings, arrays)
-        self._weights = self._constant("weights")
         rounding = _RELATIVE_ROUNDING * np.abs(self._arrays["weights"]).sum(axis=0).max()
         noise_scale = np.sqrt(self._arrays["noise_variance"])
         self._dtype = tf.float32 if rounding < 0.01 * noise_scale else tf.float64
+        self._weights = self._constant("weights", self._dtype)
+        self._centers = self._constant("centers", self._dtype)
 
     @classmethod
     def fit(
@@ -172,12 +172,11 @@ class GPPrior(GaussianProcessPrior):
         )
 
     def _posterior(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        distances = nearest_neighbors.squared_distances(
-            tf.cast(states, self._dtype), tf.cast(self._centers, self._dtype)
-        )
-        mean = tf.matmul(self._kernel(distances), tf.cast(self._weights, self._dtype))
+        distances = nearest_neighbors.squared_distances(tf.cast(states, self._dtype), self._centers)
+        mean = tf.matmul(self._kernel(distances), self._weights)
         nearest = nearest_neighbors.nearest(distances, self._settings["num_neighbors"])
-        variance = self._variance(states, tf.gather(self._centers, nearest))
+        neighbors = tf.cast(tf.gather(self._centers, nearest), tf.float64)
+        variance = self._variance(states, neighbors)
         return tf.cast(mean, tf.float64), variance
 
     def _variance(self, states: tf.Tensor, neighbors: tf.Tensor) -> tf.Tensor:

@@ -40,6 +40,7 @@ class SparseGPPrior(GaussianProcessPrior):
         precision = inverse.T @ explained @ inverse
         if not (np.isfinite(weights).all() and np.isfinite(precision).all()):
             raise no_posterior()
+        self._centers = self._constant("centers")
         self._weights = tf.Variable(weights, trainable=False, name="weights")
         self._precision = tf.Variable(precision, trainable=False, name="precision")
 
