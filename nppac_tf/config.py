@@ -213,15 +213,16 @@ class TrainingConfig:
     num_greedy_environments: int | None = option(
         None, "Environments that take the policy's mean action (default: half of them)."
     )
-    exploration_scale: float = option(
-        1.0,
-        "Factor on the policy's standard deviation in the environments that explore.",
-        positive=True,
-    )
     exploration_spread: float = option(
         3.0,
-        "Ratio of the largest to the smallest exploration noise among the environments that "
-        "explore; the noise of the others lies evenly between.",
+        "Largest factor on the policy's standard deviation among the environments that explore; "
+        "the factors rise evenly from 1.",
+        minimum=1,
+    )
+    episode_limit: int | None = option(
+        None,
+        "Steps after which four of five environments start a new episode (default: 200 for a task "
+        "without a success signal, else no limit).",
         minimum=1,
     )
     steps_per_epoch: int = option(

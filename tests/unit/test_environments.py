@@ -262,6 +262,26 @@ def test_a_time_limit_truncates_without_terminating():
     assert not any(step.terminations[0] for step in steps)
 
 
+def test_limited_episodes_are_truncated_but_for_every_fifth_environment():
+    def ends(vector, steps):
+        taken = [vector.step(np.zeros((6, 2))) for _ in range(steps)]
+        assert not any((step.terminations & step.truncations).any() for step in taken)
+        return np.array([step.truncations for step in taken])
+
+    vectors = [VectorEnvironment(echo_task(length=99), 6, seed=0) for _ in range(2)]
+    for vector in vectors:
+        vector.limit_episodes(2)
+    np.testing.assert_array_equal(vectors[0].whole, [True, False, False, False, False, True])
+    ends(vectors[0], 3)
+    vectors[1].load_state_dict(vectors[0].state_dict())
+    first, second = (ends(vector, 2) for vector in vectors)  # The time limit is 5 steps.
+    np.testing.assert_array_equal(first, [[0, 1, 1, 1, 1, 0], [1, 0, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(first, second)
+    reached = VectorEnvironment(echo_task(length=2), 2, seed=0)
+    reached.limit_episodes(2)
+    assert not any(reached.step(np.zeros((2, 2))).truncations.any() for _ in range(2))
+
+
 @given(st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_clipped_actions_are_within_bounds_and_otherwise_unchanged(batch_size, seed):
     task = environments.Task("t", "t", {}, 4, np.float32([-1, -2]), np.float32([1, 3]), None)
