@@ -11,6 +11,7 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs/tutorial.md"
 COMMAND = re.compile(r"^    python CLONE/launch/(\w+)\.py (.*)$", re.MULTILINE)
 BLOCK = re.compile(r"<!-- \w+: (\S+) -->\n```python\n(.*?)\n```\n", re.DOTALL)
 BUDGETS = {
+    "collect_demonstrations": ("--num_episodes=5",),
     "fit_prior": ("--num_episodes=2",),
     "train": (
         *("--prior_cache=none", "--num_environments=2", "--steps_per_epoch=20"),
