@@ -55,17 +55,19 @@ def main() -> None:
     training, held_out = data.split(_HELD_OUT.value, _SEED.value)
     held_out = held_out.look_ahead(config.action_lookahead)
     print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
-    for notice in data.notices:
-        print(notice)
 
     import numpy as np
     import tensorflow as tf
 
     from nppac_tf import priors
+    from nppac_tf.demonstrations import modes
     from nppac_tf.evaluation import rollouts
     from nppac_tf.priors import scores
     from nppac_tf.runs import display
 
+    for notice in (*data.notices, modes.notice(data)):
+        if notice:
+            print(notice)
     with display.ProgressDisplay() as progress, progress.busy("Fitting without the held-out part"):
         fitted = priors.fit_prior(training, config)
     statistics = tf.function(fitted.statistics, reduce_retracing=True)

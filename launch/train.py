@@ -12,6 +12,7 @@ from typing import Any
 from common import checks, config_flags, program
 from absl import flags
 
+from nppac_tf import files
 from nppac_tf.config import RunConfig
 from nppac_tf.errors import UserError
 from nppac_tf.runs.config_file import require_resumable
@@ -93,11 +94,8 @@ def _plan() -> tuple[pathlib.Path, RunConfig, bool]:
 
 
 def _from_anywhere(config: RunConfig) -> RunConfig:
-    """With the whole path of a demonstration file, so that any folder will do to resume."""
-    path = pathlib.Path(config.demonstrations).expanduser()
-    if not path.exists():
-        return config
-    return dataclasses.replace(config, demonstrations=str(path.absolute()))
+    """With the whole paths of demonstrations, so that any folder will do to resume."""
+    return dataclasses.replace(config, demonstrations=files.absolute_names(config.demonstrations))
 
 
 def _print_results(directory: Any, title: str, rows: list[dict[str, float]]) -> None:

@@ -142,7 +142,7 @@ class AgentConfig:
     )
     target_kl: float | None = option(
         None,
-        "Tune alpha to hold the mean KL at this many nats; none to follow the schedule.",
+        "Tune alpha to a mean KL that grows with each episode to this many nats; none: no tuning.",
         positive=True,
     )
     reward_scale: float | None = option(
@@ -387,7 +387,7 @@ class RunConfig:
     )
     reward: str = option("binary", "Hand tasks: 0/1 (binary) or -1/0 (negative).", REWARDS)
     demonstrations: str = option(
-        "embedded:pen", "embedded:NAME, minari:ID, or a .npz, AWAC .npy or DAPG .pickle file."
+        "embedded:pen", "embedded:NAME, minari:ID, a file or a folder; several with commas."
     )
     prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
     agent: AgentConfig = dataclasses.field(default_factory=AgentConfig)

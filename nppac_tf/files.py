@@ -75,6 +75,24 @@ def read_arrays(file: BinaryIO, leave_out: Container[str] = ()) -> dict[str, np.
         return {name: arrays[name] for name in arrays.files if name not in leave_out}
 
 
+def split_names(text: str) -> list[str]:
+    """Splits names at commas, as in "a.npz,b.npz"; the name of an existing file may have some."""
+    pieces, names = text.split(","), []
+    while pieces:
+        count = len(pieces)
+        while count > 1 and not os.path.exists(os.path.expanduser(",".join(pieces[:count]))):
+            count -= 1
+        names.append(",".join(pieces[:count]))
+        pieces = pieces[count:]
+    return names
+
+
+def absolute_names(text: str) -> str:
+    """Replaces the names of files that exist by their whole paths; see `split_names`."""
+    paths = [(name, pathlib.Path(name).expanduser()) for name in split_names(text)]
+    return ",".join(str(path.absolute()) if path.exists() else name for name, path in paths)
+
+
 def folder_name(text: str) -> str:
     """Makes a folder name of letters, digits and _.+=,- that does not start with one of .-,+=."""
     return re.sub(r"[^A-Za-z0-9_.+=,-]", "_", text).lstrip(".-,+=") or "_"

@@ -30,6 +30,11 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def parallel_operations() -> int:
+    """Number of operations that may run at once: `TF_NUM_INTEROP_THREADS`, or the cores."""
+    return int(os.environ.get("TF_NUM_INTEROP_THREADS", "0")) or available_cores()
+
+
 def variables(cores: int, environment: Mapping[str, str]) -> dict[str, str]:
     """Computes the environment variables to set before TensorFlow is imported.
 

@@ -128,12 +128,13 @@ class NppacAgent(BatchSacAgent):
             actor_optimizer,
             critic_optimizer,
             alpha_optimizer,
-            target_entropy=target_entropy if target_kl is None else -target_kl,
+            target_entropy=target_entropy if target_kl is None else _negative(target_kl),
             prior=prior,
             average_policy=average_policy,
             name=name,
             **kwargs,
         )
+        self._target_kl = target_kl
         self._divergence = divergence
         self._kl_in_target = kl_in_target
         self._num_target_critics = num_target_critics
@@ -143,6 +144,15 @@ class NppacAgent(BatchSacAgent):
         self._reward_scale = tf.Variable(
             reward_scale or 0.0, dtype=tf.float32, trainable=False, name="reward_scale"
         )
+
+    @property
+    def target_kl(self) -> float | None:
+        """Mean KL in nats to which alpha is tuned in the end; None for no such target."""
+        return self._target_kl
+
+    def allow_kl(self, nats: float) -> None:
+        """Has alpha tuned to another mean KL from now on, where there is a target KL."""
+        self._target_entropy.assign(-nats)
 
     @property
     def kl_regularized(self) -> bool:
@@ -387,3 +397,8 @@ class NppacAgent(BatchSacAgent):
         drawn = tf.unstack(tf.math.top_k(scores, count).indices)
         values = [tf.switch_case(index, branches) for index in drawn]
         return tf.reduce_min(tf.concat(values, axis=0), axis=0)
+
+
+def _negative(target_kl: float) -> tf.Variable:
+    """The target entropy, which compiled updates read anew."""
+    return tf.Variable(-target_kl, dtype=tf.float32, trainable=False, name="target_entropy")

@@ -125,8 +125,9 @@ def archive(run: Run, folder: pathlib.Path, method: str, seed: str) -> pathlib.P
     target = folder / folder_name(run.task) / method / seed
     if (target / "config.json").exists():
         _require_earlier_copy(run, target)
-    content = _without_folders(read_config_file(run.path / "config.json"))
+    content = read_config_file(run.path / "config.json")
     source = content["config"].get("demonstrations")
+    content = _without_folders(content)
     if isinstance(source, str):
         content["config"]["demonstrations"] = _without_folder(source)
     write_text(target / "config.json", json.dumps(content, indent=2) + "\n")
@@ -272,8 +273,10 @@ def _without_folders(value: Any) -> Any:
 
 
 def _without_folder(source: str) -> str:
-    """Returns the name of demonstrations: a file without its folder, or a Minari id."""
-    return source if _MINARI_ID.fullmatch(source) else _last_part(source)
+    """Returns the names of demonstrations: files without their folders, and Minari ids."""
+    return ",".join(
+        name if _MINARI_ID.fullmatch(name) else _last_part(name) for name in source.split(",")
+    )
 
 
 def _last_part(path: str) -> str:

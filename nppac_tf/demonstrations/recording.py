@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class RecordedEpisode:
         truncations: [T], whether a time limit cut the episode off at the step.
         successes: [T], goal flags of the environment.
         next_observations: [T, D], after each action.
+        timestamps: [T] seconds, when each observation was made.
+        task: The task in words; empty if the file does not say.
         initial_state: Arrays that set the simulator to the start of the episode; often empty.
     """
 
@@ -39,6 +41,8 @@ class RecordedEpisode:
     truncations: np.ndarray | None = None
     successes: np.ndarray | None = None
     next_observations: np.ndarray | None = None
+    timestamps: np.ndarray | None = None
+    task: str = ""
     initial_state: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
@@ -80,9 +84,12 @@ class Recording:
         episodes: Readable episodes.
         indices: [E], position of each episode in the file, where unreadable ones count too.
         problems: Reasons why the file, or some of its episodes, cannot be used; one line each.
-        metadata: Provenance, a JSON-serializable mapping.
+        metadata: Provenance and what the file says of itself, a JSON-serializable mapping. Names of
+            dimensions are in "observation_names" [D] and "action_names" [A], frames per second in
+            "fps", the texts of tasks in "tasks".
         environment_id: Gymnasium id or task name stored in the file; None if there is none.
         is_pickle: Whether the file is a pickle, which runs code if loaded the usual way.
+        notices: What reading left out, one line each.
     """
 
     name: str
@@ -93,6 +100,15 @@ class Recording:
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     environment_id: str | None = None
     is_pickle: bool = False
+    notices: tuple[str, ...] = ()
+
+    def names(self, field: Literal["observations", "actions"]) -> list[str] | None:
+        """Names of the dimensions of observations [D] or actions [A]; None if they are unknown."""
+        names = self.metadata.get(f"{field.removesuffix('s')}_names")
+        sizes = {getattr(episode, field).shape[1] for episode in self.episodes}
+        if not isinstance(names, list) or sizes != {len(names)}:
+            return None
+        return names if all(isinstance(name, str) for name in names) else None
 
     def demonstrations(self) -> Demonstrations:
         """Returns the part that training uses.
@@ -106,4 +122,18 @@ class Recording:
             [(episode.observations, episode.actions) for episode in self.episodes],
             self.name,
             self.metadata,
+            self.notices,
         )
+
+
+def dimension_names(sizes: Mapping[str, int]) -> list[str]:
+    """Names the dimensions of joined parts, such as ["gripper", "position[0]", "position[1]"].
+
+    Args:
+        sizes: Number of dimensions of each part, by its name.
+    """
+    return [
+        name if size == 1 else f"{name}[{index}]"
+        for name, size in sizes.items()
+        for index in range(size)
+    ]

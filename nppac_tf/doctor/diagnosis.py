@@ -36,6 +36,7 @@ _CHECKS: tuple[Callable[[Examination], Iterator[Finding]], ...] = (
     integrity.check_episode_scales,
     expertise.check_lengths,
     expertise.check_goal,
+    expertise.check_modes,
     expertise.check_rewards,
 )
 

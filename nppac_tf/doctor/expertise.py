@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from nppac_tf.demonstrations import modes
 from nppac_tf.demonstrations.recording import RecordedEpisode
 from nppac_tf.doctor.findings import (
     SHORT_RATIO,
@@ -22,7 +23,6 @@ from nppac_tf.doctor.findings import (
 )
 
 _FEW_EPISODES = 5
-_MANY_STEPS = 10_000
 _REPLAY_STEPS = 5
 _REPLAY_ERROR = 0.05
 
@@ -71,14 +71,6 @@ def check_lengths(examination: Examination) -> Iterator[Finding]:
             "few episodes",
             f"there are {len(episodes)} episodes with {total:,} steps",
             "Record about 20 episodes: a prior from so few is uncertain almost everywhere.",
-        )
-    if total > _MANY_STEPS:
-        yield Finding(
-            "note",
-            "many steps",
-            f"there are {total:,} steps",
-            "Pass --prior=sparse_gp if fitting the prior takes too long: the time and memory of an "
-            "exact Gaussian process grow with the square of the number of steps or faster.",
         )
     if task is not None and examination.fits and task.horizon is not None and median > task.horizon:
         yield Finding(
@@ -139,6 +131,27 @@ def check_goal(examination: Examination) -> Iterator[Finding]:
             f"the success flags of {format_count(wrong, episodes)} disagree with the observations",
             "Trust the observations: the flags follow another rule or belong to other episodes.",
             examination.file_indices(wrong),
+        )
+
+
+def check_modes(examination: Examination) -> Iterator[Finding]:
+    """Finds states in which the demonstrators act in two different ways."""
+    episodes = examination.episodes
+    if not examination.is_uniform or any(len(e.observations) < e.length for e in episodes):
+        return
+    observations = np.concatenate([e.observations[: e.length] for e in episodes])
+    actions = concatenate(episodes, "actions")
+    if not (np.isfinite(observations).all() and np.isfinite(actions).all()):
+        return
+    episode = np.repeat(np.arange(len(episodes)), [e.length for e in episodes])
+    share = modes.share_of_two_modes(observations, actions, episode)
+    if share >= modes.LARGE_SHARE:
+        yield Finding(
+            "warning",
+            "two modes",
+            f"in {share:.0%} of the states the demonstrations act in two different ways",
+            "Keep the episodes that do it in one way (Demonstrations.select), or add what the "
+            "choice depends on to the observations: a prior takes the middle.",
         )
 
 

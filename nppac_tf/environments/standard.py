@@ -73,6 +73,16 @@ def _leaves(space: gymnasium.Space, name: str) -> Iterator[tuple[str, gymnasium.
         )
 
 
+def unbounded_box(shape: tuple[int, ...]) -> gymnasium.Space:
+    """A space of all float32 arrays of a shape."""
+    return gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
+def part_sizes(parts: Mapping[str, gymnasium.Space]) -> dict[str, int]:
+    """How many components of the observation each part makes up; see `observation_parts`."""
+    return {name: gymnasium.spaces.flatdim(space) for name, space in parts.items()}
+
+
 def flatten(observation: Any, parts: Mapping[str, gymnasium.Space]) -> np.ndarray:
     """Joins the parts of an observation to a new array [D].
 
@@ -177,7 +187,7 @@ class StandardEnvironment(gymnasium.Wrapper):
         bounds = environment.action_space
         self._dtype, self._low, self._high = bounds.dtype, bounds.low, bounds.high
         if list(self._parts) != [""] or len(environment.observation_space.shape or ()) != 1:
-            size = sum(gymnasium.spaces.flatdim(part) for part in self._parts.values())
+            size = sum(part_sizes(self._parts).values())
             self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)
 
     @property

@@ -34,7 +34,7 @@ from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task
 from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
-from nppac_tf.files import write_text
+from nppac_tf.files import split_names, write_text
 from nppac_tf.hardware import resolve_precision
 from nppac_tf.priors.base import BehavioralPrior
 from nppac_tf.priors.fitting import load_prior, rescale, save_prior
@@ -184,7 +184,8 @@ class RunDirectory:
         """
         content = self._read_config()
         source = content["config"]["demonstrations"]
-        content["config"]["demonstrations"] = pathlib.PurePath(source).name
+        names = [pathlib.PurePath(name).name for name in split_names(source)]
+        content["config"]["demonstrations"] = ",".join(names)
         rows = self.rows() or [{}]
         row = next((row for row in rows if row.get("updates") == updates), rows[-1])
         return {

@@ -9,6 +9,7 @@ from typing import Any
 from nppac_tf.agents.factory import make_agent
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import RunConfig
+from nppac_tf.demonstrations import modes
 from nppac_tf.priors import cached, default_cache, fit_prior, load_prior, rescale
 from nppac_tf.runs import inputs
 from nppac_tf.runs.directory import RunDirectory
@@ -51,8 +52,9 @@ class TrainingRun:
         """
         data, say = self._demonstrations, self._display.say
         say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
-        for notice in data.notices:
-            say(notice)
+        for notice in (*data.notices, modes.notice(data)):
+            if notice:
+                say(notice)
         unused = unused_settings(self._config)
         if unused:
             say(f"Ignored by this run: {', '.join(unused)}")

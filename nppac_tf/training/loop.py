@@ -153,6 +153,7 @@ class _Loop:
         self._should_stop = should_stop
         self._keep_best = keep_best
         self._schedule = Schedule.of(config, agent.temperature)
+        self._steps_of_episodes = config.num_environments * (task.horizon or config.steps_per_epoch)
         self._learner = Learner(agent, self.replay, config, self._expert)
         self._collector = Collector(agent, environments, config)
         self._policy = rollouts.as_policy_function(agent.policy)
@@ -253,9 +254,15 @@ class _Loop:
             and not self._agent.anchored
             and self._agent.kl_regularized
         )
-        temperature = self._schedule.temperature(self._env_steps)
-        if learn_policy and self._agent.kl_regularized and not self._agent.tunes_temperature:
-            self._agent.temperature = temperature
+        if learn_policy and self._agent.kl_regularized:
+            if self._agent.target_kl is not None:
+                self._agent.allow_kl(
+                    self._schedule.target_kl(
+                        self._agent.target_kl, self._env_steps, self._steps_of_episodes
+                    )
+                )
+            elif not self._agent.tunes_temperature:
+                self._agent.temperature = self._schedule.temperature(self._env_steps)
         for done, losses in self._learner.update(
             num_updates, learn_policy, imitate, self._schedule.averaging
         ):

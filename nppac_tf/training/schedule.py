@@ -1,9 +1,13 @@
-"""What changes over a run: warm-up, temperature, averaging."""
+"""What changes over a run: warm-up, temperature or target KL, averaging."""
 
 import dataclasses
+import math
 from typing import Self
 
 from nppac_tf.config import TrainingConfig
+
+_FIRST_TARGET_KL = 0.05
+_TARGET_KL_GROWTH = 1.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,3 +43,18 @@ class Schedule:
         """Alpha after a number of environment steps: geometric from first to final."""
         share = min(max(env_steps - self.warmup, 0) / self.annealing, 1.0)
         return self.first_temperature ** (1.0 - share) * self.final_temperature**share
+
+    def target_kl(self, largest: float, env_steps: int, steps_of_episodes: int) -> float:
+        """Mean KL in nats that the policy may have: little at first, more with each episode.
+
+        What a task tolerates is learned in episodes, not in steps: 1,000 steps are ten episodes of
+        the pen and one of HalfCheetah.
+
+        Args:
+            largest: The end of its growth.
+            env_steps: Environment steps so far.
+            steps_of_episodes: Environment steps of one episode in all environments.
+        """
+        episodes = max(env_steps - self.warmup, 0) / steps_of_episodes
+        growth = min(episodes * math.log(_TARGET_KL_GROWTH), math.log(largest / _FIRST_TARGET_KL))
+        return min(largest, _FIRST_TARGET_KL * math.exp(growth))

@@ -134,6 +134,7 @@ def test_steps_that_do_not_increase_are_refused(tmp_path, steps):
         ("minari:D4RL/pen/human-v2", "minari:D4RL/pen/human-v2"),
         ("minari:/home/someone/set-v0", "set-v0"),
         ("minari:../set-v0", "set-v0"),
+        ("/home/one/a.npz,minari:D4RL/pen/human-v2", "a.npz,minari:D4RL/pen/human-v2"),
     ],
 )
 def test_an_archive_holds_no_folders_of_the_machine(tmp_path, source, kept):

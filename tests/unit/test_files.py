@@ -82,3 +82,31 @@ def test_an_archive_that_unpacks_to_too_much_is_refused():
 )
 def test_folder_names_are_safe(text, name):
     assert files.folder_name(text) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a.npz", ["a.npz"]),
+        ("a.npz,minari:D4RL/pen/human-v2", ["a.npz", "minari:D4RL/pen/human-v2"]),
+        ("x,y.npz", ["x,y.npz"]),
+        ("a.npz,x,y.npz,none", ["a.npz", "x,y.npz", "none"]),
+        ("x,z.npz", ["x", "z.npz"]),
+        ("", [""]),
+        ("a.npz,", ["a.npz", ""]),
+    ],
+)
+def test_names_are_split_at_commas_but_those_of_files_are_not(tmp_path, monkeypatch, text, names):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.npz", "x,y.npz"):
+        (tmp_path / name).touch()
+    assert files.split_names(text) == names
+
+
+def test_names_of_files_become_whole_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x,y.npz").touch()
+    absolute = files.absolute_names("x,y.npz,embedded:pen")
+    assert absolute == f"{tmp_path}/x,y.npz,embedded:pen"
+    monkeypatch.chdir("/")
+    assert files.absolute_names(absolute) == absolute

@@ -173,8 +173,9 @@ def demo(length, start=0.0, **more):
 
 def robomimic_file(tmp_path, **demos):
     names = demos or {"demo_0": demo(3), "demo_10": demo(5, 10.0), "demo_2": demo(4, 2.0)}
-    arguments = json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": {}})
-    tree = {"data": {"attrs": {"total": 999, "env_args": arguments}, **names}}
+    settings = {"control_freq": 20, "robots": ["Panda"]}
+    arguments = {"env_name": "Lift", "env_version": "1.4.1", "type": 1, "env_kwargs": settings}
+    tree = {"data": {"attrs": {"total": 999, "env_args": json.dumps(arguments)}, **names}}
     return write_hdf5(tmp_path / "low_dim.hdf5", tree)
 
 
@@ -186,6 +187,18 @@ def test_robomimic_demonstrations_are_joined_in_the_order_of_their_numbers(tmp_p
     episode = recording.episodes[1]
     np.testing.assert_array_equal(episode.actions, np.full((4, A), 2.0))
     np.testing.assert_array_equal(episode.observations[1], [-2.0, -2.0, -2.0, 1.0, 4.0, 5.0])
+
+
+def test_what_robomimics_file_says_of_itself_is_kept(tmp_path):
+    assert load_demonstrations(robomimic_file(tmp_path)).metadata == {
+        "format": "robomimic HDF5",
+        "source": "low_dim.hdf5",
+        "observation_keys": ["eef", "gripper", "object"],
+        "observation_names": ["eef[0]", "eef[1]", "eef[2]", "gripper", "object[0]", "object[1]"],
+        "environment": "Lift",
+        "environment_version": "1.4.1",
+        "fps": 20,
+    }
 
 
 def test_keys_select_and_order_robomimics_parts(tmp_path):

@@ -212,6 +212,12 @@ def test_provenance_names_no_folder(directory):
     assert "folder" not in json.dumps(provenance)
 
 
+def test_provenance_names_no_folder_of_several_demonstrations(directory, demonstrations):
+    config = dataclasses.replace(CONFIG, demonstrations="folder/expert.npz,/folder/other")
+    directory.begin(config, demonstrations)
+    assert directory.provenance()["config"]["demonstrations"] == "expert.npz,other"
+
+
 # Policies and agents.
 
 

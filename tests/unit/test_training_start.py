@@ -55,6 +55,31 @@ def test_annealing_counts_environment_steps_from_the_end_of_the_warm_up():
     assert kept.temperature(50_000) == pytest.approx(0.2)
 
 
+def test_the_target_kl_grows_with_the_episodes_up_to_the_largest():
+    schedule = Schedule.of(TrainingConfig(num_env_steps=50_000, critic_warmup_steps=4000), 1.0)
+    targets = [schedule.target_kl(20.0, steps, 10_000) for steps in range(0, 300_000, 1000)]
+    assert targets[:5] == pytest.approx([0.05] * 5)  # The actor has not learned yet.
+    assert targets[14] == pytest.approx(1.3 * targets[4])  # One episode later.
+    assert (np.diff(targets) >= 0).all()
+    assert targets[-1] == pytest.approx(20.0)
+    # Episodes a tenth as long: the same growth in a tenth of the steps.
+    assert schedule.target_kl(20.0, 7000, 1000) == pytest.approx(
+        schedule.target_kl(20.0, 34_000, 10_000)
+    )
+    assert schedule.target_kl(0.01, 50_000, 1000) == pytest.approx(0.01)
+
+
+def test_a_run_allows_more_kl_with_each_episode(task, demonstrations):
+    config = dataclasses.replace(CONFIG, critic_warmup_steps=0, num_env_steps=40)
+    agent, _ = run(task, demonstrations, config, TINY)
+    schedule = Schedule.of(config, TINY.temperature)
+    steps_of_episodes = config.num_environments * HORIZON
+    allowed = schedule.target_kl(TINY.target_kl, 40, steps_of_episodes)
+    assert schedule.target_kl(TINY.target_kl, 0, steps_of_episodes) < allowed < TINY.target_kl
+    assert -float(agent._target_entropy) == pytest.approx(allowed)
+    assert agent.target_kl == TINY.target_kl
+
+
 def test_a_short_run_ends_at_the_final_temperature():
     config = TrainingConfig(num_env_steps=20_000, final_temperature=0.01)
     schedule = Schedule.of(config, AgentConfig.temperature)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import re
@@ -13,7 +14,7 @@ import numpy as np
 
 from nppac_tf.demonstrations.formats import flat, hdf5_files
 from nppac_tf.demonstrations.formats.messages import HEAD_SIZE, describe, list_keys
-from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
+from nppac_tf.demonstrations.recording import RecordedEpisode, Recording, dimension_names
 from nppac_tf.errors import UserError
 
 _DEMO = re.compile(r".*?(\d+)")
@@ -49,7 +50,7 @@ def read(file: BinaryIO, file_name: str, observation_keys: Sequence[str] = ()) -
             hdf5_files.check(content, size, file_name)
             name = pathlib.PurePath(file_name).stem
             if isinstance(content.get("data"), h5py.Group):
-                return _read_robomimic(content["data"], name, observation_keys)
+                return _read_robomimic(content["data"], file_name, observation_keys)
             known = {name for names in flat.NAMES.values() for name in names}
             arrays = {
                 key: item[()] for key, item in content.items() if key in known and _is_numbers(item)
@@ -78,31 +79,38 @@ def _is_numbers(item: Any) -> bool:
     return isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf" and item.ndim >= 1
 
 
-def _read_robomimic(data: Any, name: str, observation_keys: Sequence[str]) -> Recording:
+def _read_robomimic(data: Any, file_name: str, observation_keys: Sequence[str]) -> Recording:
     demos = sorted((key for key in data if _DEMO.fullmatch(key)), key=_number)
     if not demos:
         raise UserError(f"data must hold demo_0 and so on; got {list_keys(data)}")
     episodes, indices, problems = [], [], []
+    sizes: dict[str, int] = {}
     keys: tuple[str, ...] = tuple(observation_keys)
     for demo in demos:
         try:
             keys = keys or _low_dimensional(data[demo])
             episodes.append(_read_demo(data[demo], demo, keys))
             indices.append(_number(demo))
+            sizes = {key: math.prod(data[demo]["obs"][key].shape[1:]) for key in keys}
         except UserError as error:
             problems.append(str(error))
     if not episodes:
         raise UserError(problems[0])
-    metadata: dict[str, Any] = {"format": "robomimic HDF5", "observation_keys": list(keys)}
-    environment = _environment_name(data.attrs.get("env_args"))
+    stated = _environment(data.attrs.get("env_args"))
+    metadata = {
+        "format": "robomimic HDF5",
+        "source": file_name,
+        "observation_keys": list(keys),
+        "observation_names": dimension_names(sizes),
+    }
     return Recording(
-        name,
+        pathlib.PurePath(file_name).stem,
         "robomimic HDF5",
         tuple(episodes),
         tuple(indices),
         tuple(problems),
-        metadata | ({"environment": environment} if environment else {}),
-        environment,
+        metadata | stated,
+        stated.get("environment"),
     )
 
 
@@ -156,9 +164,20 @@ def _number(name: str) -> int:
     return int(match.group(1)) if match else -1
 
 
-def _environment_name(text: Any) -> str | None:
+def _environment(text: Any) -> dict[str, Any]:
+    """What env_args, a JSON object, says of the environment; empty if it cannot be read."""
     try:
         arguments = json.loads(text)
-        return str(arguments["env_name"])
-    except (TypeError, ValueError, KeyError, RecursionError):
-        return None
+        settings = arguments.get("env_kwargs") or {}
+        stated = {
+            "environment": arguments["env_name"],
+            "environment_version": arguments.get("env_version"),
+            "fps": settings.get("control_freq"),
+        }
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+        return {}
+    return {
+        key: value
+        for key, value in stated.items()
+        if value and isinstance(value, int | float if key == "fps" else str)
+    }

@@ -12,11 +12,12 @@ from types import MappingProxyType
 from typing import BinaryIO
 
 from nppac_tf.demonstrations.dataset import Demonstrations, TaskSpaces
-from nppac_tf.demonstrations.formats import hdf5, minari, npz, records
+from nppac_tf.demonstrations.formats import hdf5, lerobot, minari, npz, records
+from nppac_tf.demonstrations.joining import join
 from nppac_tf.demonstrations.recording import Recording
 from nppac_tf.environments.known import known_task, tasks_of_sizes
 from nppac_tf.errors import UserError
-from nppac_tf.files import replace_file
+from nppac_tf.files import replace_file, split_names
 
 _EMBEDDED_PREFIX = "embedded:"
 _READERS: Mapping[str, Callable[[BinaryIO, str], Recording]] = MappingProxyType(
@@ -30,8 +31,11 @@ _READERS: Mapping[str, Callable[[BinaryIO, str], Recording]] = MappingProxyType(
 _HDF5 = (".hdf5", ".h5")
 
 
+Source = str | os.PathLike[str]
+
+
 def load_demonstrations(
-    source: str | os.PathLike[str], task: TaskSpaces | None = None
+    source: Source | Sequence[Source], task: TaskSpaces | None = None
 ) -> Demonstrations:
     """Loads demonstrations without running code from the file.
 
@@ -40,9 +44,11 @@ def load_demonstrations(
             `embedded:NAME`, demonstrations that ship with the package;
             `minari:ID`, a Minari data set, downloaded if it is not on this machine;
             `minari:FOLDER` or the folder itself, a Minari data set at that place;
+            `lerobot:FOLDER` or the folder itself, a LeRobot data set;
             a file: `*.npz` (written by `save_demonstrations`, Stable-Baselines, imitation, or with
             terminals and timeouts), `*.hdf5` or `*.h5` (robomimic, D4RL), `*.npy` (AWAC), or
-            `*.pickle` or `*.pkl` (DAPG).
+            `*.pickle` or `*.pkl` (DAPG);
+            several of these, in a list or with commas, which are joined.
         task: If given, checks the demonstrations against it and clips actions into its bounds; see
             `Demonstrations.conform`.
 
@@ -62,11 +68,11 @@ def load_demonstrations(
         _check_task(recording, demonstrations, task)
         return demonstrations.conform(task)
     except UserError as error:
-        raise UserError(f"{os.fspath(source)}: {error}") from error
+        raise UserError(f"{_label(source)}: {error}") from error
 
 
 def load_recording(
-    source: str | os.PathLike[str], observation_keys: Sequence[str] = ()
+    source: Source | Sequence[Source], observation_keys: Sequence[str] = ()
 ) -> Recording:
     """Reads demonstrations as recorded, as far as they are readable.
 
@@ -81,14 +87,34 @@ def load_recording(
     Raises:
         UserError: Nothing of the source can be read. The message is one line that begins with it.
     """
-    source = os.fspath(source)
+    if isinstance(source, str):
+        sources: Sequence[Source] = split_names(source)
+    else:
+        sources = [source] if isinstance(source, os.PathLike | bytes) else source
+    recordings = [_load_one(os.fspath(each), observation_keys) for each in sources]
+    try:
+        return join(recordings)
+    except UserError as error:
+        raise UserError(f"{_label(source)}: {error}") from error
+
+
+def _label(source: Source | Sequence[Source]) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return ",".join(os.fspath(each) for each in source)
+
+
+def _load_one(source: str, observation_keys: Sequence[str]) -> Recording:
     try:
         if not isinstance(source, str) or "\0" in source:
             raise UserError("source must be text without null characters")
+        if not source:
+            raise UserError("demonstrations must be named; got an empty name")
         if source.startswith(_EMBEDDED_PREFIX):
             return npz.read_embedded(source.removeprefix(_EMBEDDED_PREFIX))
         if source.startswith(minari.PREFIX):
             return minari.read(source.removeprefix(minari.PREFIX), observation_keys)
+        source = source.removeprefix(lerobot.PREFIX)
         return _read_path(pathlib.Path(os.path.expanduser(source)), observation_keys)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
@@ -118,7 +144,7 @@ def save_demonstrations(demonstrations: Demonstrations, path: str | os.PathLike[
 def _read_path(path: pathlib.Path, observation_keys: Sequence[str]) -> Recording:
     try:
         if path.is_dir():
-            return minari.read_folder(path, observation_keys)
+            return _read_folder(path, observation_keys)
         suffix = path.suffix.lower()
         reader = _READERS.get(suffix)
         if reader is None and suffix not in _HDF5:
@@ -127,7 +153,7 @@ def _read_path(path: pathlib.Path, observation_keys: Sequence[str]) -> Recording
             hint = f"; did you mean {minari.PREFIX}{path}?" if is_id else ""
             raise UserError(
                 f"demonstrations must be {_EMBEDDED_PREFIX}NAME, {minari.PREFIX}ID, the folder of "
-                f"a Minari data set, or a file ending in {suffixes}; got {path.name!r}"
+                f"a Minari or LeRobot data set, or a file ending in {suffixes}; got {path.name!r}"
                 f"{hint or ': convert other formats with Demonstrations.from_episodes'}"
             )
         with open(path, "rb") as file:
@@ -136,6 +162,20 @@ def _read_path(path: pathlib.Path, observation_keys: Sequence[str]) -> Recording
             return reader(file, path.name)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})") from error
+
+
+def _read_folder(folder: pathlib.Path, observation_keys: Sequence[str]) -> Recording:
+    if (folder / lerobot.INFO).is_file():
+        return lerobot.read_folder(folder, observation_keys)
+    if any((folder / name).is_file() for name in minari.FILES):
+        return minari.read_folder(folder, observation_keys)
+    kinds = {"Minari": minari.FILES[0], "LeRobot": lerobot.INFO}
+    known = " or ".join(f"a {kind} data set ({name})" for kind, name in kinds.items())
+    below = sorted(
+        found.parents[1] for name in kinds.values() for found in folder.glob(f"*/{name}")
+    )
+    hint = f"; did you mean {below[0]}?" if below else ""
+    raise UserError(f"a folder of demonstrations must be {known}; got neither{hint}")
 
 
 def _check_task(recording: Recording, demonstrations: Demonstrations, task: TaskSpaces) -> None:

@@ -23,15 +23,23 @@ from typing import Any
 import numpy as np
 
 from nppac_tf.demonstrations.formats import hdf5_files
-from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
-from nppac_tf.environments.standard import SUCCESS_KEYS, flatten_steps, observation_parts
+from nppac_tf.demonstrations.recording import RecordedEpisode, Recording, dimension_names
+from nppac_tf.environments.standard import (
+    SUCCESS_KEYS,
+    flatten_steps,
+    observation_parts,
+    part_sizes,
+    unbounded_box,
+)
 from nppac_tf.errors import UserError
 
 PREFIX = "minari:"
 
 _DATA_FILE = "main_data.hdf5"
 _METADATA_FILE = "metadata.json"
+FILES = (f"data/{_DATA_FILE}", f"data/{_METADATA_FILE}")
 _SPACES = ("observation_space", "action_space")
+_STATED = ("fps", "robot", "tasks", "observation_names", "action_names")
 _ID_PATTERN = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
 
@@ -76,11 +84,9 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
     data = folder / "data"
     for name in (_METADATA_FILE, _DATA_FILE):
         if not (data / name).is_file():
-            below = sorted(path.parents[1] for path in folder.glob(f"*/data/{_DATA_FILE}"))
-            hint = f"; did you mean {below[0]}?" if below else ""
             raise UserError(
                 f"a folder of demonstrations must be a whole Minari data set; got {folder} without "
-                f"data/{name}{hint}"
+                f"data/{name}"
             )
     metadata = _read_metadata(data / _METADATA_FILE)
     dataset = _open(data, metadata["total_episodes"])
@@ -104,6 +110,8 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
             raise UserError(hdf5_files.TOO_LARGE)
         episodes.append(episode)
         indices.append(index)
+    provenance = metadata.get("provenance")
+    provenance = provenance if isinstance(provenance, dict) else {}
     kept = ("minari_version", "algorithm_name", "author", "description")
     return Recording(
         dataset.id,
@@ -112,10 +120,24 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
         tuple(indices),
         tuple(problems),
         {"format": "Minari", "source": dataset.id}
-        | ({} if list(parts) == [""] else {"observation_keys": list(parts)})
-        | {key: metadata[key] for key in kept if key in metadata},
-        dataset.env_spec.id if dataset.env_spec is not None else None,
+        | _names_of(parts)
+        | {key: metadata[key] for key in kept if key in metadata}
+        | {key: provenance[key] for key in _STATED if key in provenance},
+        _environment_id(dataset.env_spec, provenance),
     )
+
+
+def _environment_id(spec: Any, provenance: Mapping[str, Any]) -> str | None:
+    stated = provenance.get("task") if spec is None else spec.id
+    return stated if isinstance(stated, str) else None
+
+
+def _names_of(parts: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of an observation's parts and dimensions; empty if it has no parts."""
+    if list(parts) == [""]:
+        return {}
+    names = dimension_names(part_sizes(parts))
+    return {"observation_keys": list(parts), "observation_names": names}
 
 
 def write(
@@ -132,9 +154,10 @@ def write(
         dataset_id: Id such as `pen/mine-v0`. The data set goes into the folder that the environment
             variable MINARI_DATASETS_PATH names (default: ~/.minari/datasets).
         episodes: Episodes, each with observations [T, D], final observation [D], actions [T, A],
-            rewards, terminals and truncations [T].
+            rewards, terminals and truncations [T], and perhaps successes [T].
         environment: Gymnasium environment of the episodes. Its spaces are stored, and its spec,
-            from which Minari can recover it, unless it was registered by a class.
+            from which Minari can recover it, unless it was registered by a class. If None, the
+            spaces are unbounded.
         algorithm_name: Name of the policy.
         description: One sentence that describes the data set.
         provenance: JSON-serializable mapping, stored under "provenance".
@@ -152,18 +175,27 @@ def write(
 
     check_new_id(dataset_id)
     folder = _root() / dataset_id
+    if environment is None:
+        observation_space, action_space = (
+            unbounded_box(values.shape[1:])
+            for values in (episodes[0].observations, episodes[0].actions)
+        )
+    else:
+        observation_space, action_space = environment.observation_space, environment.action_space
     buffers = []
     for episode in episodes:
         if episode.final_observation is None:
             raise UserError("episodes must each have a final observation; got None")
         states = np.concatenate([episode.observations, episode.final_observation[None]])
+        flags = episode.successes
         buffers.append(
             EpisodeBuffer(
-                observations=states.astype(environment.observation_space.dtype),
-                actions=episode.actions.astype(environment.action_space.dtype),
+                observations=states.astype(observation_space.dtype),
+                actions=episode.actions.astype(action_space.dtype),
                 rewards=episode.rewards,
                 terminations=np.asarray(episode.terminals, np.bool_),
                 truncations=np.asarray(episode.truncations, np.bool_),
+                infos=None if flags is None else {"success": np.append(False, flags > 0)},
             )
         )
     try:
@@ -172,8 +204,8 @@ def write(
                 dataset_id,
                 buffers,
                 env=_recoverable(environment),
-                observation_space=environment.observation_space,
-                action_space=environment.action_space,
+                observation_space=observation_space,
+                action_space=action_space,
                 algorithm_name=algorithm_name,
                 description=description,
             )
@@ -348,11 +380,12 @@ def _read_episode(dataset: Any, index: int, parts: Mapping[str, Any]) -> Recorde
             f"got {list(actions.shape)}"
         )
     has_final = len(observations) == len(actions) + 1
+    rewards = arrays["rewards"].reshape(-1)
     return RecordedEpisode(
         observations[:-1] if has_final else observations,
         actions,
         observations[-1] if has_final else None,
-        rewards=arrays["rewards"].reshape(-1),
+        rewards=None if np.isnan(rewards).all() else rewards,
         terminals=arrays["terminations"].reshape(-1),
         truncations=arrays["truncations"].reshape(-1),
         successes=_successes(episode.infos, len(actions)),
