@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from pendulum import demonstrate, make_environment, make_networks
+from pendulum import batches, demonstrate, fit_prior, make_environment, make_networks
 from tf_agents.agents.sac import sac_agent
 from tf_agents.policies import greedy_policy, py_tf_eager_policy, random_py_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
@@ -30,14 +30,10 @@ Replay = tuple[Callable[[Any], None], Callable[[], tf.data.Dataset]]
 def uniform_replay(data_spec: Any) -> Replay:
     """A buffer of TensorFlow variables: what adds a step, and what makes the data set of pairs."""
     buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(data_spec, 1, max_length=100_000)
-
-    def dataset() -> tf.data.Dataset:
-        pairs = buffer.as_dataset(sample_batch_size=BATCH_SIZE, num_steps=2).unbatch()
-        # A pair that starts with the last step of an episode ends in another episode.
-        pairs = pairs.filter(lambda steps, _: ~steps.is_boundary()[0])
-        return pairs.batch(BATCH_SIZE, drop_remainder=True).prefetch(2)
-
-    return lambda step: buffer.add_batch(nest_utils.batch_nested_array(step)), dataset
+    return (
+        lambda step: buffer.add_batch(nest_utils.batch_nested_array(step)),
+        lambda: batches(buffer, BATCH_SIZE),
+    )
 
 
 def reverb_replay(data_spec: Any) -> Replay:
@@ -106,7 +102,7 @@ def main(argv: list[str] | None = None) -> list[tuple[int, float]]:
     train_step = train_utils.create_train_step()
 
     demonstrations, steps = demonstrate(options.demonstrations, options.seed)
-    prior = nppac.fit_prior(demonstrations) if options.agent == "nppac" else None
+    prior = fit_prior(demonstrations) if options.agent == "nppac" else None
     agent = make_agent(environment, train_step, prior)
 
     add, dataset = {"uniform": uniform_replay, "reverb": reverb_replay}[options.replay](

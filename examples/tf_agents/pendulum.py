@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from tf_agents.agents.ddpg import critic_network
 from tf_agents.agents.sac import tanh_normal_projection_network
 from tf_agents.drivers import py_driver
@@ -55,6 +56,21 @@ def demonstrate(
     actions = np.stack([step.action for step in inside]).reshape(num_episodes, -1, 1)
     episodes = zip(observations, actions, strict=True)
     return nppac.Demonstrations.from_episodes(episodes, name="swing-up"), steps
+
+
+def fit_prior(demonstrations: nppac.Demonstrations) -> nppac.BehavioralPrior:
+    """A Gaussian process that is quick to evaluate, as a TF-Agents program does in each update."""
+    return nppac.fit_prior(demonstrations, nppac.PriorConfig(num_neighbors=16))
+
+
+def batches(buffer: Any, batch_size: int, num_steps: int = 2) -> tf.data.Dataset:
+    """Sequences [batch_size, num_steps] from a buffer of TF-Agents, as it samples them.
+
+    Those that go on into another episode, whose next states are wrong, are left out.
+    """
+    sequences = buffer.as_dataset(sample_batch_size=batch_size, num_steps=num_steps).unbatch()
+    sequences = sequences.filter(lambda steps, _: ~tf.reduce_any(steps.is_boundary()[:-1]))
+    return sequences.batch(batch_size, drop_remainder=True).prefetch(2)
 
 
 def make_networks(observation_spec: Any, action_spec: Any) -> tuple[Any, Any]:

@@ -1,19 +1,18 @@
-"""TF-Agents' recurrent program: actor and critic with a memory, for a pendulum without its speed.
+"""TF-Agents' program of recurrent networks, trained on sequences; here N-PPAC.
 
     python examples/tf_agents/recurrent.py
 
-The prior is uniform, so `NppacAgent` is soft actor-critic here: a prior of demonstrations sees one
-observation at a time, and this one does not say which way the pendulum moves.
+Actor and critic have a memory. The prior has none: it sees one observation at a time.
 """
 
 import argparse
 
 import tensorflow as tf
-from pendulum import make_environment
+from pendulum import batches, demonstrate, fit_prior, make_environment
 from tf_agents.agents.ddpg import critic_rnn_network
 from tf_agents.agents.sac import tanh_normal_projection_network
 from tf_agents.drivers import dynamic_episode_driver
-from tf_agents.environments import tf_py_environment, wrappers
+from tf_agents.environments import tf_py_environment
 from tf_agents.metrics import tf_metrics
 from tf_agents.networks import actor_distribution_rnn_network
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
@@ -21,13 +20,12 @@ from tf_agents.utils import common
 
 import nppac_tf as nppac
 
-LEARNING_RATE = 3e-4
-
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num_episodes", type=int, default=100, help="Of 200 steps.")
+    parser.add_argument("--demonstrations", type=int, default=5, help="Episodes, for the prior.")
+    parser.add_argument("--num_episodes", type=int, default=50, help="Of 200 steps.")
     parser.add_argument("--updates_per_episode", type=int, default=50)
     parser.add_argument("--sequence_length", type=int, default=20)
     parser.add_argument("--units", type=int, default=64, help="Of layers and memories.")
@@ -37,40 +35,38 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> nppac.NppacAgent:
     """Trains; returns the agent."""
     options = parse(argv)
-    environment = tf_py_environment.TFPyEnvironment(
-        wrappers.ObservationFilterWrapper(make_environment(seed=0), idx=[0, 1])
-    )
+    environment = tf_py_environment.TFPyEnvironment(make_environment(seed=0))
     observation_spec, action_spec = environment.observation_spec(), environment.action_spec()
+    layers = (options.units,)
     actor_net = actor_distribution_rnn_network.ActorDistributionRnnNetwork(
         observation_spec,
         action_spec,
-        input_fc_layer_params=(options.units,),
-        lstm_size=(options.units,),
-        output_fc_layer_params=(options.units,),
+        input_fc_layer_params=layers,
+        lstm_size=layers,
+        output_fc_layer_params=layers,
         continuous_projection_net=tanh_normal_projection_network.TanhNormalProjectionNetwork,
     )
     critic_net = critic_rnn_network.CriticRnnNetwork(
         (observation_spec, action_spec),
-        joint_fc_layer_params=(options.units,),
-        lstm_size=(options.units,),
-        output_fc_layer_params=(options.units,),
+        joint_fc_layer_params=layers,
+        lstm_size=layers,
+        output_fc_layer_params=layers,
     )
     agent = nppac.NppacAgent(
         environment.time_step_spec(),
         action_spec,
-        critic_network=critic_net,
-        actor_network=actor_net,
-        actor_optimizer=tf.keras.optimizers.Adam(LEARNING_RATE),
-        critic_optimizer=tf.keras.optimizers.Adam(LEARNING_RATE),
-        alpha_optimizer=tf.keras.optimizers.Adam(LEARNING_RATE),
-        prior=nppac.UniformPrior(observation_size=2, action_size=1),
+        critic_net,
+        actor_net,
+        actor_optimizer=tf.keras.optimizers.Adam(1e-3),
+        critic_optimizer=tf.keras.optimizers.Adam(1e-3),
+        alpha_optimizer=tf.keras.optimizers.Adam(1e-3),
         target_update_tau=0.05,
         gamma=0.99,
         reward_scale_factor=0.1,
-        train_step_counter=tf.Variable(0, dtype=tf.int64),
+        prior=fit_prior(demonstrate(options.demonstrations)[0]),
     )
     agent.initialize()
-
+    agent.train = common.function(agent.train)
     buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(
         agent.collect_data_spec, environment.batch_size, max_length=100_000
     )
@@ -78,19 +74,12 @@ def main(argv: list[str] | None = None) -> nppac.NppacAgent:
     driver = dynamic_episode_driver.DynamicEpisodeDriver(
         environment, agent.collect_policy, [buffer.add_batch, average_return], num_episodes=1
     )
-    driver.run = common.function(driver.run)
-    sequences = buffer.as_dataset(
-        sample_batch_size=64, num_steps=options.sequence_length + 1
-    ).unbatch()
-    # Sequences that reach into another episode are dropped.
-    sequences = sequences.filter(lambda steps, _: ~tf.reduce_any(steps.is_boundary()[:-1]))
-    train = common.function(agent.train)
-    batches = None
+    driver.run()
+    experience = iter(batches(buffer, 64, options.sequence_length + 1))
     for episode in range(1, options.num_episodes + 1):
-        driver.run()
-        batches = batches or iter(sequences.batch(64).prefetch(2))
         for _ in range(options.updates_per_episode):
-            train(next(batches)[0])
+            agent.train(next(experience)[0])
+        driver.run()
         if episode % 10 == 0:
             print(f"{episode:5} episodes  return {average_return.result():7.1f}", flush=True)
     return agent
