@@ -1,13 +1,18 @@
-"""Runs a policy that PolicySaver wrote, with TF-Agents alone: nppac_tf need not be installed.
+"""Runs a saved policy with TF-Agents alone: nppac_tf need not be installed.
 
-python examples/tf_agents/run_policy.py --policy=/tmp/driver/policy
+    python examples/tf_agents/run_policy.py --policy=/tmp/driver/policy
+
+The Learner saves a policy once, when it begins, and checkpoints of its weights after that:
+
+    python examples/tf_agents/run_policy.py --policy=/tmp/pendulum/policies/greedy_policy \\
+        --checkpoint=/tmp/pendulum/policies/checkpoints/policy_checkpoint_0000005000
 """
 
 import argparse
 
 import gymnasium
 import numpy as np
-import tensorflow as tf
+from tf_agents.policies import policy_loader
 from tf_agents.trajectories import time_step as ts
 
 
@@ -15,24 +20,20 @@ def main(argv: list[str] | None = None) -> float:
     """Returns the mean return."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--policy", required=True, help="Folder of the policy.")
+    parser.add_argument("--checkpoint", help="Folder of weights to take instead of its own.")
     parser.add_argument("--num_episodes", type=int, default=20)
     options = parser.parse_args(argv)
 
-    policy = tf.saved_model.load(options.policy)
+    policy = policy_loader.load(options.policy, options.checkpoint)
     environment = gymnasium.make("Pendulum-v1")
     returns = []
     for seed in range(options.num_episodes):
-        observation, _ = environment.reset(seed=1000 + seed)
-        time_step = ts.restart(tf.constant(observation[np.newaxis]), batch_size=1)
-        state = policy.get_initial_state(batch_size=1)
-        total, ended = 0.0, False
+        observation, _ = environment.reset(seed=seed)
+        step, total, ended = policy.action(ts.restart(observation)), 0.0, False
         while not ended:
-            step = policy.action(time_step, state)
-            state = step.state
-            observation, reward, _, ended, _ = environment.step(step.action[0].numpy())
+            observation, reward, _, ended, _ = environment.step(step.action)
+            step = policy.action(ts.transition(observation, np.float32(reward)), step.state)
             total += float(reward)
-            rewards = tf.constant([reward], tf.float32)
-            time_step = ts.transition(tf.constant(observation[np.newaxis]), rewards)
         returns.append(total)
     print(f"return {np.mean(returns):.1f} in {len(returns)} episodes")
     return float(np.mean(returns))
