@@ -74,7 +74,7 @@ def make_agent(environment: Any, train_step: tf.Variable, prior: Any) -> sac_age
     }
     if prior is None:
         return sac_agent.SacAgent(time_step_spec, action_spec, **arguments)
-    return nppac.NppacAgent(time_step_spec, action_spec, **arguments, prior=prior)
+    return nppac.NppacAgent(time_step_spec, action_spec, **arguments, prior=prior, target_kl=1.0)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -84,12 +84,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--agent", choices=("nppac", "sac"), default="nppac")
     parser.add_argument("--replay", choices=("uniform", "reverb"), default="uniform")
     parser.add_argument(
-        "--demonstrations", type=int, default=5, help="Episodes in the replay and for the prior."
+        "--demonstrations", type=int, default=10, help="Episodes in the replay and for the prior."
     )
-    parser.add_argument("--num_steps", type=int, default=5000, help="Of environment and training.")
+    parser.add_argument("--num_steps", type=int, default=4000, help="Of environment and training.")
     parser.add_argument("--initial_steps", type=int, default=1000, help="At random, before these.")
     parser.add_argument("--eval_interval", type=int, default=500)
-    parser.add_argument("--eval_episodes", type=int, default=20)
+    parser.add_argument("--eval_episodes", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 

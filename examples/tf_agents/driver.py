@@ -27,11 +27,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root_dir", required=True, help="Folder of checkpoints and policy.")
-    parser.add_argument("--demonstrations", type=int, default=5, help="Episodes, for the prior.")
-    parser.add_argument("--num_steps", type=int, default=5000, help="Of environment and training.")
+    parser.add_argument("--demonstrations", type=int, default=10, help="Episodes, for the prior.")
+    parser.add_argument("--num_steps", type=int, default=4000, help="Of environment and training.")
     parser.add_argument("--initial_steps", type=int, default=1000, help="Before these.")
     parser.add_argument("--eval_interval", type=int, default=500)
-    parser.add_argument("--eval_episodes", type=int, default=20)
+    parser.add_argument("--eval_episodes", type=int, default=10)
     return parser.parse_args(argv)
 
 
@@ -55,6 +55,7 @@ def main(argv: list[str] | None = None) -> nppac.NppacAgent:
         reward_scale_factor=0.1,
         train_step_counter=train_step,
         prior=fit_prior(demonstrate(options.demonstrations)[0]),
+        target_kl=1.0,
     )
     agent.initialize()
     agent.train = common.function(agent.train)

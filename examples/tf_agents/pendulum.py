@@ -1,4 +1,4 @@
-"""What the programs of this folder share: the pendulum, demonstrations of it, TF-Agents' networks."""
+"""What these programs share: the pendulum, demonstrations of it, and TF-Agents' networks."""
 
 from typing import Any
 
@@ -59,8 +59,12 @@ def demonstrate(
 
 
 def fit_prior(demonstrations: nppac.Demonstrations) -> nppac.BehavioralPrior:
-    """A Gaussian process that is quick to evaluate, as a TF-Agents program does in each update."""
-    return nppac.fit_prior(demonstrations, nppac.PriorConfig(num_neighbors=16))
+    """A Gaussian process with all the spread of the demonstrator.
+
+    Of few neighbors, since it is evaluated in each update.
+    """
+    config = nppac.PriorConfig(num_neighbors=16, scale_factor=1.0)
+    return nppac.fit_prior(demonstrations, config)
 
 
 def batches(buffer: Any, batch_size: int, num_steps: int = 2) -> tf.data.Dataset:

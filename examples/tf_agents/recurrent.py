@@ -24,7 +24,7 @@ import nppac_tf as nppac
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--demonstrations", type=int, default=5, help="Episodes, for the prior.")
+    parser.add_argument("--demonstrations", type=int, default=10, help="Episodes, for the prior.")
     parser.add_argument("--num_episodes", type=int, default=50, help="Of 200 steps.")
     parser.add_argument("--updates_per_episode", type=int, default=50)
     parser.add_argument("--sequence_length", type=int, default=20)
@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> nppac.NppacAgent:
         gamma=0.99,
         reward_scale_factor=0.1,
         prior=fit_prior(demonstrate(options.demonstrations)[0]),
+        target_kl=1.0,
     )
     agent.initialize()
     agent.train = common.function(agent.train)

@@ -1,10 +1,10 @@
-"""Runs a saved policy with TF-Agents alone: nppac_tf need not be installed.
+r"""Runs a saved policy with TF-Agents alone: nppac_tf need not be installed.
 
     python examples/tf_agents/run_policy.py --policy=/tmp/driver/policy
 
 The Learner saves a policy once, when it begins, and checkpoints of its weights after that:
 
-    python examples/tf_agents/run_policy.py --policy=/tmp/pendulum/policies/greedy_policy \\
+    python examples/tf_agents/run_policy.py --policy=/tmp/pendulum/policies/greedy_policy \
         --checkpoint=/tmp/pendulum/policies/checkpoints/policy_checkpoint_0000005000
 """
 
