@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 from pendulum import batches, demonstrate, fit_prior, make_environment, make_networks
 from tf_agents.agents.sac import sac_agent
+from tf_agents.environments import batched_py_environment
 from tf_agents.policies import greedy_policy, py_tf_eager_policy, random_py_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
 from tf_agents.train import actor, learner, triggers
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> list[tuple[int, float]]:
     """Trains; returns the curve: steps of the environment, and returns in evaluation."""
     options = parse(argv)
     tf.keras.utils.set_random_seed(options.seed)
-    environment, eval_environment = make_environment(options.seed), make_environment(1000)
+    environment = make_environment(options.seed)
     train_step = train_utils.create_train_step()
 
     demonstrations, steps = demonstrate(options.demonstrations, options.seed)
@@ -138,9 +139,12 @@ def main(argv: list[str] | None = None) -> list[tuple[int, float]]:
         summary_dir=os.path.join(options.root_dir, learner.TRAIN_DIR),
     )
     eval_actor = actor.Actor(
-        eval_environment,
+        batched_py_environment.BatchedPyEnvironment(
+            [make_environment(1000 + index) for index in range(options.eval_episodes)],
+            multithreading=False,
+        ),
         py_tf_eager_policy.PyTFEagerPolicy(
-            greedy_policy.GreedyPolicy(agent.policy), use_tf_function=True
+            greedy_policy.GreedyPolicy(agent.policy), use_tf_function=True, batch_time_steps=False
         ),
         train_step,
         episodes_per_run=options.eval_episodes,

@@ -6,6 +6,7 @@ python examples/tf_agents/compare.py --num_seeds=5  # Trains as well; about 2 mi
 
 import argparse
 import csv
+import itertools
 import pathlib
 import tempfile
 
@@ -23,20 +24,22 @@ Curves = dict[str, np.ndarray]
 
 
 def train(num_seeds: int, table: pathlib.Path) -> None:
-    """Trains both agents; writes agent, seed, steps and return of each evaluation as it goes."""
+    """Trains both agents from seed 1 on; adds the runs that are not in the table to it."""
     import actor_learner
 
     table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", newline="") as file, tempfile.TemporaryDirectory() as folder:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["agent", "seed", "steps", "return"])
-        for seed in range(1, num_seeds + 1):  # 0 is what the settings were tried on.
-            for agent in NAMES:
-                print(f"{NAMES[agent]}, seed {seed}", flush=True)
-                given = [f"--agent={agent}", f"--seed={seed}", f"--root_dir={folder}/{agent}{seed}"]
-                for steps, mean in actor_learner.main(given):
-                    writer.writerow([agent, seed, steps, f"{mean:.1f}"])
-                file.flush()
+    if not table.exists():
+        table.write_text("agent,seed,steps,return\n")
+    for seed, agent in itertools.product(range(1, num_seeds + 1), NAMES):
+        if f"\n{agent},{seed}," in table.read_text():
+            continue
+        print(f"{NAMES[agent]}, seed {seed}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            curve = actor_learner.main(
+                [f"--agent={agent}", f"--seed={seed}", f"--root_dir={folder}"]
+            )
+        with table.open("a") as file:
+            file.writelines(f"{agent},{seed},{steps},{mean:.1f}\n" for steps, mean in curve)
 
 
 def read(table: pathlib.Path) -> tuple[np.ndarray, Curves]:

@@ -68,13 +68,17 @@ def fit_prior(demonstrations: nppac.Demonstrations) -> nppac.BehavioralPrior:
 
 
 def batches(buffer: Any, batch_size: int, num_steps: int = 2) -> tf.data.Dataset:
-    """Sequences [batch_size, num_steps] from a buffer of TF-Agents, as it samples them.
+    """Sequences [B, num_steps] from a buffer of TF-Agents, B at most the batch size.
 
     Those that go on into another episode, whose next states are wrong, are left out.
     """
-    sequences = buffer.as_dataset(sample_batch_size=batch_size, num_steps=num_steps).unbatch()
-    sequences = sequences.filter(lambda steps, _: ~tf.reduce_any(steps.is_boundary()[:-1]))
-    return sequences.batch(batch_size, drop_remainder=True).prefetch(2)
+
+    def within(steps: trajectory.Trajectory, info: Any) -> tuple[trajectory.Trajectory, Any]:
+        keep = ~tf.reduce_any(steps.is_boundary()[:, :-1], axis=1)
+        return tf.nest.map_structure(lambda part: tf.boolean_mask(part, keep), (steps, info))
+
+    dataset = buffer.as_dataset(sample_batch_size=batch_size, num_steps=num_steps)
+    return dataset.map(within).prefetch(2)
 
 
 def make_networks(observation_spec: Any, action_spec: Any) -> tuple[Any, Any]:
