@@ -1,7 +1,9 @@
-"""The pendulum with `NppacAgent` and with `SacAgent`: trains both by actor_learner.py, and draws.
+"""The pendulum with `NppacAgent` and with `SacAgent`: trains by actor_learner.py, and draws.
 
-python examples/tf_agents/compare.py                # Draws the figure from the table.
-python examples/tf_agents/compare.py --num_seeds=5  # Trains as well; about 2 minutes a run.
+    python examples/tf_agents/compare.py                # Draws the figure from the table.
+    python examples/tf_agents/compare.py --num_seeds=3  # Trains before, about 2 minutes a run.
+
+Runs that are in the table already are not repeated.
 """
 
 import argparse
