@@ -71,16 +71,15 @@ def main(argv: list[str] | None = None) -> nppac.NppacAgent:
     )
     checkpointer.initialize_or_restore()
 
-    def collect(num_steps: int) -> dynamic_step_driver.DynamicStepDriver:
-        return dynamic_step_driver.DynamicStepDriver(
-            environment, agent.collect_policy, [buffer.add_batch], num_steps=num_steps
-        )
-
+    driver = dynamic_step_driver.DynamicStepDriver(
+        environment, agent.collect_policy, [buffer.add_batch], num_steps=STEPS_PER_RUN
+    )
+    driver.run = common.function(driver.run)
     if not checkpointer.checkpoint_exists:
-        collect(options.initial_steps).run()
+        for _ in range(options.initial_steps // STEPS_PER_RUN):
+            driver.run()
     experience = iter(batches(buffer, batch_size=128))
     policy = greedy_policy.GreedyPolicy(agent.policy)
-    driver = collect(STEPS_PER_RUN)
     while train_step < options.num_steps:
         driver.run()
         for _ in range(STEPS_PER_RUN):

@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> nppac.NppacAgent:
     driver = dynamic_episode_driver.DynamicEpisodeDriver(
         environment, agent.collect_policy, [buffer.add_batch, average_return], num_episodes=1
     )
+    driver.run = common.function(driver.run)
     driver.run()
     experience = iter(batches(buffer, 64, options.sequence_length + 1))
     for episode in range(1, options.num_episodes + 1):
