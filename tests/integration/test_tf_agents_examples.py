@@ -122,8 +122,8 @@ def test_batches_stay_within_an_episode(program):
     buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(spec, 1, max_length=100)
     middle, last, first = 1, 2, 0
     for index, step in enumerate(10 * [first, middle, last]):
-        values = {name: [index] for name in FIELDS} | {"step_type": [step]}
-        buffer.add_batch(spec._replace(**values))
+        values = {name: tf.constant([index]) for name in FIELDS}
+        buffer.add_batch(spec._replace(**values | {"step_type": tf.constant([step])}))
     steps = next(iter(pendulum.batches(buffer, batch_size=20, num_steps=2)))[0]
     assert 0 < len(steps.step_type) < 20
     assert last not in steps.step_type[:, 0]
