@@ -64,7 +64,12 @@ def test_the_expert_shows_how_it_is_done(program):
 
 
 @pytest.mark.parametrize(
-    ("agent", "replay"), [("nppac", "uniform"), ("sac", "uniform"), ("nppac", "reverb")]
+    ("agent", "replay"),
+    [
+        ("nppac", "uniform"),
+        pytest.param("sac", "uniform", marks=pytest.mark.slow),
+        ("nppac", "reverb"),
+    ],
 )
 def test_actor_and_learner(program, tmp_path, agent, replay):
     if replay == "reverb":
@@ -89,7 +94,7 @@ def test_driver_goes_on_and_its_policy_needs_tf_agents_alone(program, tmp_path, 
     assert int(again.train_step_counter) == 150
     assert capsys.readouterr().out.count("steps  return") == 1  # The third.
     weights = zip(first.actor_network.variables, again.actor_network.variables, strict=True)
-    # Further by 50 steps of Adam, which are no longer than about its rate; not begun anew.
+    # Further by 50 steps of Adam, which are no longer than about its rate: not restarted.
     assert 0 < max(np.abs(one - other).max() for one, other in weights) < 0.1
 
     policy = tmp_path / "policy"
