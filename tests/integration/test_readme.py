@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 LAUNCHERS = sorted((ROOT / "launch").glob("*.py"))
 EXAMPLES = sorted((ROOT / "examples/tf_agents").glob("*.py"))
 ARCHITECTURE = ROOT / "docs/architecture.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"<!-- (run|file): (\S+) -->\n```python\n(.*?)\n```\n", re.DOTALL)
 BUDGETS = (
     (re.compile(r"num_episodes=\d+"), "num_episodes=2"),
@@ -183,7 +183,8 @@ def table_in(output):
 
 
 def test_every_program_is_run_here():
-    assert blocks("run").keys() == {"program", "own_environment", "tf_agents", "far_goals"}
+    here = {"program", "own_environment", "tf_agents", "far_goals"}
+    assert blocks("run").keys() == here | {"served_cart"}  # The last in test_tutorial.py.
     unmarked = BLOCK.sub("", text_of_pages())
     assert not re.search(r"^import nppac_tf", unmarked, re.MULTILINE)
 
