@@ -47,7 +47,7 @@ def main() -> None:
     from nppac_tf.runs import run as runs
     from nppac_tf.training import loop
 
-    how_to_resume = f"resume with: {program.command('--resume', f'--output_dir={folder}')}"
+    how_to_resume = f"go on with: {program.command('--resume', f'--output_dir={folder}')}"
     display = displays.ProgressDisplay()
     run = runs.TrainingRun(folder, config, given, display)
     with run.directory.locked(), display:

@@ -156,8 +156,8 @@ def test_an_interrupt_ends_a_run_in_one_line(launchers):
     finally:
         process.kill()
     assert process.returncode == 130
-    python, rest = errors.split("; resume with: ")[1].split(" ", 1)
-    assert errors.startswith("error: stopped by SIGINT; ")
+    python, rest = errors.split("; go on with: ")[1].split(" ", 1)
+    assert errors.startswith("stopped by SIGINT; ")
     assert python in ("python", sys.executable)
     assert rest == f"{LAUNCH / 'train.py'} --resume --output_dir=stopped\n"
 
