@@ -35,16 +35,16 @@ def main() -> None:
             f"--task must be {config.task}, the task of {path}; got {flags.FLAGS.task!r}"
         )
     output = checks.output_folder("output")
-    from nppac_tf import export
     from nppac_tf.runs import display
     from nppac_tf.runs.directory import RunDirectory
+    from nppac_tf.serving import saved_model
 
     directory = RunDirectory(path)
     agent, task = directory.load_agent()
     novelty = directory.load_novelty()
     if novelty is None and agent.prior.informative:
         novelty = _calibrate(config.demonstrations, agent.prior, task)
-    export.export_policy(agent, output, task, novelty, directory.provenance())
+    saved_model.export_policy(agent, output, task, novelty, directory.provenance())
 
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     with multiprocessing.get_context("spawn").Pool(1) as pool:
