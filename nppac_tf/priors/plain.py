@@ -60,7 +60,7 @@ def novelty(score: Novelty, dtype: tf.DType = tf.float64) -> Callable[[tf.Tensor
         left, right = tf.maximum(above - 1, 0), tf.minimum(above, len(knots) - 1)
         start, level = tf.gather(knots, left), tf.gather(levels, left)
         width = tf.gather(knots, right) - start
-        width = tf.where(width > 0.0, width, tf.ones_like(width))
+        width = tf.where(width > 0.0, width, 1.0)
         shortfall = tf.maximum(knots[0] - uncertainty, 0.0) / unit
         excess = tf.maximum(uncertainty - knots[-1], 0.0) / unit
         fraction = tf.maximum(uncertainty - start, 0.0) / width
@@ -101,13 +101,12 @@ def _exact(prior: Any, settings: Any, arrays: Any, dtype: tf.DType) -> Callable[
     centers, weights = (_constant(arrays[name], dtype) for name in ("centers", "weights"))
     count = min(count, len(arrays["centers"]))
     center_norms = _constant(np.square(arrays["centers"]).sum(axis=1), dtype)
-    # With -2, so that the largest are the nearest.
-    transposed = _constant(2.0 * arrays["centers"].T, dtype)
     noise_variance = float(arrays["noise_variance"]) + JITTER
 
     def posterior(states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         norms = tf.reduce_sum(tf.square(states), axis=1, keepdims=True)
-        closeness = tf.minimum(tf.matmul(states, transposed) - center_norms - norms, 0.0)
+        products = tf.matmul(2.0 * states, centers, transpose_b=True)
+        closeness = tf.minimum(products - center_norms - norms, 0.0)  # Minus squared distances.
         mean = tf.matmul(kernel(-closeness), weights)
         if not count:
             return mean, tf.ones_like(norms[:, 0])

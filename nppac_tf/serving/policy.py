@@ -110,7 +110,7 @@ class ServedPolicy:
     def mean_action(self, observation: tf.Tensor) -> tf.Tensor:
         """The greedy action [B, A] at observations [B, D]."""
         usable, observation = self._split(observation)
-        return _where_usable(usable, self._clip(self._policy(observation).mode()))
+        return _where_usable(usable, self._clip(_action(self._policy(observation))))
 
     def sample_action(self, observation: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """A sampled action [B, A], for a stateless seed [2] int32."""
@@ -124,8 +124,8 @@ class ServedPolicy:
     def distribution_params(self, observation: tf.Tensor) -> Tensors:
         """Location and scale [B, A] of the policy's Gaussian, before any squashing."""
         usable, observation = self._split(observation)
-        gaussian = _gaussian(self._policy(observation))
-        outputs = {"location": gaussian.mean(), "scale": gaussian.stddev()}
+        location, scale = _gaussian(self._policy(observation))
+        outputs = {"location": location, "scale": scale}
         return {name: _where_usable(usable, value) for name, value in outputs.items()}
 
     def action_with_prior(self, observation: tf.Tensor) -> Tensors:
@@ -190,18 +190,14 @@ class ServedPolicy:
             statistics, uncertainty = self._predict(observation)
             outputs = {"prior_location": statistics.location, "prior_scale": statistics.scale}
         policy = self._policy(observation, statistics)
-        outputs = {"action": self._clip(policy.mode())} | outputs
+        outputs = {"action": self._clip(_action(policy))} | outputs
         if noise is not None:
-            gaussian = _gaussian(policy)
-            sample = gaussian.mean() + gaussian.stddev() * noise
-            if gaussian is not policy:
-                sample = policy.bijector.forward(sample)
-            outputs["sampled_action"] = self._clip(sample)
+            outputs["sampled_action"] = self._clip(_action(policy, noise))
         outputs = {name: _where_usable(usable, value) for name, value in outputs.items()}
         if self._score is not None:
             score = self._score(uncertainty)
             known = _finite_rows(outputs["action"])[:, 0] & (score <= 1.0)
-            outputs["novelty"] = tf.where(known, score, tf.ones_like(score))
+            outputs["novelty"] = tf.where(known, score, 1.0)
         return outputs
 
     def _or_prior(self, outputs: Tensors, threshold: tf.Tensor) -> Tensors:
@@ -226,17 +222,32 @@ class ServedPolicy:
         # False for nan.
         inside = (observation >= low) & (observation <= high)
         usable = tf.reduce_all(inside, axis=1, keepdims=True)
-        return usable, tf.where(usable, observation, tf.zeros_like(observation))
+        return usable, tf.where(usable, observation, 0.0)
 
     def _clip(self, actions: tf.Tensor) -> tf.Tensor:
         return tf.minimum(tf.maximum(actions, self.action_low), self.action_high)
 
 
-def _gaussian(policy: Any) -> Any:
-    """The Gaussian of a policy's distribution, before any squashing."""
+def _gaussian(policy: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Location and scale [B, A] of a policy's Gaussian, before any squashing.
+
+    As parameters: the distribution's methods use operations that other runtimes lack.
+    """
+    gaussian = policy.distribution if _squashed(policy) else policy
+    return gaussian.parameters["loc"], gaussian.parameters["scale_diag"]
+
+
+def _action(policy: Any, noise: tf.Tensor | None = None) -> tf.Tensor:
+    """The action [B, A] that is `noise` standard deviations from the mean one."""
+    location, scale = _gaussian(policy)
+    gaussian = location if noise is None else location + scale * noise
+    return policy.bijector.forward(gaussian) if _squashed(policy) else gaussian
+
+
+def _squashed(policy: Any) -> bool:
     from nppac_tf.agents.actors import SquashedGaussian
 
-    return policy.distribution if isinstance(policy, SquashedGaussian) else policy
+    return isinstance(policy, SquashedGaussian)
 
 
 def _where_usable(usable: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

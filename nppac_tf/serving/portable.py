@@ -46,6 +46,7 @@ FORMATS = ("onnx", "tflite")
 DESCRIPTION = "policy.json"
 _VERSION = 1
 _OPSET = 17
+_EXACT = 1e-5
 _UNITS = {
     "observation": "the environment's",
     "noise": "standard normal",
@@ -132,6 +133,22 @@ def export_portable(
     return content
 
 
+def remarks(content: Mapping[str, Any]) -> list[str]:
+    """What a user should know of an export, one line each, from its description."""
+    lines = []
+    if posterior := content["posterior"]:
+        lines.append(
+            f"The model carries the prior: {posterior['points']:,} points, "
+            f"{posterior['numbers']:,} numbers"
+        )
+    if content["rounding"] and content["rounding"]["action"] > _EXACT:
+        lines.append(
+            f"Rounding in {content['format']} changes actions at demonstrated states by up to "
+            f"{content['rounding']['action']:.1e}"
+        )
+    return lines
+
+
 def _functions(policy: ServedPolicy) -> dict[str, Any]:
     """Concrete functions, by the name of their model."""
     size, action_size = policy.prior.observation_size, policy.action_size
@@ -171,13 +188,19 @@ def _write_onnx(function: Any, path: pathlib.Path) -> None:
     def positional(*tensors: tf.Tensor) -> Tensors:
         return function(**dict(zip(inputs, tensors, strict=True)))
 
-    model, _ = tf2onnx.convert.from_function(positional, specs, opset=_OPSET)
+    def where(context: Any, node: Any, name: str, arguments: Any) -> None:
+        """tf2onnx would multiply by 0 and 1, which lets a nan through."""
+        node.type = "Where"
+
+    model, _ = tf2onnx.convert.from_function(
+        positional, specs, opset=_OPSET, custom_op_handlers={"SelectV2": (where, [])}
+    )
     path.write_bytes(model.SerializeToString())
 
 
 def _write_tflite(function: Any, path: pathlib.Path) -> None:
     module = tf.Module()  # With one, the model has a signature with names.
-    module.function = function
+    module.function, module.captured = function, list(function.variables)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
     path.write_bytes(converter.convert())
 

@@ -44,7 +44,7 @@ def queries(demonstrations, count):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(tf.float64, 1e-6), (tf.float32, 2e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(tf.float64, 1e-6), (tf.float32, 5e-5)])
 def test_plain_operations_predict_as_the_prior(demonstrations, kernel, dtype, tolerance):
     prior = priors.fit_prior(demonstrations, PriorConfig(kernel=kernel, num_neighbors=20))
     states = tf.constant(queries(demonstrations, 100))
@@ -172,7 +172,9 @@ def test_onnx_has_standard_operations_only(exports):
         model = onnx.load(str(file))
         onnx.checker.check_model(model)
         assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
-        assert not {"Loop", "Scan", "If"} & {node.op_type for node in model.graph.node}
+        operations = {node.op_type for node in model.graph.node}
+        assert not {"Loop", "Scan", "If"} & operations
+        assert "Where" in operations  # A product with 0 would let a nan through.
 
 
 def test_tflite_has_built_in_operations_only(exports):
