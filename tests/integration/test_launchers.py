@@ -18,9 +18,9 @@ from launching import LAUNCH, Launchers
 
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
 from nppac_tf.environments import make_task
-from nppac_tf.export import load_metadata
 from nppac_tf.priors import load_prior
 from nppac_tf.runs.directory import RunDirectory
+from nppac_tf.serving.saved_model import load_metadata
 
 SMALL = (
     "--task=Pendulum-v1",
