@@ -116,7 +116,9 @@ def _print_next_steps(folder: pathlib.Path, task: Any) -> None:
     """Prints commands; those that would import a module of the user's own need its name."""
     run = [f"--run={folder}", *([f"--task={task.name}"] if ":" in task.name else [])]
     film = ["--num_episodes=3", f"--video={folder / 'policy.mp4'}"]
-    steps = {"evaluate on starts that training did not use": ("evaluate", [])}
+    steps: dict[str, tuple[str, list[str]]] = {
+        "evaluate on starts that training did not use": ("evaluate", [])
+    }
     with contextlib.closing(task.make()) as environment:
         if "rgb_array" in environment.metadata.get("render_modes", ()):
             steps["film"] = ("evaluate", film)

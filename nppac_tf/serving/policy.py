@@ -100,7 +100,9 @@ class ServedPolicy:
                 raise UserError("max_action_change must be positive")
         infinite = np.full(prior.observation_size, np.inf, np.float32)
         bounds = getattr(task, "observation_bounds", None)
-        self.observation_low, self.observation_high = bounds or (-infinite, infinite)
+        low, high = bounds or (-infinite, infinite)
+        self.observation_low: np.ndarray = low
+        self.observation_high: np.ndarray = high
 
     @property
     def scored(self) -> bool:
@@ -210,7 +212,8 @@ class ServedPolicy:
 
     def _limit(self, outputs: Tensors, previous_action: tf.Tensor) -> Tensors:
         action, change = outputs["action"], self.max_action_change
-        low, high = (self._clip(previous_action + step) for step in (-change, change))
+        assert change is not None  # These signatures exist with a limit only.
+        low, high = self._clip(previous_action - change), self._clip(previous_action + change)
         limited = tf.maximum(tf.minimum(action, high), low)
         both = _finite_rows(action) & _finite_rows(previous_action)
         return outputs | {"action": tf.where(both, limited, action)}

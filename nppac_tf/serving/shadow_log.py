@@ -52,7 +52,11 @@ class ShadowLog:
             known = {"novelty": [round(float(value), 4) for value in novelty]}
             save_demonstrations(
                 Demonstrations(
-                    observations, actions, [len(actions)], name="shadow log", metadata=known
+                    observations,
+                    actions,
+                    np.array([len(actions)]),
+                    name="shadow log",
+                    metadata=known,
                 ),
                 self._path,
             )
