@@ -47,7 +47,7 @@ def main() -> None:
     from nppac_tf.runs import run as runs
     from nppac_tf.training import loop
 
-    how_to_resume = f"resume with: {program.command('--resume', f'--output_dir={folder}')}"
+    how_to_resume = f"go on with: {program.command('--resume', f'--output_dir={folder}')}"
     display = displays.ProgressDisplay()
     run = runs.TrainingRun(folder, config, given, display)
     with run.directory.locked(), display:
@@ -116,7 +116,9 @@ def _print_next_steps(folder: pathlib.Path, task: Any) -> None:
     """Prints commands; those that would import a module of the user's own need its name."""
     run = [f"--run={folder}", *([f"--task={task.name}"] if ":" in task.name else [])]
     film = ["--num_episodes=3", f"--video={folder / 'policy.mp4'}"]
-    steps = {"evaluate on starts that training did not use": ("evaluate", [])}
+    steps: dict[str, tuple[str, list[str]]] = {
+        "evaluate on starts that training did not use": ("evaluate", [])
+    }
     with contextlib.closing(task.make()) as environment:
         if "rgb_array" in environment.metadata.get("render_modes", ()):
             steps["film"] = ("evaluate", film)

@@ -136,9 +136,7 @@ class AgentConfig:
         DIVERGENCES,
     )
     temperature: float = option(
-        0.2,
-        "Weight alpha of the KL term, per unit of --reward_scale; with annealing, its start.",
-        positive=True,
+        1.0, "First weight alpha of the KL term, per unit of --reward_scale.", positive=True
     )
     target_kl: float | None = option(
         None,
@@ -235,8 +233,8 @@ class TrainingConfig:
     )
     batch_size: int = option(256, "Transitions per update.", minimum=1)
     final_temperature: float | None = option(
-        None,
-        "Value that alpha falls to, geometrically, once the actor learns (default: alpha stays). A "
+        0.2,
+        "Value that alpha falls to, geometrically, once the actor learns; none: alpha stays. A "
         "lower one lets the policy climb, or lose its skill.",
         positive=True,
     )

@@ -15,6 +15,7 @@ import numpy as np
 from nppac_tf.errors import UserError
 
 _MAX_UNPACKED_BYTES = 2**32
+_PART = re.compile(r"[^/,]+")
 
 
 def replace_file(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
@@ -80,7 +81,7 @@ def split_names(text: str) -> list[str]:
     pieces, names = text.split(","), []
     while pieces:
         count = len(pieces)
-        while count > 1 and not os.path.exists(os.path.expanduser(",".join(pieces[:count]))):
+        while count > 1 and not split_part(",".join(pieces[:count]))[0].exists():
             count -= 1
         names.append(",".join(pieces[:count]))
         pieces = pieces[count:]
@@ -89,8 +90,24 @@ def split_names(text: str) -> list[str]:
 
 def absolute_names(text: str) -> str:
     """Replaces the names of files that exist by their whole paths; see `split_names`."""
-    paths = [(name, pathlib.Path(name).expanduser()) for name in split_names(text)]
-    return ",".join(str(path.absolute()) if path.exists() else name for name, path in paths)
+    whole = []
+    for name in split_names(text):
+        path, part = split_part(name)
+        whole.append(f"{path.absolute()}{part and f':{part}'}" if path.exists() else name)
+    return ",".join(whole)
+
+
+def split_part(name: str) -> tuple[pathlib.Path, str]:
+    """Splits "data.hdf5:train" into a path and the part of it that is meant, "" for all.
+
+    The name of an existing file may have a colon, and so may one that does not exist.
+    """
+    path = pathlib.Path(name).expanduser()
+    before, _, part = name.rpartition(":")
+    whole = pathlib.Path(before).expanduser()
+    if _PART.fullmatch(part) and before and not path.exists() and whole.exists():
+        return whole, part
+    return path, ""
 
 
 def folder_name(text: str) -> str:

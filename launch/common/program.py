@@ -27,9 +27,9 @@ def run(
     """Parses the flags, runs a launcher and exits.
 
     The exit code is 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP.
-    An error is one line on standard error; --debug shows the traceback instead. --help lists
-    `main_options` first. If the launcher takes arguments that are not flags, `main` is called with
-    their list.
+    An error is one line on standard error, and so is an interrupt; --debug shows the traceback
+    instead. --help lists `main_options` first. If the launcher takes arguments that are not flags,
+    `main` is called with their list.
     """
     flags.DEFINE_string("flagfile", None, "File with a flag per line; later flags override it.")
     flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")
@@ -48,8 +48,9 @@ def run(
     except (Exception, KeyboardInterrupt) as error:
         if flags.FLAGS["debug"].value:
             raise
-        print(f"error: {explain(error)}", file=sys.stderr)
-        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        print(f"{'' if interrupted else 'error: '}{explain(error)}", file=sys.stderr)
+        sys.exit(130 if interrupted else 1)
     sys.exit(0)
 
 
@@ -68,8 +69,8 @@ class StopRequest:
     requested: str | None = None
 
     def exit(self, how_to_continue: str) -> NoReturn:
-        """Exits with one line of error and the shell's exit code for the signal."""
-        print(f"error: stopped by {self.requested}; {how_to_continue}", file=sys.stderr)
+        """Exits with one line on standard error and the shell's exit code for the signal."""
+        print(f"stopped by {self.requested}; {how_to_continue}", file=sys.stderr)
         sys.exit(128 + signal.Signals[str(self.requested)])
 
 

@@ -29,6 +29,7 @@ class RecordedEpisode:
         successes: [T], goal flags of the environment.
         next_observations: [T, D], after each action.
         timestamps: [T] seconds, when each observation was made.
+        succeeded: Whether the file counts the episode as a success; None if it does not say.
         task: The task in words; empty if the file does not say.
         initial_state: Arrays that set the simulator to the start of the episode; often empty.
     """
@@ -42,6 +43,7 @@ class RecordedEpisode:
     successes: np.ndarray | None = None
     next_observations: np.ndarray | None = None
     timestamps: np.ndarray | None = None
+    succeeded: bool | None = None
     task: str = ""
     initial_state: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
@@ -118,11 +120,15 @@ class Recording:
         """
         if self.problems:
             raise UserError(self.problems[0])
+        failed = sum(episode.succeeded is False for episode in self.episodes)
+        notices = list(self.notices)
+        if failed:
+            notices.append(f"{failed} of {len(self.episodes)} episodes are marked as failed")
         data = Demonstrations.from_episodes(
             [(episode.observations, episode.actions) for episode in self.episodes],
             self.name,
             self.metadata,
-            self.notices,
+            notices,
         )
         successes, terminals = self._joined("successes"), self._joined("terminals")
         if successes is not None and not np.isin(successes, (0, 1)).all():

@@ -89,6 +89,15 @@ def check_lengths(examination: Examination) -> Iterator[Finding]:
 def check_goal(examination: Examination) -> Iterator[Finding]:
     """Finds episodes that miss the goal, reach it late, or have wrong success flags."""
     task, goals, episodes = examination.task, examination.goals, examination.episodes
+    marked = examination.where(_is_marked_as_failed)
+    if marked:
+        yield Finding(
+            "warning",
+            "marked as failed",
+            f"the file marks {format_count(marked, episodes)} as failed",
+            "Leave them out: Demonstrations.select, or FILE.hdf5:success for a robomimic file.",
+            examination.file_indices(marked),
+        )
     if task is None or goals is None:
         return
     reached = [bool((flags == 1).any()) for flags in goals]
@@ -316,6 +325,14 @@ def _compare_success(examination: Examination, replay: SimulatorReplay) -> str:
     total = len(replay.successes)
     recorded = sum(bool((flags == 1).any()) for flags in examination.goals[:total])
     return f"; {again} of {total} episodes reach the goal in the replay, {recorded} in the data"
+
+
+def _is_marked_as_failed(episode: RecordedEpisode) -> bool:
+    """Whether the file says so of the episode, or says success of no step; False if unknown."""
+    if episode.succeeded is not None or episode.successes is None:
+        return episode.succeeded is False
+    flags = np.asarray(episode.successes)
+    return flags.dtype.kind in "biuf" and flags.size > 0 and bool((flags == 0).all())
 
 
 def _disagreement(flags: np.ndarray, recorded: np.ndarray) -> float:

@@ -29,6 +29,8 @@ from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
 from nppac_tf.priors.hyperparameters import JITTER, SMALLEST_VARIANCE
 from nppac_tf.priors.kernels import KERNELS
 
+# In units of the lengthscales.
+FARTHEST = 1e6
 _CHUNK_ENTRIES = 2**19
 # Error of k(s, S) W in float32 in units of the largest sum of |W|; measured: 4e-9 to 1e-8.
 _RELATIVE_ROUNDING = 1e-8
@@ -77,7 +79,9 @@ class GaussianProcessPrior(BehavioralPrior):
     def predict(self, observations: tf.Tensor) -> tuple[PriorStatistics, tf.Tensor]:
         """`statistics` and `uncertainty` together, which share their work."""
         states = tf.cast(observations, tf.float64) - self._observation_shift
-        mean, variance = self._predict(states / self._observation_scale)
+        # Far from all centers, where the kernel is 0; further off, squares would overflow.
+        states = tf.clip_by_value(states / self._observation_scale, -FARTHEST, FARTHEST)
+        mean, variance = self._predict(states)
         location = self._action_shift + self._action_scale * mean
         scale = self._action_scale * tf.sqrt(variance + self._noise_variance)[:, tf.newaxis]
         statistics = PriorStatistics(tf.cast(location, tf.float32), tf.cast(scale, tf.float32))
@@ -170,6 +174,14 @@ class GPPrior(GaussianProcessPrior):
                 **data.units,
             },
         )
+
+    def precise(self) -> Self:
+        """The same prior with all sums in float64."""
+        if self._dtype == tf.float64:
+            return self
+        twin = self.from_state(*self.state())
+        twin._dtype = tf.float64
+        return twin
 
     def _posterior(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         distances = nearest_neighbors.squared_distances(tf.cast(states, self._dtype), self._centers)

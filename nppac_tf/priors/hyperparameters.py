@@ -91,8 +91,7 @@ def fit(
     actions = action_units(demonstrations.actions)
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64, jitter=JITTER)):
         chosen = _subset(len(states), rng)
-        model = _MarginalLikelihood(kernel, ard, states[chosen], actions[chosen])
-        _maximize(model)
+        model = _most_likely(kernel, ard, states[chosen], actions[chosen])
         means, units = model.means_and_units()
         lengthscales = lengthscale_factor * model.kernel.lengthscales.numpy()
         noise_variance = float(model.noise_variance.numpy())
@@ -178,7 +177,9 @@ class _MarginalLikelihood(gpflow.Module):
         m = (L^-1 1)' (L^-1 A) / |L^-1 1|^2,        u_p^2 = |L^-1 (A_p - m_p)|^2 / N,
 
     which leaves minus log p(A | S) = N sum_p log u_p + P sum_n log L_nn + constant to minimize over
-    lengthscales and v. One unit for all actions would make all of them equally noisy.
+    lengthscales and v. One unit for all actions would make all of them equally noisy. A constant
+    action tells nothing of them, and is left out: its share of log L_nn would only ask for the
+    longest lengthscales.
     """
 
     def __init__(self, kernel: str, ard: bool, states: np.ndarray, actions: np.ndarray) -> None:
@@ -192,20 +193,19 @@ class _MarginalLikelihood(gpflow.Module):
             _INITIAL_NOISE, transform=gpflow.utilities.positive(lower=JITTER)
         )
         self._states, self._actions = tf.constant(states), tf.constant(actions)
+        self._varies = np.ptp(actions, axis=0) > 0
 
     def training_loss(self) -> tf.Tensor:
         """Minus the log likelihood [], less a constant."""
         factor, _, units = self._solve()
-        num_points, num_actions = self._actions.shape
-        return num_points * tf.reduce_sum(tf.math.log(units)) + num_actions * tf.reduce_sum(
-            tf.math.log(tf.linalg.diag_part(factor))
-        )
+        return len(self._states) * tf.reduce_sum(
+            tf.math.log(units[self._varies])
+        ) + self._varies.sum() * tf.reduce_sum(tf.math.log(tf.linalg.diag_part(factor)))
 
     def means_and_units(self) -> tuple[np.ndarray, np.ndarray]:
         """The best m and u, [P] each, given kernel and noise; u is 1 for a constant action."""
         _, means, units = self._solve()
-        varies = np.ptp(self._actions, axis=0) > 0
-        return means.numpy(), np.where(varies, units.numpy(), 1.0)
+        return means.numpy(), np.where(self._varies, units.numpy(), 1.0)
 
     def _solve(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         covariance = self.kernel(self._states)
@@ -218,17 +218,42 @@ class _MarginalLikelihood(gpflow.Module):
         return factor, means, tf.sqrt(tf.maximum(squares, SMALLEST_VARIANCE))
 
 
-def _maximize(model: Any) -> None:
+def _most_likely(
+    kernel: str, ard: bool, states: np.ndarray, actions: np.ndarray
+) -> _MarginalLikelihood:
+    """Maximizes the marginal likelihood.
+
+    With one lengthscale per dimension, L-BFGS can leave the region of good fits in its first steps,
+    as on a script's actions, and end below its start. Then it starts again from the best shared
+    lengthscale, or that is the fit.
+    """
+    model = _MarginalLikelihood(kernel, ard, states, actions)
+    if _maximize(model) or not ard:
+        return model
+    shared = _MarginalLikelihood(kernel, False, states, actions)
+    _maximize(shared)
+    model.kernel.lengthscales.assign(np.full(states.shape[1], shared.kernel.lengthscales.numpy()))
+    model.noise_variance.assign(shared.noise_variance)
+    return model if _maximize(model) else shared
+
+
+def _maximize(model: Any) -> bool:
     """Runs L-BFGS on the marginal likelihood and checks the result, which may be NaN silently.
 
     Where a trial step has a NaN, as with actions almost without noise, it ends at the step before.
+
+    Returns:
+        Whether the likelihood is at least that of the start.
     """
+    before = model.training_loss().numpy()
     result = gpflow.optimizers.Scipy().minimize(
         model.training_loss, model.trainable_variables, options={"maxiter": _MAX_ITERATIONS}
     )
-    if not np.isfinite(model.training_loss().numpy()) or not np.all(np.isfinite(result.x)):
+    after = model.training_loss().numpy()
+    if not np.isfinite(after) or not np.all(np.isfinite(result.x)):
         raise UserError(
             "the Gaussian process could not be fitted because its marginal likelihood is not "
             f"finite ({result.message}): remove duplicated demonstrations and check the units of "
             "each dimension"
         )
+    return bool(after <= before)

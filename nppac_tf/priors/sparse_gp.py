@@ -90,6 +90,11 @@ class SparseGPPrior(GaussianProcessPrior):
         explained = tf.reduce_sum(tf.matmul(cross, self._precision) * cross, axis=1)
         return tf.matmul(cross, self._weights), 1.0 - explained
 
+    @property
+    def weights_and_precision(self) -> tuple[np.ndarray, np.ndarray]:
+        """The arrays [M, P] and [M, M] that predict mean and variance."""
+        return self._weights.numpy(), self._precision.numpy()
+
     def held_out_uncertainty(self, demonstrations: Demonstrations, folds: np.ndarray) -> np.ndarray:
         """See `BehavioralPrior`. With q(u) optimal for the other folds; Z stays."""
         states, noise = self._scaled(demonstrations), self._arrays["noise_variance"]

@@ -18,9 +18,9 @@ from launching import LAUNCH, Launchers
 
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
 from nppac_tf.environments import make_task
-from nppac_tf.export import load_metadata
 from nppac_tf.priors import load_prior
 from nppac_tf.runs.directory import RunDirectory
+from nppac_tf.serving.saved_model import load_metadata
 
 SMALL = (
     "--task=Pendulum-v1",
@@ -156,8 +156,8 @@ def test_an_interrupt_ends_a_run_in_one_line(launchers):
     finally:
         process.kill()
     assert process.returncode == 130
-    python, rest = errors.split("; resume with: ")[1].split(" ", 1)
-    assert errors.startswith("error: stopped by SIGINT; ")
+    python, rest = errors.split("; go on with: ")[1].split(" ", 1)
+    assert errors.startswith("stopped by SIGINT; ")
     assert python in ("python", sys.executable)
     assert rest == f"{LAUNCH / 'train.py'} --resume --output_dir=stopped\n"
 

@@ -193,7 +193,7 @@ def test_an_interrupt_stops_each_run_with_a_checkpoint(place):
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # As a terminal does it on Ctrl-C.
     code, lines, errors = finish(process)
-    assert (code, errors) == (130, "error: stopped by SIGINT; the same command resumes\n")
+    assert (code, errors) == (130, "stopped by SIGINT; the same command resumes\n")
     assert "Stopping: each run saves a checkpoint (Ctrl-C ends at once)" in lines
     assert sum(line.endswith(" stopped") for line in lines) == len(RUNS)
     # A run that has only started has nothing to save, and is ended at once.

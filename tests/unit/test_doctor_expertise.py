@@ -4,7 +4,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-from toy_recordings import LENGTH, check, find, make_episode, make_recording, make_task
+from toy_recordings import (
+    LENGTH,
+    check,
+    find,
+    make_episode,
+    make_recording,
+    make_task,
+    with_episode,
+)
 
 from nppac_tf import environments
 from nppac_tf.demonstrations.recording import RecordedEpisode
@@ -90,6 +98,14 @@ def test_finds_missed_and_late_goals_and_wrong_flags():
     assert find(door_recording(), "late success", hasty).episodes == tuple(range(8))
     flagged = door_recording(successes=lambda paid: np.zeros(LENGTH))
     assert find(flagged, "success flags", DOOR).episodes == tuple(range(8))
+
+
+def test_finds_episodes_that_the_file_marks_as_failed():
+    assert find(with_episode(3, succeeded=False), "marked as failed").episodes == (3,)
+    never = with_episode(2, successes=np.zeros(LENGTH, np.bool_))
+    check(find(never, "marked as failed"), "warning: .* marks 1 of 8 episodes as failed")
+    for changes in ({"succeeded": True}, {"successes": np.arange(LENGTH) == 9}):
+        assert not diagnosis.diagnose(with_episode(0, **changes), make_task())
 
 
 @pytest.mark.parametrize(

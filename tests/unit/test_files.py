@@ -106,7 +106,7 @@ def test_names_are_split_at_commas_but_those_of_files_are_not(tmp_path, monkeypa
 def test_names_of_files_become_whole_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x,y.npz").touch()
-    absolute = files.absolute_names("x,y.npz,embedded:pen")
-    assert absolute == f"{tmp_path}/x,y.npz,embedded:pen"
+    absolute = files.absolute_names("x,y.npz,embedded:pen,x,y.npz:train")
+    assert absolute == f"{tmp_path}/x,y.npz,embedded:pen,{tmp_path}/x,y.npz:train"
     monkeypatch.chdir("/")
     assert files.absolute_names(absolute) == absolute

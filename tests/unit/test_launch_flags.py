@@ -189,7 +189,7 @@ def test_a_first_signal_is_recorded_and_an_interrupt_after_it_raises(capsys, nam
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(SystemExit, match=str(code)):
             stop.exit("resume")
-    assert capsys.readouterr().err == f"error: stopped by {name}; resume\n"
+    assert capsys.readouterr().err == f"stopped by {name}; resume\n"
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 

@@ -56,6 +56,42 @@ def test_the_likelihood_is_that_of_one_process_per_action_in_its_best_units():
         assert log_likelihood(means, units * factor) < best
 
 
+@pytest.mark.parametrize("varying", [2, 0])
+def test_a_constant_action_does_not_change_the_likelihood(varying):
+    rng = np.random.default_rng(0)
+    states, actions = rng.normal(size=(12, 2)), rng.normal(size=(12, varying))
+    losses = []
+    with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
+        for given in (actions, np.c_[actions, np.full(12, 0.3)]):
+            model = hyperparameters._MarginalLikelihood("matern52", True, states, given)
+            losses.append(model.training_loss().numpy())
+            model.kernel.lengthscales.assign([3.0, 5.0])
+            losses.append(model.training_loss().numpy())
+    assert losses[:2] == pytest.approx(losses[2:])
+    assert (losses[0] == losses[1]) == (varying == 0)
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2])
+def test_an_optimization_that_ends_below_its_start_is_not_the_fit(monkeypatch, failures):
+    maximize, losses = hyperparameters._maximize, []
+
+    def fail_at_first(model):
+        is_ard = model.kernel.lengthscales.shape != ()
+        if is_ard and len(losses) < failures:
+            model.kernel.lengthscales.assign(np.full(D, 1e-4))
+            losses.append(model.training_loss().numpy())
+            return False
+        return maximize(model)
+
+    monkeypatch.setattr(hyperparameters, "_maximize", fail_at_first)
+    data = example_demonstrations()
+    states, actions = data.observations.astype(float), data.actions.astype(float)
+    with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
+        model = hyperparameters._most_likely("matern52", True, states, actions)
+        assert model.kernel.lengthscales.shape == (() if failures == 2 else (D,))
+        assert all(model.training_loss().numpy() < loss - 10 for loss in losses)
+
+
 @pytest.mark.parametrize("cls", CLASSES)
 def test_a_lengthscale_factor_makes_the_mean_smoother(cls):
     plain, smooth = fitted(cls), fitted(cls, lengthscale_factor=3.0)

@@ -217,6 +217,54 @@ def test_robomimics_successors_rewards_and_ends_are_read(tmp_path):
     np.testing.assert_array_equal(episode.terminals, [0, 0, 1])
 
 
+def filtered_file(tmp_path):
+    demos = {f"demo_{k}": demo(3 + k) for k in range(3)}
+    path = robomimic_file(tmp_path, **demos)
+    with h5py.File(path, "a") as file:
+        file["mask/train"] = np.array([b"demo_2", b"demo_0", b"demo_9"])
+        file["mask/none"] = np.array([b"demo_9"])
+        for name, succeeded in (("demo_0", True), ("demo_1", np.bool_(False))):
+            file["data"][name].attrs["success"] = succeeded
+    return path
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"), [("", (0, 1, 2)), (":train", (0, 2)), (":success", (0,))]
+)
+def test_a_filter_key_selects_robomimics_demonstrations(tmp_path, part, expected):
+    recording = load_recording(f"{filtered_file(tmp_path)}{part}")
+    assert recording.indices == expected
+    joined = load_recording(f"{tmp_path}/low_dim.hdf5{part},{tmp_path}/low_dim.hdf5")
+    assert len(joined.episodes) == len(expected) + 3
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("valid", "must be one of none, train, success; got 'valid'"),
+        ("none", "'none' must select a demonstration; got none"),
+    ],
+)
+def test_a_filter_key_that_selects_nothing_is_refused(tmp_path, part, message):
+    with pytest.raises(UserError, match=message):
+        load_recording(f"{filtered_file(tmp_path)}:{part}")
+
+
+def test_other_files_have_no_filter_keys(tmp_path):
+    arrays = FLAT | {"terminals": flags(3)}
+    with pytest.raises(UserError, match="must be of a robomimic file; got 'train'"):
+        load_recording(f"{write(tmp_path, '.hdf5', arrays)}:train")
+    with pytest.raises(UserError, match="a filter key of robomimic or a split of RLDS; got 'x'"):
+        load_recording(f"{write(tmp_path, '.npz', arrays)}:x")
+
+
+def test_demonstrations_that_are_marked_as_failed_are_told(tmp_path):
+    path = filtered_file(tmp_path)
+    (notice,) = load_demonstrations(path).notices
+    assert notice == "1 of 3 episodes are marked as failed"
+    assert not load_demonstrations(f"{path}:success").notices
+
+
 @pytest.mark.parametrize(
     ("demos", "message"),
     [

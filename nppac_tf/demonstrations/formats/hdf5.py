@@ -18,10 +18,13 @@ from nppac_tf.demonstrations.recording import RecordedEpisode, Recording, dimens
 from nppac_tf.errors import UserError
 
 _DEMO = re.compile(r".*?(\d+)")
+_SUCCESS = "success"
 _MAX_DIMENSIONS = 2  # [T, K]; more are images.
 
 
-def read(file: BinaryIO, file_name: str, observation_keys: Sequence[str] = ()) -> Recording:
+def read(
+    file: BinaryIO, file_name: str, observation_keys: Sequence[str] = (), filter_key: str = ""
+) -> Recording:
     """Reads a file of one of two layouts.
 
     - robomimic, and Isaac Lab's recorder: `data/demo_0/{actions, obs/KEY}`, and so on. The parts of
@@ -34,6 +37,9 @@ def read(file: BinaryIO, file_name: str, observation_keys: Sequence[str] = ()) -
         file_name: Its name.
         observation_keys: For robomimic, the parts to use, in this order; by default all but
             these, in alphabetical order.
+        filter_key: For robomimic, which demonstrations to read: those that `mask/KEY` lists, or
+            "success" for those with the attribute success, where `mask` has no such key; by default
+            all.
 
     Raises:
         UserError: The file is damaged, holds another layout, or links to another file.
@@ -50,7 +56,10 @@ def read(file: BinaryIO, file_name: str, observation_keys: Sequence[str] = ()) -
             hdf5_files.check(content, size, file_name)
             name = pathlib.PurePath(file_name).stem
             if isinstance(content.get("data"), h5py.Group):
-                return _read_robomimic(content["data"], file_name, observation_keys)
+                chosen = _chosen(content, filter_key)
+                return _read_robomimic(content["data"], chosen, file_name, observation_keys)
+            if filter_key:
+                raise UserError(f"a filter key must be of a robomimic file; got {filter_key!r}")
             known = {name for names in flat.NAMES.values() for name in names}
             arrays = {
                 key: item[()] for key, item in content.items() if key in known and _is_numbers(item)
@@ -79,10 +88,41 @@ def _is_numbers(item: Any) -> bool:
     return isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf" and item.ndim >= 1
 
 
-def _read_robomimic(data: Any, file_name: str, observation_keys: Sequence[str]) -> Recording:
+def _chosen(content: Any, filter_key: str) -> list[str]:
+    """Names of the demonstrations that a filter key selects, by number."""
+    data, masks = content["data"], content.get("mask", {})
     demos = sorted((key for key in data if _DEMO.fullmatch(key)), key=_number)
     if not demos:
         raise UserError(f"data must hold demo_0 and so on; got {list_keys(data)}")
+    if not filter_key:
+        return demos
+    if filter_key in masks:
+        listed = {_text(name) for name in np.ravel(masks[filter_key][()])}
+        chosen = [demo for demo in demos if demo in listed]
+    elif filter_key == _SUCCESS:
+        chosen = [demo for demo in demos if _succeeded(data[demo])]
+    else:
+        raise UserError(
+            f"the filter key must be one of {', '.join([*masks, _SUCCESS])}; got {filter_key!r}"
+        )
+    if not chosen:
+        raise UserError(f"the filter key {filter_key!r} must select a demonstration; got none")
+    return chosen
+
+
+def _text(name: Any) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+def _succeeded(demo: Any) -> bool | None:
+    """What the attribute success says; None if it does not."""
+    value = np.asarray(demo.attrs.get(_SUCCESS))
+    return bool(value) if value.ndim == 0 and value.dtype.kind in "biuf" else None
+
+
+def _read_robomimic(
+    data: Any, demos: Sequence[str], file_name: str, observation_keys: Sequence[str]
+) -> Recording:
     episodes, indices, problems = [], [], []
     sizes: dict[str, int] = {}
     keys: tuple[str, ...] = tuple(observation_keys)
@@ -156,6 +196,7 @@ def _read_demo(demo: Any, name: str, keys: Sequence[str]) -> RecordedEpisode:
         rewards=demo["rewards"][()] if "rewards" in demo else None,
         terminals=demo["dones"][()] if "dones" in demo else None,
         next_observations=joined("next_obs"),
+        succeeded=_succeeded(demo),
     )
 
 

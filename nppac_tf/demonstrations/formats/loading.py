@@ -17,7 +17,7 @@ from nppac_tf.demonstrations.joining import join
 from nppac_tf.demonstrations.recording import Recording
 from nppac_tf.environments.known import known_task, tasks_of_sizes
 from nppac_tf.errors import UserError
-from nppac_tf.files import replace_file, split_names
+from nppac_tf.files import replace_file, split_names, split_part
 
 _EMBEDDED_PREFIX = "embedded:"
 _READERS: Mapping[str, Callable[[BinaryIO, str], Recording]] = MappingProxyType(
@@ -49,6 +49,8 @@ def load_demonstrations(
             a file: `*.npz` (written by `save_demonstrations`, Stable-Baselines, imitation, or with
             terminals and timeouts), `*.hdf5` or `*.h5` (robomimic, D4RL), `*.npy` (AWAC), or
             `*.pickle` or `*.pkl` (DAPG);
+            some episodes of a file or folder, as in `lift.hdf5:train`: those of a filter key of
+            robomimic ("success" for those that are marked as successful), or of a split of RLDS;
             several of these, in a list or with commas, which are joined.
         task: If given, checks the demonstrations against it and clips actions into its bounds; see
             `Demonstrations.conform`.
@@ -116,7 +118,8 @@ def _load_one(source: str, observation_keys: Sequence[str]) -> Recording:
         if source.startswith(minari.PREFIX):
             return minari.read(source.removeprefix(minari.PREFIX), observation_keys)
         source = source.removeprefix(lerobot.PREFIX)
-        return _read_path(pathlib.Path(os.path.expanduser(source)), observation_keys)
+        path, part = split_part(source)
+        return _read_path(path, part, observation_keys)
     except UserError as error:
         raise UserError(f"{source}: {error}") from error
 
@@ -142,10 +145,10 @@ def save_demonstrations(demonstrations: Demonstrations, path: str | os.PathLike[
         raise UserError(f"path must be writable; got {str(path)!r} ({error.strerror})") from error
 
 
-def _read_path(path: pathlib.Path, observation_keys: Sequence[str]) -> Recording:
+def _read_path(path: pathlib.Path, part: str, observation_keys: Sequence[str]) -> Recording:
     try:
         if path.is_dir():
-            return _read_folder(path, observation_keys)
+            return _read_folder(path, part, observation_keys)
         suffix = path.suffix.lower()
         reader = _READERS.get(suffix)
         if reader is None and suffix not in _HDF5:
@@ -160,17 +163,26 @@ def _read_path(path: pathlib.Path, observation_keys: Sequence[str]) -> Recording
             )
         with open(path, "rb") as file:
             if reader is None:
-                return hdf5.read(file, path.name, observation_keys)
+                return hdf5.read(file, path.name, observation_keys, part)
+            _require_whole(part)
             return reader(file, path.name)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})") from error
 
 
-def _read_folder(folder: pathlib.Path, observation_keys: Sequence[str]) -> Recording:
+def _require_whole(part: str) -> None:
+    if part:
+        raise UserError(
+            f"a part of a source must be a filter key of robomimic or a split of RLDS; got {part!r}"
+        )
+
+
+def _read_folder(folder: pathlib.Path, part: str, observation_keys: Sequence[str]) -> Recording:
+    if all((folder / name).is_file() for name in rlds.FILES):
+        return rlds.read_folder(folder, observation_keys, part)
+    _require_whole(part)
     if (folder / lerobot.INFO).is_file():
         return lerobot.read_folder(folder, observation_keys)
-    if all((folder / name).is_file() for name in rlds.FILES):
-        return rlds.read_folder(folder, observation_keys)
     if any((folder / name).is_file() for name in minari.FILES):
         return minari.read_folder(folder, observation_keys)
     kinds = {"Minari": minari.FILES[0], "LeRobot": lerobot.INFO, "RLDS": rlds.FILES[0]}

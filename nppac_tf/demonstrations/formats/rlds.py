@@ -29,8 +29,10 @@ _MAX_STEPS = 2**20
 _INSTALL = "pip install tensorflow-datasets 'tensorflow-metadata<1.18'"
 
 
-def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> Recording:
-    """Reads the split "train", or the first if there is none; images are not decoded.
+def read_folder(
+    folder: pathlib.Path, observation_keys: Sequence[str] = (), split: str = ""
+) -> Recording:
+    """Reads one split of a data set; images are not decoded.
 
     In the last step of an episode (is_last) only the observation counts, as RLDS has it. Where no
     step is marked so, all count.
@@ -39,6 +41,7 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
         folder: NAME/VERSION or NAME/CONFIG/VERSION, with features.json and dataset_info.json.
         observation_keys: Parts of the observation to join, in this order. By default "state", or
             all vectors if there is no such part.
+        split: Its name; by default "train", or the first if there is none of that name.
 
     Raises:
         UserError: tensorflow-datasets is not installed, or the folder is damaged or holds no steps
@@ -67,7 +70,9 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
     actions = dict(_vectors(features["action"], ""))
     if not actions:
         raise UserError("the action of an RLDS data set must be numbers; got none")
-    split = _SPLIT if _SPLIT in splits else splits[0]
+    split = split or (_SPLIT if _SPLIT in splits else splits[0])
+    if split not in splits:
+        raise UserError(f"the split must be one of {', '.join(splits)}; got {split!r}")
     try:
         data = builder.as_dataset(
             split=split,
