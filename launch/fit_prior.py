@@ -3,8 +3,8 @@
 python launch/fit_prior.py --demonstrations=embedded:pen --output=prior.npz
 
 The prior is fitted to part of the episodes and scored on the others; then it is fitted to all, its
-mean acts in the simulator, and it is saved. What a run does to its scale (--scale_factor and the
-like) is not part of it.
+mean acts in the simulator, and it is saved. Where there is no simulator, pass --task=none. What a
+run does to its scale (--scale_factor and the like) is not part of it.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from nppac_tf.config import PriorConfig, RunConfig
 from nppac_tf.errors import UserError
 
 _LEVELS = (0.5, 0.9, 0.99)
+_NO_TASK = "none"
 
 config_flags.define(
     RunConfig, only=("task", "observation_keys", "success_key", "reward", "demonstrations")
@@ -45,13 +46,18 @@ def main() -> None:
     output = None if _OUTPUT.value is None else checks.output_file("output", (".npz",))
     from nppac_tf import demonstrations, environments
 
-    task = environments.make_task(
-        flags.FLAGS.task,
-        flags.FLAGS.reward,
-        observation_keys=flags.FLAGS.observation_keys,
-        success_key=flags.FLAGS.success_key,
-    )
-    data = demonstrations.load_demonstrations(flags.FLAGS.demonstrations, task)
+    task = None
+    if flags.FLAGS.task != _NO_TASK:
+        task = environments.make_task(
+            flags.FLAGS.task,
+            flags.FLAGS.reward,
+            observation_keys=flags.FLAGS.observation_keys,
+            success_key=flags.FLAGS.success_key,
+        )
+        data = demonstrations.load_demonstrations(flags.FLAGS.demonstrations, task)
+    else:
+        source, keys = flags.FLAGS.demonstrations, flags.FLAGS.observation_keys
+        data = demonstrations.load_recording(source, keys).demonstrations()
     training, held_out = data.split(_HELD_OUT.value, _SEED.value)
     held_out = held_out.look_ahead(config.action_lookahead)
     print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
@@ -95,17 +101,18 @@ def main() -> None:
         scales = scores.predict(statistics, observations)[1]
         rows.append((f"median standard deviation {where}", np.median(scales)))
     episodes = f"{training.num_episodes} episodes fitted, {held_out.num_episodes} held out"
-    title = f"{config.prior} on {task.name}, {episodes}"
+    title = f"{config.prior} on {task.name if task else data.name}, {episodes}"
     display.print_table(title, ("", "value"), [(label, f"{x:.4g}") for label, x in rows])
 
-    if not _NUM_EPISODES.value and output is None:
+    num_episodes = _NUM_EPISODES.value if task is not None else 0
+    if not num_episodes and output is None:
         return
     with display.ProgressDisplay() as progress, progress.busy("Fitting to all episodes"):
         prior = priors.fit_prior(data, config)
-    if _NUM_EPISODES.value:
+    if task is not None and num_episodes:
         mean = tf.function(lambda observations: prior.statistics(observations).location)
         evaluated = rollouts.evaluate(
-            lambda observations: mean(observations).numpy(), task, _NUM_EPISODES.value, _SEED.value
+            lambda observations: mean(observations).numpy(), task, num_episodes, _SEED.value
         )
         print(f"mean of the prior fitted to all episodes, seed {_SEED.value}\n\n{evaluated}")
     if output is not None:

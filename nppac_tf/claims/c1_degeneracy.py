@@ -86,7 +86,9 @@ class Degeneracy:
     def figure(self) -> Figure:
         """Densities of q and of each family of p, and their KL divergences."""
         result = drawing.new_figure((7.6, 5.8), "KL(q‖p) runs from 0 to ∞ as p loses mass q has")
-        panels = result.subplot_mosaic([["narrowing", "vanishing"], ["divergence", "divergence"]])
+        panels: dict[str, Any] = result.subplot_mosaic(
+            [["narrowing", "vanishing"], ["divergence", "divergence"]]
+        )
         left, middle, right = (panels[name] for name in ("narrowing", "vanishing", "divergence"))
         self._draw_densities(
             left, self.narrowing, self.narrowing_kl, self.scales, "s", "Blues", _DRAWN

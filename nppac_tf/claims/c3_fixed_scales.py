@@ -117,7 +117,7 @@ class FixedScaleRuns:
         rows = -(-len(shown) // 2)
         title = "\n".join(textwrap.fill(line, 88) for line in self.finding().splitlines())
         result = drawing.new_figure((8.4, 0.9 + 2.9 * rows), title)
-        panels: Sequence[Any] = result.subplots(rows, 2, squeeze=False).flatten()
+        panels: Any = result.subplots(rows, 2, squeeze=False).flatten()
         for empty in panels[len(shown) :]:
             empty.remove()
         colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(self.scales)))

@@ -112,7 +112,7 @@ class ServedPolicy:
     def mean_action(self, observation: tf.Tensor) -> tf.Tensor:
         """The greedy action [B, A] at observations [B, D]."""
         usable, observation = self._split(observation)
-        return _where_usable(usable, self._clip(_action(self._policy(observation))))
+        return self._limited(usable, _action(self._policy(observation)))
 
     def sample_action(self, observation: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """A sampled action [B, A], for a stateless seed [2] int32."""
@@ -120,8 +120,8 @@ class ServedPolicy:
         # The sampler divides by zero for an empty batch, so it gets a row.
         missing = tf.maximum(1 - tf.shape(observation)[0], 0)
         padded = tf.pad(observation, [[0, missing], [0, 0]])
-        actions = self._clip(self._policy(padded).sample(seed=seed))[: tf.shape(observation)[0]]
-        return _where_usable(usable, actions)
+        actions = self._policy(padded).sample(seed=seed)[: tf.shape(observation)[0]]
+        return self._limited(usable, actions)
 
     def distribution_params(self, observation: tf.Tensor) -> Tensors:
         """Location and scale [B, A] of the policy's Gaussian, before any squashing."""
@@ -192,10 +192,10 @@ class ServedPolicy:
             statistics, uncertainty = self._predict(observation)
             outputs = {"prior_location": statistics.location, "prior_scale": statistics.scale}
         policy = self._policy(observation, statistics)
-        outputs = {"action": self._clip(_action(policy))} | outputs
-        if noise is not None:
-            outputs["sampled_action"] = self._clip(_action(policy, noise))
         outputs = {name: _where_usable(usable, value) for name, value in outputs.items()}
+        outputs["action"] = self._limited(usable, _action(policy))
+        if noise is not None:
+            outputs["sampled_action"] = self._limited(usable, _action(policy, noise))
         if self._score is not None:
             score = self._score(uncertainty)
             known = _finite_rows(outputs["action"])[:, 0] & (score <= 1.0)
@@ -205,8 +205,9 @@ class ServedPolicy:
     def _or_prior(self, outputs: Tensors, threshold: tf.Tensor) -> Tensors:
         known = tf.ensure_shape(outputs["novelty"] <= threshold, [None])[:, tf.newaxis]
         known = known & _finite_rows(outputs["action"])
-        action = tf.where(known, outputs["action"], self._clip(outputs["prior_location"]))
-        action = tf.where(_finite_rows(action), action, self.fallback_action)
+        prior = outputs["prior_location"]
+        fallback = tf.where(_finite_rows(prior), self._clip(prior), self.fallback_action)
+        action = tf.where(known, outputs["action"], fallback)
         fell_back = tf.logical_not(known[:, 0])
         return {"action": action, "novelty": outputs["novelty"], "fell_back": fell_back}
 
@@ -227,7 +228,12 @@ class ServedPolicy:
         usable = tf.reduce_all(inside, axis=1, keepdims=True)
         return usable, tf.where(usable, observation, 0.0)
 
+    def _limited(self, usable: tf.Tensor, actions: tf.Tensor) -> tf.Tensor:
+        """Actions [B, A] within the limits, nan where not usable [B, 1] or not finite."""
+        return tf.where(usable & _finite_rows(actions), self._clip(actions), np.float32("nan"))
+
     def _clip(self, actions: tf.Tensor) -> tf.Tensor:
+        """Clipped to the limits; TFLite makes a limit of a nan."""
         return tf.minimum(tf.maximum(actions, self.action_low), self.action_high)
 
 

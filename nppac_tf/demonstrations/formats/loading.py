@@ -208,8 +208,8 @@ def _check_task(recording: Recording, demonstrations: Demonstrations, task: Task
         )
     if sizes != (task.observation_size, task.action_size):
         fitting = [recorded.name] if recorded else tasks_of_sizes(sizes)
-        hint = f"; did you mean --task={' or '.join(fitting)}?" if fitting else ""
+        named = f"did you mean --task={' or '.join(fitting)}?" if fitting else "pass their --task"
         raise UserError(
             f"demonstrations must have observation size {task.observation_size} and action size "
-            f"{task.action_size} for task {task.name}; got {sizes[0]} and {sizes[1]}{hint}"
+            f"{task.action_size} for task {task.name}; got {sizes[0]} and {sizes[1]}; {named}"
         )
