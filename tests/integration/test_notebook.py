@@ -32,6 +32,7 @@ def test_the_notebook_runs(tmp_path):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = {kind for output in outputs for kind in output.get("data", {})}
     assert {"image/png", "image/gif"} <= shown
-    text = "".join(output.get("text", "") for output in outputs)
+    texts = [each.get("text") or each.get("data", {}).get("text/plain", "") for each in outputs]
+    text = "".join(texts)
     assert "2,000 steps  A " in text
     assert (tmp_path / "policy.gif").stat().st_size > 10_000
