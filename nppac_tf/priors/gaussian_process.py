@@ -132,9 +132,12 @@ class GPPrior(GaussianProcessPrior):
         super().__init__(settings, arrays)
         rounding = _RELATIVE_ROUNDING * np.abs(self._arrays["weights"]).sum(axis=0).max()
         noise_scale = np.sqrt(self._arrays["noise_variance"])
-        self._dtype = tf.float32 if rounding < 0.01 * noise_scale else tf.float64
-        self._weights = self._constant("weights", self._dtype)
-        self._centers = self._constant("centers", self._dtype)
+        self._compute_in(tf.float32 if rounding < 0.01 * noise_scale else tf.float64)
+
+    def _compute_in(self, dtype: tf.DType) -> None:
+        self._dtype = dtype
+        self._weights = self._constant("weights", dtype)
+        self._centers = self._constant("centers", dtype)
 
     @classmethod
     def fit(
@@ -180,7 +183,7 @@ class GPPrior(GaussianProcessPrior):
         if self._dtype == tf.float64:
             return self
         twin = self.from_state(*self.state())
-        twin._dtype = tf.float64
+        twin._compute_in(tf.float64)
         return twin
 
     def _posterior(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
