@@ -94,7 +94,7 @@ _LIMITS = ("fallback_action", "clip_low", "clip_high", "max_action_change")
 
 
 def _numbers(flag: str) -> Any:
-    values = flags.FLAGS[flag].value
+    values = flags.FLAGS[flag].value or []
     try:
         numbers = [float(value) for value in values]
     except ValueError:
