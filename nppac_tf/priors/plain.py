@@ -27,6 +27,8 @@ from nppac_tf.priors.kernels import KERNELS
 from nppac_tf.priors.nearest_neighbors import squared_distances
 from nppac_tf.priors.novelty import Novelty
 
+_UNITS = ("observation_shift", "observation_scale", "action_shift", "action_scale")
+
 Predict = Callable[[tf.Tensor], tuple[PriorStatistics, tf.Tensor]]
 
 
@@ -93,25 +95,25 @@ def _gaussian_process(prior: GaussianProcessPrior, dtype: tf.DType) -> Predict:
     return statistics
 
 
-_UNITS = ("observation_shift", "observation_scale", "action_shift", "action_scale")
-
-
 def _exact(prior: Any, settings: Any, arrays: Any, dtype: tf.DType) -> Callable[..., Any]:
     kernel, count = KERNELS[settings["kernel"]], settings["num_neighbors"]
-    centers, weights = (_constant(arrays[name], dtype) for name in ("centers", "weights"))
+    # [D, N], the one form in which a model holds them.
+    centers = _constant(arrays["centers"].T, dtype)
+    weights = _constant(arrays["weights"], dtype)
     count = min(count, len(arrays["centers"]))
     center_norms = _constant(np.square(arrays["centers"]).sum(axis=1), dtype)
     noise_variance = float(arrays["noise_variance"]) + JITTER
 
     def posterior(states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         norms = tf.reduce_sum(tf.square(states), axis=1, keepdims=True)
-        products = tf.matmul(2.0 * states, centers, transpose_b=True)
+        products = tf.matmul(2.0 * states, centers)
         closeness = tf.minimum(products - center_norms - norms, 0.0)  # Minus squared distances.
         mean = tf.matmul(kernel(-closeness), weights)
         if not count:
             return mean, tf.ones_like(norms[:, 0])
         nearest = tf.math.top_k(closeness, count, sorted=False).indices
-        offsets = tf.gather(centers, nearest) - states[:, tf.newaxis]
+        neighbors = tf.transpose(tf.gather(centers, nearest, axis=1), [1, 2, 0])
+        offsets = neighbors - states[:, tf.newaxis]
         return mean, _variance(settings["kernel"], noise_variance, offsets, count)
 
     return posterior

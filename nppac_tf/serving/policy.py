@@ -93,16 +93,16 @@ class ServedPolicy:
             raise UserError("clip_low must be at most clip_high, within the bounds of the task")
         fallback = _vector("fallback_action", options.fallback_action, size)
         self.fallback_action = np.clip(fallback, self.action_low, self.action_high)
-        self.max_action_change = None
+        self.max_action_change: np.ndarray | None = None
         if options.max_action_change is not None:
             self.max_action_change = _vector("max_action_change", options.max_action_change, size)
             if not (self.max_action_change > 0).all():
                 raise UserError("max_action_change must be positive")
         infinite = np.full(prior.observation_size, np.inf, np.float32)
         bounds = getattr(task, "observation_bounds", None)
-        low, high = bounds or (-infinite, infinite)
-        self.observation_low: np.ndarray = low
-        self.observation_high: np.ndarray = high
+        self.observation_low: np.ndarray
+        self.observation_high: np.ndarray
+        self.observation_low, self.observation_high = bounds or (-infinite, infinite)
 
     @property
     def scored(self) -> bool:
@@ -213,7 +213,6 @@ class ServedPolicy:
 
     def _limit(self, outputs: Tensors, previous_action: tf.Tensor) -> Tensors:
         action, change = outputs["action"], self.max_action_change
-        assert change is not None  # These signatures exist with a limit only.
         low, high = self._clip(previous_action - change), self._clip(previous_action + change)
         limited = tf.maximum(tf.minimum(action, high), low)
         both = _finite_rows(action) & _finite_rows(previous_action)

@@ -6,7 +6,7 @@ import abc
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,9 @@ class Model(abc.ABC):
                 raise UserError(f"{name} must be numbers ({dtype})")
             with np.errstate(over="ignore"):
                 value = converted[name] = value.astype(dtype)
-            wanted: Sequence[int | None] = [None] if shape is None and value.ndim else shape or []
+            wanted: list[int | None] = shape or []
+            if shape is None and value.ndim:
+                wanted = [None]
             fits = len(wanted) == value.ndim and all(
                 size in (None, have) for size, have in zip(wanted, value.shape, strict=True)
             )

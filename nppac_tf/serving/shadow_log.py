@@ -49,15 +49,8 @@ class ShadowLog:
         """Writes what was recorded; returns the number of steps, and writes nothing for none."""
         if self._steps:
             observations, actions, novelty = map(np.array, zip(*self._steps, strict=True))
-            known = {"novelty": [round(float(value), 4) for value in novelty]}
-            save_demonstrations(
-                Demonstrations(
-                    observations,
-                    actions,
-                    np.array([len(actions)]),
-                    name="shadow log",
-                    metadata=known,
-                ),
-                self._path,
-            )
+            metadata = {"novelty": [round(float(value), 4) for value in novelty]}
+            end = np.array([len(actions)])
+            data = Demonstrations(observations, actions, end, name="log", metadata=metadata)
+            save_demonstrations(data, self._path)
         return len(self._steps)
