@@ -28,8 +28,8 @@ def run(
 
     The exit code is 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP.
     An error is one line on standard error, and so is an interrupt; --debug shows the traceback
-    instead. --help lists `main_options` first. If the launcher takes arguments that are not flags, `main` is called with
-    their list.
+    instead. --help lists `main_options` first. If the launcher takes arguments that are not flags,
+    `main` is called with their list.
     """
     flags.DEFINE_string("flagfile", None, "File with a flag per line; later flags override it.")
     flags.DEFINE_boolean("debug", False, "Show the traceback of an error.")

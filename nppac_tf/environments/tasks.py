@@ -265,7 +265,8 @@ def _time_limit(environment: gymnasium.Env) -> int | None:
 
 def _inward(bounds: np.ndarray, direction: float) -> np.ndarray:
     """Bounds [A] in float32, rounded toward the inside of the space."""
-    rounded = bounds.astype(np.float32)
+    with np.errstate(over="ignore"):  # Beyond float32: the largest of it, by the next lines.
+        rounded = bounds.astype(np.float32)
     outside = rounded < bounds if direction > 0 else rounded > bounds
     return np.where(outside, np.nextafter(rounded, np.float32(direction)), rounded)
 

@@ -12,7 +12,8 @@ import gymnasium
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy_recordings import assert_error_or_numbers, damage
 
@@ -406,7 +407,7 @@ def pristine(tmp_path_factory):
         return write()
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(data=st.data())
 def test_damaged_data_give_a_user_error_or_numbers(pristine, tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "damaged"
