@@ -104,15 +104,15 @@ def main() -> None:
     title = f"{config.prior} on {task.name if task else data.name}, {episodes}"
     display.print_table(title, ("", "value"), [(label, f"{x:.4g}") for label, x in rows])
 
-    acts = task is not None and _NUM_EPISODES.value > 0
-    if not acts and output is None:
+    num_episodes = _NUM_EPISODES.value if task else 0
+    if not num_episodes and output is None:
         return
     with display.ProgressDisplay() as progress, progress.busy("Fitting to all episodes"):
         prior = priors.fit_prior(data, config)
-    if acts:
+    if task and num_episodes:
         mean = tf.function(lambda observations: prior.statistics(observations).location)
         evaluated = rollouts.evaluate(
-            lambda observations: mean(observations).numpy(), task, _NUM_EPISODES.value, _SEED.value
+            lambda observations: mean(observations).numpy(), task, num_episodes, _SEED.value
         )
         print(f"mean of the prior fitted to all episodes, seed {_SEED.value}\n\n{evaluated}")
     if output is not None:

@@ -116,8 +116,11 @@ def test_an_environment_gives_sound_episodes_or_one_line(
             record=True,
         )
     except (UserError, FloatingPointError) as error:
-        assert str(error)
-        assert "\n" not in str(error)
+        said = str(error)
+    else:
+        said = ""
+    assert "\n" not in said
+    if said:
         return
     assert np.all((policy.lengths >= 1) & (policy.lengths <= LIMIT))
     for shares in (policy.any_success, policy.time_at_goal, policy.final_success):
