@@ -6,6 +6,7 @@ vectors only. An environment that breaks Gymnasium's interface becomes a UserErr
 Glossary: D observation components, A action components.
 """
 
+import math
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ import numpy as np
 from nppac_tf.errors import UserError
 
 SUCCESS_KEYS = ("success", "is_success")
+_LARGEST = float(np.finfo(np.float32).max)
 _OLD_INTERFACE = (
     "it has the interface of the old gym: return (observation, info) from reset(seed=, options=), "
     "and (observation, reward, terminated, truncated, info) from step"
@@ -91,17 +93,18 @@ def flatten(observation: Any, parts: Mapping[str, gymnasium.Space]) -> np.ndarra
         parts: From `observation_parts`.
 
     Raises:
-        UserError: if a part is missing or has another shape than its space.
+        UserError: if a part is missing, is not made of numbers, or has another shape than its
+            space.
     """
     arrays = []
     for name, space in parts.items():
         value = _find(observation, name)
         if isinstance(space, gymnasium.spaces.Box):
-            value = np.array(value)
+            value = _numbers(name, space, value)
             _require_shape(name, space, value.shape)
             arrays.append(value.reshape(-1))
         else:  # One-hot.
-            arrays.append(gymnasium.spaces.flatten(space, value))
+            arrays.append(_one_hot(name, space, value))
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
@@ -124,6 +127,37 @@ def flatten_steps(observations: Any, parts: Mapping[str, gymnasium.Space]) -> np
     return np.concatenate(arrays, axis=1)
 
 
+def _numbers(name: str, space: gymnasium.Space, value: Any) -> np.ndarray:
+    """A new array of the values; those beyond float32 are infinite, as they are for a policy."""
+    try:
+        array = np.array(value)
+    except ValueError:  # Of lists of several lengths.
+        array = np.array(None)
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{_part(name)} must be numbers of {space}; got {one_line(value)}")
+    if array.dtype.itemsize > 4 and array.dtype.kind == "f":
+        array[np.abs(array) > _LARGEST] = np.inf
+    return array
+
+
+def _one_hot(name: str, space: gymnasium.Space, value: Any) -> np.ndarray:
+    try:
+        if space.contains(value):
+            return gymnasium.spaces.flatten(space, value)
+    except (TypeError, ValueError):  # Of values that it cannot compare.
+        pass
+    raise UserError(f"{_part(name)} must be in {space}; got {one_line(value)}")
+
+
+def _part(name: str) -> str:
+    return f"part {name!r} of an observation" if name else "an observation"
+
+
+def one_line(value: Any) -> str:
+    """A short description of any value, such as what an environment returned."""
+    return " ".join(repr(value).split())[:60]
+
+
 def slices(parts: Mapping[str, gymnasium.Space]) -> dict[str, slice]:
     """Where `flatten` puts each part in the array [D]."""
     ends = np.cumsum([gymnasium.spaces.flatdim(part) for part in parts.values()])
@@ -144,8 +178,9 @@ def _find(observation: Any, name: str) -> Any:
 
 def _require_shape(name: str, space: gymnasium.Space, shape: tuple[int, ...]) -> None:
     if shape != space.shape:
-        part = f"part {name!r} of an observation" if name else "an observation"
-        raise UserError(f"{part} must have the shape {space.shape} of its space; got {shape}")
+        raise UserError(
+            f"{_part(name)} must have the shape {space.shape} of its space; got {shape}"
+        )
 
 
 def success_of(info: Mapping[str, Any], key: str | None = None) -> float:
@@ -164,10 +199,21 @@ def success_of(info: Mapping[str, Any], key: str | None = None) -> float:
         return float("nan")
     if info[name] is True or info[name] is False:
         return float(info[name])
-    value = np.asarray(info[name])
-    if value.size != 1 or value.dtype.kind not in "biuf" or value.item() not in (0, 1):
-        raise UserError(f"info[{name!r}] must be 0 or 1, or a bool; got {info[name]!r:.60}")
-    return float(value.item())
+    value = _number(info[name])
+    if value not in (0, 1):
+        raise UserError(f"info[{name!r}] must be 0 or 1, or a bool; got {one_line(info[name])}")
+    return float(value == 1)
+
+
+def _number(value: Any) -> float | None:
+    """One number, or an array of one, as a float; None if it is something else."""
+    if isinstance(value, float):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError:  # Of lists of several lengths.
+        return None
+    return float(array.item()) if array.size == 1 and array.dtype.kind in "biuf" else None
 
 
 class StandardEnvironment(gymnasium.Wrapper):
@@ -230,20 +276,34 @@ class StandardEnvironment(gymnasium.Wrapper):
             raise
         except Exception as error:
             raise UserError(f"task {self._name!r} failed in step: {describe(error)}") from error
-        if not isinstance(reward, float):
-            rewards = np.asarray(reward)
-            if rewards.size != 1 or rewards.dtype.kind not in "biuf":
-                raise UserError(f"task {self._name!r} must give one reward; got {reward!r:.60}")
-            reward = float(rewards.item())
+        reward = self._one("reward", reward)
+        terminated = self._flag("terminated", terminated)
+        truncated = self._flag("truncated", truncated)
+        if not isinstance(info, Mapping):
+            raise UserError(f"task {self._name!r} must give a dict of info; got {one_line(info)}")
         success = success_of(info, self._success_key)
         if success == success:  # Not nan.
             info = {**info, "success": success}
         elif "success" in info:
             info = {key: value for key, value in info.items() if key != "success"}
         if self._by_success:
-            reward = self._reward_by_success(success, bool(terminated or truncated))
-        flat = flatten(observation, self._parts)
-        return flat, float(reward), bool(terminated), bool(truncated), info
+            reward = self._reward_by_success(success, terminated or truncated)
+        return flatten(observation, self._parts), reward, terminated, truncated, info
+
+    def _one(self, quantity: str, value: Any) -> float:
+        number = _number(value)
+        if number is None:
+            raise UserError(f"task {self._name!r} must give one {quantity}; got {one_line(value)}")
+        return number if abs(number) <= _LARGEST else math.copysign(math.inf, number)
+
+    def _flag(self, quantity: str, value: Any) -> bool:
+        if value is True or value is False:
+            return value
+        if (number := _number(value)) not in (0, 1):
+            raise UserError(
+                f"task {self._name!r} must give {quantity} as a bool; got {one_line(value)}"
+            )
+        return number == 1
 
     def _reward_by_success(self, success: float, is_last: bool) -> float:
         """0 at the goal, else -1."""

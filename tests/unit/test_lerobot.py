@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toy_recordings import assert_error_or_numbers, damage
 
+from examples import examples
 from nppac_tf.demonstrations import load_demonstrations, load_recording
 from nppac_tf.errors import UserError
 
@@ -319,7 +320,7 @@ def test_another_folder_is_refused_with_a_hint(tmp_path):
         load_recording(tmp_path)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60)
 @given(data=st.data())
 def test_damaged_files_are_a_users_error(tmp_path, data):
     write_v3(tmp_path)

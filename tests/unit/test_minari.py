@@ -12,10 +12,11 @@ import gymnasium
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toy_recordings import assert_error_or_numbers, damage
 
+from examples import examples
 from nppac_tf import environments
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, load_recording
 from nppac_tf.demonstrations.formats import minari as minari_data
@@ -406,7 +407,7 @@ def pristine(tmp_path_factory):
         return write()
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(data=st.data())
 def test_damaged_data_give_a_user_error_or_numbers(pristine, tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "damaged"

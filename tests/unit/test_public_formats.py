@@ -6,10 +6,11 @@ import json
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toy_recordings import assert_error_or_numbers, damage
 
+from examples import examples
 from nppac_tf.demonstrations import load_demonstrations, load_recording
 from nppac_tf.errors import UserError
 
@@ -298,7 +299,7 @@ def test_links_to_other_files_are_refused(tmp_path):
         load_recording(tmp_path / "a.hdf5")
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(data=st.data(), suffix=st.sampled_from([".npz", ".hdf5", "robomimic"]))
 def test_a_damaged_file_is_a_users_error(tmp_path, data, suffix):
     if suffix == "robomimic":

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from nppac_tf import export
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, RunConfig, TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
@@ -19,6 +18,7 @@ from nppac_tf.evaluation import rollouts
 from nppac_tf.priors import GPPrior, UniformPrior, load_prior, rescale
 from nppac_tf.runs.config_file import require_resumable
 from nppac_tf.runs.directory import RunDirectory
+from nppac_tf.serving import saved_model
 from nppac_tf.training.loop import EVALUATION_COLUMNS, TRAINING_COLUMNS
 from nppac_tf.training.replay import Replay
 
@@ -264,7 +264,7 @@ def test_policies_of_a_run(directory, task, demonstrations, prior):
         directory.keep_best(best)
     directory.conclude(concluded, task, [row(0), with_training(100)], "a run")
     assert directory.learning_curve.read_bytes().startswith(b"\x89PNG")
-    exported = export.load_policy(directory.best_policy)
+    exported = saved_model.load_policy(directory.best_policy)
     np.testing.assert_allclose(actions(exported), actions(best), rtol=1e-5, atol=1e-6)
     expected = {"last": (concluded, 0), "best": (best, 3)}
     for _ in range(2):

@@ -6,10 +6,11 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import nppac_tf as nppac
+from examples import examples
 from nppac_tf.environments.standard import flatten, observation_parts, success_of
 from nppac_tf.errors import UserError
 
@@ -103,7 +104,7 @@ def stepping(change):
 # Observations.
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(SPACES, st.integers(0, 99))
 def test_observations_are_joined_as_gymnasium_joins_them(space, seed):
     space.seed(seed)

@@ -14,9 +14,10 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from nppac_tf.demonstrations import load_demonstrations, load_recording
 from nppac_tf.demonstrations.formats import loading
 from nppac_tf.errors import UserError
@@ -405,7 +406,7 @@ VALID = {
 
 
 @pytest.mark.parametrize("name", VALID)
-@settings(max_examples=80)
+@examples(80)
 @given(data=st.data())
 def test_a_damaged_file_gives_an_error_or_finite_numbers(tmp_path_factory, name, data):
     content = bytearray(VALID[name])
