@@ -28,7 +28,7 @@ AGENT = AgentConfig(actor_layers=(8,), critic_layers=(8,), num_critics=2)
 CONFIG = RunConfig(
     task="Pendulum-v1", demonstrations="folder/expert.npz", agent=AGENT, training=TrainingConfig()
 )
-OBSERVATIONS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+OBSERVATIONS = np.tanh(np.random.default_rng(0).normal(size=(5, 3))).astype(np.float32)
 
 
 def row(steps, **more):
