@@ -256,6 +256,9 @@ def _find_joins(examination: Examination) -> dict[int, int]:
     for position, row in enumerate(rows):
         change = np.abs(np.diff(row, axis=0))
         leaps = (change > 5 * usual).mean(axis=1) > 0.3
+        # A leap from rest, at the start or one after another, is a fast movement.
+        size = np.append(np.square(change).mean(axis=1), 0.0)
+        leaps &= size[:-1] > 4 * np.maximum(np.append(np.inf, size[:-2]), size[1:])
         distance = np.sqrt(
             np.min([np.mean((row - start) ** 2, axis=1) for start in starts], axis=0)
         )

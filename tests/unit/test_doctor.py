@@ -283,6 +283,25 @@ def test_without_a_task_little_is_known_and_nothing_fails():
         diagnosis.diagnose(with_episode(3, **changes))
 
 
+def test_a_fast_start_from_rest_is_no_join():
+    generator = np.random.default_rng(0)
+    way = 1 - 0.4 ** np.arange(LENGTH + 1)[:, None]
+    episodes = []
+    for seed in range(8):
+        positions = generator.normal(size=3) * way
+        states = np.hstack([positions, np.diff(positions, axis=0, prepend=0)])
+        episodes.append(
+            dataclasses.replace(
+                make_episode(seed),
+                observations=states[:-1],
+                final_observation=states[-1],
+                next_observations=states[1:],
+            )
+        )
+    topics = [f.topic for f in diagnosis.diagnose(make_recording(episodes), make_task())]
+    assert "joined episodes" not in topics
+
+
 @settings(max_examples=150)
 @given(
     defects=st.lists(st.lists(st.sampled_from(list(DEFECTS)), max_size=3), max_size=5),
