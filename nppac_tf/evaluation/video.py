@@ -26,7 +26,6 @@ SUFFIXES = (".mp4", ".gif")
 _DEFAULT_FPS = 30.0  # For environments without "render_fps".
 _EVEN_SIZE = "crop=trunc(iw/2)*2:trunc(ih/2)*2"
 _GIF_FPS = 20.0
-_GIF_WIDTH = 320
 # One palette for the whole video; frames store only what changed.
 _GIF_FILTER = (
     "scale='min({width},iw)':-1:flags=area,split[a][b];"
@@ -43,22 +42,24 @@ class VideoWriter:
     """Context manager that writes a video atomically.
 
     An .mp4 is H.264 with 4:2:0 color, which every player supports; odd sizes lose a pixel. A .gif
-    is at most 320 pixels wide and drops frames to have at most 20 per second at the same speed.
+    drops frames to have at most 20 per second at the same speed.
 
     Args:
         path: File name that ends in .mp4 or .gif; an earlier file is replaced on exit.
         fps: Frames per second of the appended frames.
+        gif_width: Largest width of a .gif, in pixels.
 
     Raises:
         UserError: if the name has another ending, or fps is not positive.
     """
 
-    def __init__(self, path: str | os.PathLike[str], fps: float) -> None:
+    def __init__(self, path: str | os.PathLike[str], fps: float, gif_width: int = 320) -> None:
         self._path = pathlib.Path(path)
         if self._path.suffix.lower() not in SUFFIXES:
             raise UserError(f"path must end in {' or '.join(SUFFIXES)}; got {str(path)!r}")
         if not fps > 0:
             raise UserError(f"fps must be positive; got {fps}")
+        self._gif_width = gif_width
         self._is_gif = self._path.suffix.lower() == ".gif"
         self._stride = math.ceil(fps / _GIF_FPS) if self._is_gif else 1
         self._fps = fps / self._stride
@@ -140,7 +141,7 @@ class VideoWriter:
             options: dict[str, Any] = {
                 "codec": "gif",
                 "pix_fmt_out": "pal8",
-                "output_params": ["-filter_complex", _GIF_FILTER.format(width=_GIF_WIDTH)],
+                "output_params": ["-filter_complex", _GIF_FILTER.format(width=self._gif_width)],
             }
         else:
             options = {
