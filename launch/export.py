@@ -87,7 +87,7 @@ def main() -> None:
     if format == "savedmodel":
         print(_how_to_serve(output, task.observation_size, with_novelty=novelty is not None))
     else:
-        print(f"Inputs, outputs and limits are in {output / portable.DESCRIPTION}")
+        print(f"Inputs, outputs and limits are in {output / saved_model.DESCRIPTION}")
 
 
 _LIMITS = ("fallback_action", "clip_low", "clip_high", "max_action_change")

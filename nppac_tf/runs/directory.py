@@ -44,7 +44,7 @@ from nppac_tf.runs import metrics as reports
 from nppac_tf.runs.config_file import read_config_file, require_resumable
 from nppac_tf.runs.metrics import MetricsWriter
 from nppac_tf.runs.start import Start, read_learned
-from nppac_tf.serving import saved_model
+from nppac_tf.serving import runtimes, saved_model
 from nppac_tf.training import checkpoints
 from nppac_tf.training.checkpoints import RunCheckpoint
 from nppac_tf.training.loop import Metrics
@@ -361,7 +361,7 @@ class RunDirectory:
         if saved < 0 and exported < 0:
             raise UserError(f"{self.path} has neither a checkpoint nor a policy yet")
         if exported >= saved:
-            return saved_model.load_policy(self.policy), exported
+            return runtimes.load_policy(self.policy), exported
         agent = self._restored(task, self.load_prior(), newest)
         return rollouts.as_policy_function(agent.policy), saved
 

@@ -83,8 +83,8 @@ class TrainingRun:
         """Raises UserError unless a run has the task's sizes and the configuration's networks."""
         require_same_networks(source.config(), self._config, source.path)
         had, task = source.load_prior(), self._task
-        sizes, wanted = ((each.observation_size, each.action_size) for each in (had, task))
-        if sizes != wanted:
+        sizes = had.observation_size, had.action_size
+        if sizes != (wanted := (task.observation_size, task.action_size)):
             raise UserError(
                 f"task must have observation and action size {sizes} to begin with "
                 f"{source.path}; got {wanted} of {task.name}"

@@ -35,7 +35,7 @@ import tensorflow as tf
 from nppac_tf.errors import UserError
 from nppac_tf.priors import plain
 from nppac_tf.serving.policy import ServedPolicy, ServingOptions, Tensors
-from nppac_tf.serving.saved_model import describe
+from nppac_tf.serving.saved_model import DESCRIPTION, describe
 
 if TYPE_CHECKING:
     from nppac_tf.agents.nppac import NppacAgent
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from nppac_tf.priors import Novelty
 
 FORMATS = ("onnx", "tflite")
-DESCRIPTION = "policy.json"
 _VERSION = 1
 _OPSET = 17
 _EXACT = 1e-5

@@ -47,7 +47,6 @@ import numpy as np
 import tensorflow as tf
 
 from nppac_tf.errors import UserError
-from nppac_tf.files import for_tensorflow
 from nppac_tf.serving.policy import ServedPolicy, ServingOptions, Tensors
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _METADATA = pathlib.Path("assets.extra") / "metadata.json"
+# Of an export in another format.
+DESCRIPTION = "policy.json"
 _USED: dict[str, tuple[type, ...]] = {
     "task": (str, type(None)),
     "reward": (str, type(None)),
@@ -111,48 +112,20 @@ def export_policy(
         _replace_folder(folder, path, pathlib.Path(temporary) / "replaced")
 
 
-def load_policy(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
-    """Loads the greedy policy of an export, for `evaluate`.
-
-    Returns:
-        A function from observations [B, D] to actions [B, A], or from [D] to [A], float32. It
-        raises UserError for another shape.
-
-    Raises:
-        UserError: if `path` is not an exported policy.
-    """
-    metadata = load_metadata(path)
-    size = metadata["observation_size"]
-    try:
-        with for_tensorflow(pathlib.Path(path)) as readable:
-            module = tf.saved_model.load(str(readable))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a complete exported policy: {reason}") from None
-
-    def policy(observations: np.ndarray) -> np.ndarray:
-        shape = list(np.shape(observations))
-        if len(shape) not in (1, 2) or shape[-1] != size:
-            raise UserError(f"observations must be [B, {size}] or [{size}]; got {shape}")
-        batch = np.asarray(observations, np.float32).reshape(-1, size)
-        actions = module.mean_action(tf.constant(batch)).numpy()
-        return actions.reshape(*shape[:-1], metadata["action_size"])
-
-    return policy
-
-
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the metadata of an export: task, sizes, bounds, prior, updates, provenance.
+    """Reads the metadata of an export of any format: task, sizes, bounds, prior, provenance.
 
     Raises:
         UserError: if `path` is not an exported policy of this version.
     """
+    portable = pathlib.Path(DESCRIPTION)
+    file = portable if (pathlib.Path(path) / portable).is_file() else _METADATA
     try:
-        metadata = json.loads((pathlib.Path(path) / _METADATA).read_text(encoding="utf-8"))
+        metadata = json.loads((pathlib.Path(path) / file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"no exported policy at {path}") from None
     if not isinstance(metadata, dict):
-        raise UserError(f"{path} is not an exported policy: its {_METADATA} is not an object")
+        raise UserError(f"{path} is not an exported policy: its {file} is not an object")
     if metadata.get("version") != _VERSION:
         raise UserError(
             f"{path} must have version {_VERSION} of the format; got version "
@@ -161,7 +134,7 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     metadata = {"observation_keys": [], "success_key": None, **metadata}  # Absent from older ones.
     for name, kinds in _USED.items():
         if not isinstance(metadata.get(name, _USED), kinds):
-            raise UserError(f"{path} is not an exported policy: its {_METADATA} has no {name}")
+            raise UserError(f"{path} is not an exported policy: its {file} has no {name}")
     return metadata
 
 
