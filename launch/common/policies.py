@@ -67,9 +67,10 @@ def load() -> Policy:
         act, updates = directory.load_policy(trained, FLAGS.policy)
         return Policy(path.name, act, task, {**directory.provenance(), "updates": updates})
     path = checks.existing("saved_model")
-    from nppac_tf.serving import runtimes, saved_model
+    from nppac_tf.serving import runtimes
+    from nppac_tf.serving.metadata import load_metadata
 
-    metadata = saved_model.load_metadata(path)
+    metadata = load_metadata(path)
     confirm_module(path, FLAGS.task or metadata["task"] or "")
     task = make_task(
         metadata["task"],

@@ -45,6 +45,7 @@ from nppac_tf.runs.config_file import read_config_file, require_resumable
 from nppac_tf.runs.metrics import MetricsWriter
 from nppac_tf.runs.start import Start, read_learned
 from nppac_tf.serving import runtimes, saved_model
+from nppac_tf.serving.metadata import load_metadata
 from nppac_tf.training import checkpoints
 from nppac_tf.training.checkpoints import RunCheckpoint
 from nppac_tf.training.loop import Metrics
@@ -357,7 +358,7 @@ class RunDirectory:
             return rollouts.as_policy_function(agent.policy), int(agent.train_step_counter)
         newest = checkpoints.latest(self._checkpoints)
         saved = self._updates(newest)
-        exported = saved_model.load_metadata(self.policy)["updates"] if self.policy.exists() else -1
+        exported = load_metadata(self.policy)["updates"] if self.policy.exists() else -1
         if saved < 0 and exported < 0:
             raise UserError(f"{self.path} has neither a checkpoint nor a policy yet")
         if exported >= saved:

@@ -13,6 +13,7 @@ import numpy as np
 
 from nppac_tf.errors import UserError
 from nppac_tf.files import for_tensorflow
+from nppac_tf.serving.metadata import load_metadata
 
 Arrays = dict[str, np.ndarray]
 
@@ -92,8 +93,6 @@ def load_model(path: str | os.PathLike[str], threads: int = 1) -> Model:
     Raises:
         UserError: if there is no export, it is damaged, or its runtime is not installed.
     """
-    from nppac_tf.serving.saved_model import load_metadata
-
     path, description = pathlib.Path(path), load_metadata(path)
     if "format" not in description:
         return _SavedModel(path, description)

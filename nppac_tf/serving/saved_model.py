@@ -47,26 +47,13 @@ import numpy as np
 import tensorflow as tf
 
 from nppac_tf.errors import UserError
+from nppac_tf.serving.metadata import SAVED_MODEL_METADATA, VERSION
 from nppac_tf.serving.policy import ServedPolicy, ServingOptions, Tensors
 
 if TYPE_CHECKING:
     from nppac_tf.agents.nppac import NppacAgent
     from nppac_tf.environments import Task
     from nppac_tf.priors import Novelty
-
-_VERSION = 1
-_METADATA = pathlib.Path("assets.extra") / "metadata.json"
-# Of an export in another format.
-DESCRIPTION = "policy.json"
-_USED: dict[str, tuple[type, ...]] = {
-    "task": (str, type(None)),
-    "reward": (str, type(None)),
-    "observation_keys": (list,),
-    "success_key": (str, type(None)),
-    "observation_size": (int,),
-    "action_size": (int,),
-    "updates": (int,),
-}
 
 
 def export_policy(
@@ -94,7 +81,7 @@ def export_policy(
             novelty is given with a uniform prior.
     """
     path = pathlib.Path(os.path.realpath(path))  # A link stays, and leads to the new policy.
-    if path.exists() and not (path / _METADATA).is_file():
+    if path.exists() and not (path / SAVED_MODEL_METADATA).is_file():
         raise UserError(f"path must be new or an exported policy to replace; got {str(path)!r}")
     policy = ServedPolicy(agent, novelty, options, task)
     module = _PolicyModule(agent, novelty, policy, part_sizes(task))
@@ -107,35 +94,11 @@ def export_policy(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         folder = pathlib.Path(temporary) / "policy"
         tf.saved_model.save(module, str(folder), signatures)
-        (folder / _METADATA).parent.mkdir()
-        (folder / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-        _replace_folder(folder, path, pathlib.Path(temporary) / "replaced")
-
-
-def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the metadata of an export of any format: task, sizes, bounds, prior, provenance.
-
-    Raises:
-        UserError: if `path` is not an exported policy of this version.
-    """
-    portable = pathlib.Path(DESCRIPTION)
-    file = portable if (pathlib.Path(path) / portable).is_file() else _METADATA
-    try:
-        metadata = json.loads((pathlib.Path(path) / file).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"no exported policy at {path}") from None
-    if not isinstance(metadata, dict):
-        raise UserError(f"{path} is not an exported policy: its {file} is not an object")
-    if metadata.get("version") != _VERSION:
-        raise UserError(
-            f"{path} must have version {_VERSION} of the format; got version "
-            f"{metadata.get('version')}: export the policy again"
+        (folder / SAVED_MODEL_METADATA).parent.mkdir()
+        (folder / SAVED_MODEL_METADATA).write_text(
+            json.dumps(metadata, indent=2) + "\n", encoding="utf-8"
         )
-    metadata = {"observation_keys": [], "success_key": None, **metadata}  # Absent from older ones.
-    for name, kinds in _USED.items():
-        if not isinstance(metadata.get(name, _USED), kinds):
-            raise UserError(f"{path} is not an exported policy: its {file} has no {name}")
-    return metadata
+        _replace_folder(folder, path, pathlib.Path(temporary) / "replaced")
 
 
 class _PolicyModule(tf.Module):
@@ -260,7 +223,7 @@ def describe(
     while hasattr(fitted, "prior"):  # Without wrappers, which rescale or bound it.
         fitted = fitted.prior
     return {
-        "version": _VERSION,
+        "version": VERSION,
         "task": task.name if task else None,
         "reward": task.reward if task else None,
         "observation_keys": list(task.observation_keys) if task else [],

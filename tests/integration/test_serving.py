@@ -19,8 +19,9 @@ from nppac_tf import priors
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, PriorConfig
 from nppac_tf.demonstrations import Demonstrations, save_demonstrations
+from nppac_tf.serving.metadata import load_metadata
 from nppac_tf.serving.runtimes import load_policy
-from nppac_tf.serving.saved_model import export_policy, load_metadata
+from nppac_tf.serving.saved_model import export_policy
 
 BIN = pathlib.Path(sys.executable).parent
 SERVED = "served/pendulum"

@@ -2,6 +2,8 @@
 
 import collections
 import json
+import subprocess
+import sys
 import types
 
 import fakes
@@ -196,6 +198,17 @@ def test_onnx_has_standard_operations_only(exports):
         operations = {node.op_type for node in model.graph.node}
         assert not {"Loop", "Scan", "If"} & operations
         assert "Where" in operations  # A product with 0 would let a nan through.
+
+
+def test_onnx_runs_without_tensorflow(exports):
+    pytest.importorskip("onnxruntime", reason="ONNX needs the extra onnx")
+    pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
+    program = (
+        "import sys; sys.modules['tensorflow'] = None; import numpy as np\n"
+        "from nppac_tf.serving.runtimes import load_policy\n"
+        f"assert load_policy(sys.argv[1])(np.zeros({D})).shape == ({A},)"
+    )
+    subprocess.run([sys.executable, "-c", program, exports[1]("onnx")[1]], check=True)
 
 
 def test_tflite_has_built_in_operations_only(exports):
