@@ -25,7 +25,21 @@ from typing import Any
 import numpy as np
 
 _SERVER = pathlib.Path(__file__).parents[1] / "launch" / "serve.py"
-_VALUES = (None, True, "", "x", 1e400, -1, [], [[]], {}, [1, 2], [[1, 2]], [[[1]]], float("nan"))
+_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    "",
+    "x",
+    1e400,
+    -1,
+    [],
+    [[]],
+    {},
+    [1, 2],
+    [[1, 2]],
+    [[[1]]],
+    float("nan"),
+)
 _NAMES = ("inputs", "instances", "signature_name", "observation", "threshold", "policy")
 _WARM_UP = 1000
 
