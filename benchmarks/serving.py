@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import pathlib
 import random
 import socket
@@ -130,6 +131,12 @@ def megabytes(process: subprocess.Popen[str]) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
+def processor_seconds(process: subprocess.Popen[str]) -> float:
+    """Processor time that a process has used."""
+    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
 async def send_bad(process: subprocess.Popen[str], port: int, number: int) -> None:
     """Sends bad requests one after the other, and prints statuses and memory."""
     client, chooser = Client(port), random.Random(0)
@@ -153,7 +160,8 @@ async def send_steadily(
     statuses: Counter[int] = Counter()
     latencies = np.full(total, np.nan)
     due = iter(range(total))
-    before, start = megabytes(process), time.perf_counter() + 0.5
+    before, used = megabytes(process), processor_seconds(process)
+    start = time.perf_counter() + 0.5
 
     async def work(client: Client) -> None:
         for number in due:
@@ -173,6 +181,8 @@ async def send_steadily(
         f"latency: median {median:.2f} ms, 99.9 % {tail:.1f} ms, "
         f"largest {1000 * latencies.max():.1f} ms"
     )
+    milliseconds = 1000 * (processor_seconds(process) - used) / total
+    print(f"the server took {milliseconds:.2f} ms of processor time per request")
     print(f"memory {before:.1f} MB at first, {megabytes(process):.1f} MB at the end")
 
 
