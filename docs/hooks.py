@@ -31,7 +31,8 @@ _LINK = re.compile(r"(\]\()([^)\s#]*)((?:#[^)\s]*)?\))")
 _LAUNCHER_FLAGS = (
     "`launch/train.py` makes one flag of each setting of a run; in Python they are the fields of "
     "`PriorConfig`, `AgentConfig` and `TrainingConfig`. Switches are turned off with `no`, as in "
-    "`--noard`. There are also `--output_dir`, `--resume`, `--prior_cache` and `--flagfile`."
+    "`--noard`. There are also `--output_dir`, `--resume`, `--from_run`, `--prior_cache` and "
+    "`--flagfile`."
 )
 
 

@@ -51,7 +51,7 @@ def main() -> None:
         raise UserError("--format=onnx needs tf2onnx: pip install 'nppac-tf[onnx]'")
     from nppac_tf.runs import display
     from nppac_tf.runs.directory import RunDirectory
-    from nppac_tf.serving import portable, saved_model
+    from nppac_tf.serving import metadata, portable, saved_model
     from nppac_tf.serving.policy import ServingOptions
 
     options = ServingOptions(
@@ -87,7 +87,7 @@ def main() -> None:
     if format == "savedmodel":
         print(_how_to_serve(output, task.observation_size, with_novelty=novelty is not None))
     else:
-        print(f"Inputs, outputs and limits are in {output / portable.DESCRIPTION}")
+        print(f"Inputs, outputs and limits are in {output / metadata.DESCRIPTION}")
 
 
 _LIMITS = ("fallback_action", "clip_low", "clip_high", "max_action_change")

@@ -2,6 +2,7 @@
 
 python launch/train.py --flagfile=configs/pen.flags --seed=1
 python launch/train.py --resume --output_dir=runs/...
+python launch/train.py --from_run=runs/pen --demonstrations=first.npz,more.npz
 """
 
 import contextlib
@@ -10,17 +11,17 @@ import datetime
 import pathlib
 from typing import Any
 
-from common import checks, config_flags, program
+from common import checks, config_flags, policies, program
 from absl import flags
 
 from nppac_tf import files
 from nppac_tf.config import RunConfig
 from nppac_tf.errors import UserError
-from nppac_tf.runs.config_file import require_resumable
+from nppac_tf.runs.config_file import continued, require_resumable
 
 _MAIN_OPTIONS = (
     *("flagfile", "task", "demonstrations", "prior", "scale_factor", "temperature"),
-    *("num_env_steps", "seed", "output_dir", "resume"),
+    *("num_env_steps", "seed", "output_dir", "resume", "from_run"),
 )
 
 config_flags.define(RunConfig)
@@ -29,6 +30,12 @@ _OUTPUT_DIR = flags.DEFINE_string(
 )
 _RESUME = flags.DEFINE_boolean(
     "resume", False, "Resume the run in --output_dir, or start it if there is none yet."
+)
+_FROM_RUN = flags.DEFINE_string(
+    "from_run",
+    None,
+    "Folder of a run to begin with: its newest policy and critics, its prior if the demonstrations "
+    "are the same, and its settings where no flag is given.",
 )
 _PRIOR_CACHE = flags.DEFINE_string(
     "prior_cache",
@@ -49,7 +56,7 @@ def main() -> None:
 
     how_to_resume = f"go on with: {program.command('--resume', f'--output_dir={folder}')}"
     display = displays.ProgressDisplay()
-    run = runs.TrainingRun(folder, config, given, display)
+    run = runs.TrainingRun(folder, config, given, display, _FROM_RUN.value)
     with run.directory.locked(), display:
         run.open(resuming)
         try:
@@ -85,14 +92,31 @@ def _plan() -> tuple[pathlib.Path, RunConfig, bool]:
             config = _from_anywhere(config_flags.configuration(RunConfig, base=earlier))
             require_resumable(earlier, config, folder)
             return folder, config, True
-        if _RESUME.value and not any(flags.FLAGS[name].present for name in config_flags.groups):
+        given = _FROM_RUN.present or any(flags.FLAGS[name].present for name in config_flags.groups)
+        if _RESUME.value and not given:
             raise UserError(f"no run at {folder}; to start one there, pass its flags as well")
-        return folder, _from_anywhere(config_flags.configuration(RunConfig)), False
-    config = _from_anywhere(config_flags.configuration(RunConfig))
+        return folder, _new(), False
+    config = _new()
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     task = config.task.replace("/", "-").replace(":", "-")
     name = f"{config.agent.algorithm}-{config.prior.prior}-seed{config.training.seed}-{now}"
     return pathlib.Path("runs") / task / name, config, False
+
+
+def _new() -> RunConfig:
+    """The configuration of a new run; what no flag gives is that of --from_run, if there is one."""
+    base = None
+    if _FROM_RUN.value:
+        path = checks.existing("from_run")
+        if (path / "policy.json").is_file() or (path / "saved_model.pb").is_file():
+            raise UserError(
+                f"--from_run must be the folder of a run; {path} is an export, which has no critics"
+            )
+        path, config = checks.run_folder("from_run")
+        if not flags.FLAGS["task"].present:
+            policies.confirm_module(path, config.task)
+        base = continued(config, path)
+    return _from_anywhere(config_flags.configuration(RunConfig, base))
 
 
 def _from_anywhere(config: RunConfig) -> RunConfig:

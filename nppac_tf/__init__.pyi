@@ -26,8 +26,8 @@ from .priors import fit_prior as fit_prior
 from .priors import load_prior as load_prior
 from .priors import save_prior as save_prior
 from .runs.display import ProgressDisplay as ProgressDisplay
+from .serving.runtimes import load_policy as load_policy
 from .serving.saved_model import export_policy as export_policy
-from .serving.saved_model import load_policy as load_policy
 from .training.loop import Observer as Observer
 from .training.loop import train as train
 

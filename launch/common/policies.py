@@ -28,7 +28,7 @@ def define_flags() -> None:
     """Defines --run, --policy, --saved_model, --function, and the flags of `make_task`."""
     flags.DEFINE_string("run", None, "Folder of a run.")
     flags.DEFINE_enum("policy", "last", ("last", "best"), "Which policy of a run to use.")
-    flags.DEFINE_string("saved_model", None, "Folder of an exported policy.")
+    flags.DEFINE_string("saved_model", None, "Folder of an exported policy, of any format.")
     flags.DEFINE_string(
         "function",
         None,
@@ -67,9 +67,10 @@ def load() -> Policy:
         act, updates = directory.load_policy(trained, FLAGS.policy)
         return Policy(path.name, act, task, {**directory.provenance(), "updates": updates})
     path = checks.existing("saved_model")
-    from nppac_tf.serving import saved_model
+    from nppac_tf.serving import runtimes
+    from nppac_tf.serving.metadata import load_metadata
 
-    metadata = saved_model.load_metadata(path)
+    metadata = load_metadata(path)
     confirm_module(path, FLAGS.task or metadata["task"] or "")
     task = make_task(
         metadata["task"],
@@ -78,7 +79,7 @@ def load() -> Policy:
         metadata["success_key"],
     )
     require_sizes("policy", (metadata["observation_size"], metadata["action_size"]), task)
-    return Policy(path.resolve().name, saved_model.load_policy(path), task, metadata)
+    return Policy(path.resolve().name, runtimes.load_policy(path), task, metadata)
 
 
 def _imported(name: str) -> Callable[[Any], Any]:

@@ -131,4 +131,5 @@ def _silence_libraries() -> None:
     warnings.filterwarnings("ignore", r".*WARN: .*(latest versioned|out of date|deprecated)")
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    for name in ("root", "tensorflow"):  # tf2onnx warns through the root logger.
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -147,12 +147,11 @@ def _variance(kernel: str, noise_variance: float, offsets: tf.Tensor, count: int
     zeros = tf.zeros_like(columns[:, :, :2])
     upper = tf.concat([covariance, tf.transpose(columns, [0, 2, 1])], axis=2)
     matrix = tf.concat([upper, tf.concat([columns, zeros], axis=2)], axis=1)
-    for size in range(count + 1, 1, -1):
-        first, rest = tf.split(matrix, [1, size], axis=1)
-        pivot, row = tf.split(first, [1, size], axis=2)
-        column, block = tf.split(rest, [1, size], axis=2)
-        matrix = block - column * (row / pivot)
-    ones, cross, gap = -matrix[:, 0, 0], -matrix[:, 0, 1], -matrix[:, 1, 1]
+    for index in range(count):  # Columns stay: to cut them off takes longer than to compute them.
+        first, rest = tf.split(matrix, [1, count + 1 - index], axis=1)
+        pivot, column = (tf.gather(rows, [index], axis=2) for rows in (first, rest))
+        matrix = rest - column * (first / pivot)
+    ones, cross, gap = -matrix[:, 0, count], -matrix[:, 0, count + 1], -matrix[:, 1, count + 1]
     return 1.0 / (ones + tf.square(1.0 - cross) / (1.0 - gap))
 
 

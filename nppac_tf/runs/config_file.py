@@ -3,6 +3,7 @@
 Loads no TensorFlow.
 """
 
+import dataclasses
 import json
 import pathlib
 from typing import Any
@@ -10,8 +11,14 @@ from typing import Any
 from nppac_tf.config import RunConfig
 from nppac_tf.errors import UserError
 from nppac_tf.options import flatten
+from nppac_tf.runs.metrics import read_rows
 
 _MAY_GROW = "training.num_env_steps"
+# Settings of an agent that decide which weights there are.
+_OF_NETWORKS = (
+    *("algorithm", "actor", "squash", "actor_layers"),
+    *("critic_layers", "critic_layer_norm", "num_critics"),
+)
 
 
 def read_config_file(file: pathlib.Path) -> dict[str, Any]:
@@ -36,6 +43,35 @@ def read_config_file(file: pathlib.Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or not isinstance(settings.get("task"), str):
         raise UserError(f"{file} is not the configuration of a run: it must hold config.task")
     return content
+
+
+def continued(config: RunConfig, run: pathlib.Path) -> RunConfig:
+    """The configuration of a run, with the alpha of its last evaluation as the first.
+
+    Raises:
+        UserError: if its table of metrics is damaged.
+    """
+    rows = read_rows(run / "metrics.csv") if (run / "metrics.csv").is_file() else []
+    alpha = float(f"{rows[-1].get('train/alpha', 0):.6g}") if rows else 0.0
+    if not alpha > 0:
+        return config
+    return dataclasses.replace(config, agent=dataclasses.replace(config.agent, temperature=alpha))
+
+
+def require_same_networks(config: RunConfig, asked: RunConfig, run: pathlib.Path) -> None:
+    """Checks that a run of another configuration can begin with the weights of a run.
+
+    Raises:
+        UserError: names the first field that differs, and the run.
+    """
+    pairs = [
+        (name, getattr(config.agent, name), getattr(asked.agent, name)) for name in _OF_NETWORKS
+    ]
+    if (config.prior.prior == "uniform") != (asked.prior.prior == "uniform"):
+        pairs.append(("prior", config.prior.prior, asked.prior.prior))
+    for name, had, wanted in pairs:
+        if had != wanted:
+            raise UserError(f"{name} must be {had!r} to begin with {run}; got {wanted!r}")
 
 
 def require_resumable(config: RunConfig, asked: RunConfig, run: pathlib.Path) -> None:

@@ -9,6 +9,7 @@ novelty.npz                  calibration of the out-of-demonstration score
 checkpoints/                 all that is needed to resume the run
 .lock                        held by the process that writes here
 best/                        weights of the policy with the best evaluation so far
+start/                       weights, and perhaps the prior, of the run that this one goes on from
 figures/learning_curve.png   at the end
 policy/, policy_best/        SavedModels of the last and of the best policy, at the end
 """
@@ -42,7 +43,9 @@ from nppac_tf.runs import figures, inputs
 from nppac_tf.runs import metrics as reports
 from nppac_tf.runs.config_file import read_config_file, require_resumable
 from nppac_tf.runs.metrics import MetricsWriter
-from nppac_tf.serving import saved_model
+from nppac_tf.runs.start import Start, read_learned
+from nppac_tf.serving import runtimes, saved_model
+from nppac_tf.serving.metadata import load_metadata
 from nppac_tf.training import checkpoints
 from nppac_tf.training.checkpoints import RunCheckpoint
 from nppac_tf.training.loop import Metrics
@@ -70,6 +73,7 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = pathlib.Path(path)
+        self.start = Start(self.path / "start")
 
     @property
     def policy(self) -> pathlib.Path:
@@ -186,6 +190,8 @@ class RunDirectory:
         source = content["config"]["demonstrations"]
         names = [pathlib.PurePath(name).name for name in split_names(source)]
         content["config"]["demonstrations"] = ",".join(names)
+        if "from_run" in content:
+            content["from_run"]["run"] = pathlib.PurePath(content["from_run"]["run"]).name
         rows = self.rows() or [{}]
         row = next((row for row in rows if row.get("updates") == updates), rows[-1])
         return {
@@ -193,32 +199,89 @@ class RunDirectory:
             "metrics": {name: value for name, value in row.items() if np.isfinite(value)},
         }
 
-    def begin(self, config: RunConfig, demonstrations: Demonstrations) -> None:
-        """Writes config.json: from then on the folder holds a run, which can be resumed."""
-        self._write_config(
-            {
-                "config": config.to_dict(),
-                "versions": versions(),
-                "demonstrations": {
-                    "name": demonstrations.name,
-                    "episodes": demonstrations.num_episodes,
-                    "steps": demonstrations.num_steps,
-                    "fingerprint": demonstrations.fingerprint(),
-                },
-            }
-        )
+    def begin(
+        self,
+        config: RunConfig,
+        demonstrations: Demonstrations,
+        source: "RunDirectory | None" = None,
+    ) -> list[str]:
+        """Writes config.json: from then on the folder holds a run, which can be resumed.
 
-    def resume(self, config: RunConfig, demonstrations: Demonstrations) -> list[str]:
+        Args:
+            config: The run's configuration.
+            demonstrations: Its demonstrations.
+            source: Run whose newest checkpoint this one begins with. What it needs is copied.
+
+        Returns:
+            Notices: what is taken over from the source, a line each.
+
+        Raises:
+            UserError: if the source has no checkpoint yet.
+        """
+        content = {
+            "config": config.to_dict(),
+            "versions": versions(),
+            "demonstrations": {
+                "name": demonstrations.name,
+                "episodes": demonstrations.num_episodes,
+                "steps": demonstrations.num_steps,
+                "fingerprint": demonstrations.fingerprint(),
+            },
+        }
+        notices = []
+        if source is not None:
+            started = self._copy_start(source, config, demonstrations)
+            notices = [
+                f"Begins with {source.path} after {started['updates']:,} updates; its prior is "
+                f"{started['prior']}"
+            ]
+            content["from_run"] = started
+        self._write_config(content)
+        return notices
+
+    def _copy_start(
+        self, source: "RunDirectory", config: RunConfig, demonstrations: Demonstrations
+    ) -> dict[str, Any]:
+        """Copies the weights of a run, and its prior if it would be fitted to the same again."""
+        checkpoint = checkpoints.latest(source._checkpoints)
+        if checkpoint is None:
+            raise UserError(f"{source.path} has no whole checkpoint yet: train longer")
+        had = source._read_config()["demonstrations"]["fingerprint"]
+        same = had == demonstrations.fingerprint()
+        same = same and source.config().prior.unscaled() == config.prior.unscaled()
+        self.start.take(checkpoint, source.prior if same else None)
+        return {
+            "run": os.path.realpath(source.path),
+            "updates": self._updates(checkpoint),
+            "prior": "taken over" if same else "fitted again",
+        }
+
+    def resume(
+        self,
+        config: RunConfig,
+        demonstrations: Demonstrations,
+        source: "RunDirectory | None" = None,
+    ) -> list[str]:
         """Checks that the run can be resumed with these, and records its new length.
+
+        Args:
+            config: As the run's, perhaps longer.
+            demonstrations: The run's.
+            source: Run that it began with, if that is asked for again.
 
         Returns:
             Notices: what is not as it was when the run began, a line each.
 
         Raises:
-            UserError: if the configuration or the demonstrations are not the run's.
+            UserError: if the configuration, the demonstrations or the source are not the run's.
         """
         require_resumable(self.config(), config, self.path)
         content = self._read_config()
+        began = content.get("from_run", {}).get("run")
+        if source is not None and os.path.realpath(source.path) != began:
+            raise UserError(
+                f"from_run must be {began or 'left out'} to resume {self.path}; got {source.path}"
+            )
         try:
             fingerprint = content["demonstrations"]["fingerprint"]
             had = dict(content["versions"])
@@ -269,7 +332,7 @@ class RunDirectory:
         figures.learning_curve(rows, title).savefig(self.learning_curve, dpi=150)
         policies = [(agent, self.policy)]
         if self._best.exists():
-            best = self._restored(task, self._load_prior(), self._best)
+            best = self._restored(task, self.load_prior(), self._best)
             policies.append((best, self.best_policy))
         for each, path in policies:
             provenance = self.provenance(int(each.train_step_counter))
@@ -291,16 +354,16 @@ class RunDirectory:
         if which == "best":
             if not self._best.exists():
                 raise UserError(f"{self.path} has no best policy yet: it was never evaluated")
-            agent = self._restored(task, self._load_prior(), self._best)
+            agent = self._restored(task, self.load_prior(), self._best)
             return rollouts.as_policy_function(agent.policy), int(agent.train_step_counter)
         newest = checkpoints.latest(self._checkpoints)
         saved = self._updates(newest)
-        exported = saved_model.load_metadata(self.policy)["updates"] if self.policy.exists() else -1
+        exported = load_metadata(self.policy)["updates"] if self.policy.exists() else -1
         if saved < 0 and exported < 0:
             raise UserError(f"{self.path} has neither a checkpoint nor a policy yet")
         if exported >= saved:
-            return saved_model.load_policy(self.policy), exported
-        agent = self._restored(task, self._load_prior(), newest)
+            return runtimes.load_policy(self.policy), exported
+        agent = self._restored(task, self.load_prior(), newest)
         return rollouts.as_policy_function(agent.policy), saved
 
     def load_agent(self) -> tuple[NppacAgent, Task]:
@@ -310,7 +373,7 @@ class RunDirectory:
             UserError: if there is no checkpoint or no prior, or they do not fit.
         """
         config = self.config()
-        prior = self._load_prior()
+        prior = self.load_prior()
         task = inputs.task_of(config)
         return self._restored(task, prior, checkpoints.latest(self._checkpoints)), task
 
@@ -318,7 +381,8 @@ class RunDirectory:
         """The calibrated out-of-demonstration score; None where the run has none yet."""
         return load_novelty(self._novelty) if self._novelty.exists() else None
 
-    def _load_prior(self) -> BehavioralPrior:
+    def load_prior(self) -> BehavioralPrior:
+        """The prior, rescaled as configured; UserError where there is none yet."""
         if not self.prior.exists():
             raise UserError(f"{self.path} has no prior yet: it was stopped before; pass --resume")
         return rescale(load_prior(self.prior), self.config().prior)
@@ -330,11 +394,7 @@ class RunDirectory:
         if path is None:
             raise UserError(f"{self.path} has no whole checkpoint yet: train longer")
         agent = make_agent(task, prior, self.config().agent)
-        try:
-            checkpoints.read_variables(_deployed(agent), path)
-        except (AssertionError, ValueError, tf.errors.OpError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} does not fit the run's configuration: {reason}") from None
+        read_learned(_deployed(agent), path)
         return agent
 
     def _read_config(self) -> dict[str, Any]:

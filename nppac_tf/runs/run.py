@@ -10,8 +10,10 @@ from nppac_tf.agents.factory import make_agent
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import RunConfig
 from nppac_tf.demonstrations import modes
+from nppac_tf.errors import UserError
 from nppac_tf.priors import cached, default_cache, fit_prior, load_prior, rescale
 from nppac_tf.runs import inputs
+from nppac_tf.runs.config_file import require_same_networks
 from nppac_tf.runs.directory import RunDirectory
 from nppac_tf.runs.display import ProgressDisplay
 from nppac_tf.runs.inputs import Inputs
@@ -30,6 +32,8 @@ class TrainingRun:
         config: The run's configuration.
         given: What `inputs.load` makes of the configuration.
         display: Shows what happens.
+        source: Folder of a run to begin with, where this one begins: its newest policy and critics,
+            and its prior if demonstrations and settings of the prior are the same.
     """
 
     def __init__(
@@ -38,17 +42,20 @@ class TrainingRun:
         config: RunConfig,
         given: Inputs,
         display: ProgressDisplay,
+        source: str | os.PathLike[str] | None = None,
     ) -> None:
         self.directory = RunDirectory(folder)
         self._task, self._demonstrations = given
         self._config = dataclasses.replace(config, task=self._task.name)
         self._display = display
+        self._source = None if source is None else RunDirectory(source)
 
     def open(self, resume: bool) -> None:
         """Starts the run in its folder, or resumes the one that is there.
 
         Raises:
-            UserError: if there is a run already, or none to resume, or one of other settings.
+            UserError: if there is a run already, or none to resume, or one of other settings, or
+                the source has other networks, or other sizes than the task.
         """
         data, say = self._demonstrations, self._display.say
         say(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
@@ -59,14 +66,29 @@ class TrainingRun:
         if unused:
             say(f"Ignored by this run: {', '.join(unused)}")
         if resume:
-            notices = self.directory.resume(self._config, data)
+            notices = self.directory.resume(self._config, data, self._source)
             say(f"Resuming {self.directory.path}; its evaluations so far:")
             for notice in notices:
                 say(notice)
         else:
             self.directory.require_new()
-            self.directory.begin(self._config, data)
+            if self._source is not None:
+                self._require_sizes(self._source)
+            notices = self.directory.begin(self._config, data, self._source)
             say(f"Writing to {self.directory.path}")
+            for notice in notices:
+                say(notice)
+
+    def _require_sizes(self, source: RunDirectory) -> None:
+        """Raises UserError unless a run has the task's sizes and the configuration's networks."""
+        require_same_networks(source.config(), self._config, source.path)
+        had, task = source.load_prior(), self._task
+        sizes = had.observation_size, had.action_size
+        if sizes != (wanted := (task.observation_size, task.action_size)):
+            raise UserError(
+                f"task must have observation and action size {sizes} to begin with "
+                f"{source.path}; got {wanted} of {task.name}"
+            )
 
     def make_agent(self, cache: pathlib.Path | None) -> NppacAgent:
         """The agent as the run starts. Its prior is fitted, unless the folder has it.
@@ -78,8 +100,9 @@ class TrainingRun:
         asked = config.prior.unscaled()
         if asked.prior_seed is None:
             asked = dataclasses.replace(asked, prior_seed=config.training.seed)
-        if self.directory.prior.exists():
-            fitted = load_prior(self.directory.prior)
+        kept = (self.directory.prior, self.directory.start.prior)
+        if path := next(filter(pathlib.Path.exists, kept), None):
+            fitted = load_prior(path)
         elif cached(data, asked, cache):
             fitted = fit_prior(data, asked, cache)
             self._display.say(f"Prior {asked.prior}: read from {cache}")
@@ -88,7 +111,9 @@ class TrainingRun:
                 fitted = fit_prior(data, asked, cache)
         self.directory.keep_prior(fitted, data)
         prior = rescale(fitted, config.prior)
-        return make_agent(self._task, prior, config.agent, config.training.seed)
+        agent = make_agent(self._task, prior, config.agent, config.training.seed)
+        self.directory.start.load(agent, config.agent.reward_scale is None)
+        return agent
 
     def train(self, agent: NppacAgent, should_stop: Callable[[], Any]) -> list[Metrics]:
         """Trains to the end, from the newest checkpoint where there is one.

@@ -264,8 +264,8 @@ def _where_usable(usable: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 
 
 def _finite_rows(values: tf.Tensor) -> tf.Tensor:
-    """Whether all values [B, A] of a row are finite, [B, 1], in operations of every format."""
-    return tf.reduce_all(tf.abs(values) <= _LARGEST, axis=1, keepdims=True)
+    """Whether all values [B, A] of a row are finite, [B, 1], in few operations of every format."""
+    return tf.reduce_sum(tf.abs(values), axis=1, keepdims=True) <= _LARGEST
 
 
 def _vector(name: str, value: _Numbers, size: int) -> np.ndarray:

@@ -34,6 +34,7 @@ import tensorflow as tf
 
 from nppac_tf.errors import UserError
 from nppac_tf.priors import plain
+from nppac_tf.serving.metadata import DESCRIPTION, VERSION
 from nppac_tf.serving.policy import ServedPolicy, ServingOptions, Tensors
 from nppac_tf.serving.saved_model import describe
 
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from nppac_tf.priors import Novelty
 
 FORMATS = ("onnx", "tflite")
-DESCRIPTION = "policy.json"
-_VERSION = 1
 _OPSET = 17
 _EXACT = 1e-5
 _UNITS = {
@@ -112,7 +111,7 @@ def export_portable(
         for name, function in functions.items():
             _CONVERTERS[format](function, folder / f"{name}.{format}")
         content = describe(agent, task, novelty, policy) | {
-            "version": _VERSION,
+            "version": VERSION,
             "format": format,
             "signatures": {
                 name: {

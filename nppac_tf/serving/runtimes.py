@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import abc
-import json
 import os
 import pathlib
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from nppac_tf.errors import UserError
 from nppac_tf.files import for_tensorflow
+from nppac_tf.serving.metadata import load_metadata
 
 Arrays = dict[str, np.ndarray]
 
@@ -39,6 +40,16 @@ class Model(abc.ABC):
     @abc.abstractmethod
     def signatures(self) -> dict[str, dict[str, tuple[list[int | None] | None, str]]]:
         """Shape and dtype of the inputs of each signature; a size or shape of any kind is None."""
+
+    def mean_action(self, observation: np.ndarray) -> np.ndarray:
+        """The greedy actions [B, A] at observations [B, D]; nan where one is unusable."""
+        if "mean_action" in self.signatures:
+            return self("mean_action", {"observation": observation})["action"]
+        zeros = np.zeros([len(observation), self.description["action_size"]], np.float32)
+        inputs = {"observation": observation, "noise": zeros, "previous_action": zeros}
+        inputs["threshold"] = np.ones(1, np.float32)
+        names = self.signatures["policy"]
+        return self("policy", {name: inputs[name] for name in names})["mean_action"]
 
     def check(self, signature: str, inputs: Arrays) -> Arrays:
         """Converts inputs to the declared types; raises as `__call__`."""
@@ -82,13 +93,12 @@ def load_model(path: str | os.PathLike[str], threads: int = 1) -> Model:
     Raises:
         UserError: if there is no export, it is damaged, or its runtime is not installed.
     """
-    path = pathlib.Path(path)
-    description = path / "policy.json"
-    if not description.is_file():
-        return _SavedModel(path)
+    path, description = pathlib.Path(path), load_metadata(path)
+    if "format" not in description:
+        return _SavedModel(path, description)
     try:
-        content = json.loads(description.read_text(encoding="utf-8"))
-        return {"onnx": _Onnx, "tflite": _TFLite}[content["format"]](path, content, threads)
+        kind = {"onnx": _Onnx, "tflite": _TFLite}[description["format"]]
+        return kind(path, description, threads)
     except ImportError:
         raise UserError("ONNX models need onnxruntime: pip install 'nppac-tf[onnx]'") from None
     except UserError:
@@ -98,13 +108,35 @@ def load_model(path: str | os.PathLike[str], threads: int = 1) -> Model:
         raise UserError(f"{path} is not a complete export: {reason}") from None
 
 
+def load_policy(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """Loads the greedy policy of an export of any format, for `evaluate`.
+
+    Returns:
+        A function from observations [B, D] to actions [B, A], or from [D] to [A], float32. It
+        raises UserError for another shape.
+
+    Raises:
+        UserError: if `path` is not an exported policy.
+    """
+    model = load_model(path)
+    size = model.description["observation_size"]
+    action_size = model.description["action_size"]
+
+    def policy(observations: np.ndarray) -> np.ndarray:
+        shape = list(np.shape(observations))
+        if len(shape) not in (1, 2) or shape[-1] != size:
+            raise UserError(f"observations must be [B, {size}] or [{size}]; got {shape}")
+        batch = np.asarray(observations, np.float32).reshape(-1, size)
+        return model.mean_action(batch).reshape(*shape[:-1], action_size)
+
+    return policy
+
+
 class _SavedModel(Model):
-    def __init__(self, path: pathlib.Path) -> None:
+    def __init__(self, path: pathlib.Path, description: dict[str, Any]) -> None:
         import tensorflow as tf
 
-        from nppac_tf.serving.saved_model import load_metadata
-
-        self.description = load_metadata(path)
+        self.description = description
         try:
             with for_tensorflow(path) as readable:
                 self._module = tf.saved_model.load(str(readable))
@@ -113,7 +145,7 @@ class _SavedModel(Model):
             raise UserError(f"{path} is not a complete exported policy: {reason}") from None
         self._convert = tf.constant
 
-    @property
+    @cached_property
     def signatures(self) -> dict[str, dict[str, tuple[list[int | None] | None, str]]]:
         return {
             name: {
@@ -145,7 +177,7 @@ class _Portable(Model):
     def _load(self, file: pathlib.Path, threads: int) -> Callable[[Arrays], Arrays]:
         """A function from inputs, converted, to outputs."""
 
-    @property
+    @cached_property
     def signatures(self) -> dict[str, dict[str, tuple[list[int | None] | None, str]]]:
         return {
             name: {

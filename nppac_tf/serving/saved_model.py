@@ -47,25 +47,13 @@ import numpy as np
 import tensorflow as tf
 
 from nppac_tf.errors import UserError
-from nppac_tf.files import for_tensorflow
+from nppac_tf.serving.metadata import SAVED_MODEL_METADATA, VERSION
 from nppac_tf.serving.policy import ServedPolicy, ServingOptions, Tensors
 
 if TYPE_CHECKING:
     from nppac_tf.agents.nppac import NppacAgent
     from nppac_tf.environments import Task
     from nppac_tf.priors import Novelty
-
-_VERSION = 1
-_METADATA = pathlib.Path("assets.extra") / "metadata.json"
-_USED: dict[str, tuple[type, ...]] = {
-    "task": (str, type(None)),
-    "reward": (str, type(None)),
-    "observation_keys": (list,),
-    "success_key": (str, type(None)),
-    "observation_size": (int,),
-    "action_size": (int,),
-    "updates": (int,),
-}
 
 
 def export_policy(
@@ -93,7 +81,7 @@ def export_policy(
             novelty is given with a uniform prior.
     """
     path = pathlib.Path(os.path.realpath(path))  # A link stays, and leads to the new policy.
-    if path.exists() and not (path / _METADATA).is_file():
+    if path.exists() and not (path / SAVED_MODEL_METADATA).is_file():
         raise UserError(f"path must be new or an exported policy to replace; got {str(path)!r}")
     policy = ServedPolicy(agent, novelty, options, task)
     module = _PolicyModule(agent, novelty, policy, part_sizes(task))
@@ -106,63 +94,11 @@ def export_policy(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         folder = pathlib.Path(temporary) / "policy"
         tf.saved_model.save(module, str(folder), signatures)
-        (folder / _METADATA).parent.mkdir()
-        (folder / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
-        _replace_folder(folder, path, pathlib.Path(temporary) / "replaced")
-
-
-def load_policy(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
-    """Loads the greedy policy of an export, for `evaluate`.
-
-    Returns:
-        A function from observations [B, D] to actions [B, A], or from [D] to [A], float32. It
-        raises UserError for another shape.
-
-    Raises:
-        UserError: if `path` is not an exported policy.
-    """
-    metadata = load_metadata(path)
-    size = metadata["observation_size"]
-    try:
-        with for_tensorflow(pathlib.Path(path)) as readable:
-            module = tf.saved_model.load(str(readable))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a complete exported policy: {reason}") from None
-
-    def policy(observations: np.ndarray) -> np.ndarray:
-        shape = list(np.shape(observations))
-        if len(shape) not in (1, 2) or shape[-1] != size:
-            raise UserError(f"observations must be [B, {size}] or [{size}]; got {shape}")
-        batch = np.asarray(observations, np.float32).reshape(-1, size)
-        actions = module.mean_action(tf.constant(batch)).numpy()
-        return actions.reshape(*shape[:-1], metadata["action_size"])
-
-    return policy
-
-
-def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the metadata of an export: task, sizes, bounds, prior, updates, provenance.
-
-    Raises:
-        UserError: if `path` is not an exported policy of this version.
-    """
-    try:
-        metadata = json.loads((pathlib.Path(path) / _METADATA).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"no exported policy at {path}") from None
-    if not isinstance(metadata, dict):
-        raise UserError(f"{path} is not an exported policy: its {_METADATA} is not an object")
-    if metadata.get("version") != _VERSION:
-        raise UserError(
-            f"{path} must have version {_VERSION} of the format; got version "
-            f"{metadata.get('version')}: export the policy again"
+        (folder / SAVED_MODEL_METADATA).parent.mkdir()
+        (folder / SAVED_MODEL_METADATA).write_text(
+            json.dumps(metadata, indent=2) + "\n", encoding="utf-8"
         )
-    metadata = {"observation_keys": [], "success_key": None, **metadata}  # Absent from older ones.
-    for name, kinds in _USED.items():
-        if not isinstance(metadata.get(name, _USED), kinds):
-            raise UserError(f"{path} is not an exported policy: its {_METADATA} has no {name}")
-    return metadata
+        _replace_folder(folder, path, pathlib.Path(temporary) / "replaced")
 
 
 class _PolicyModule(tf.Module):
@@ -287,7 +223,7 @@ def describe(
     while hasattr(fitted, "prior"):  # Without wrappers, which rescale or bound it.
         fitted = fitted.prior
     return {
-        "version": _VERSION,
+        "version": VERSION,
         "task": task.name if task else None,
         "reward": task.reward if task else None,
         "observation_keys": list(task.observation_keys) if task else [],

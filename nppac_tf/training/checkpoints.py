@@ -175,6 +175,14 @@ def write_variables(objects: tf.train.Checkpoint, path: pathlib.Path) -> None:
     os.rename(temporary, path)
 
 
+def copy_variables(source: pathlib.Path, path: pathlib.Path) -> None:
+    """Copies the learned objects of a checkpoint to the folder `path`, for `read_variables`."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    for file in source.glob(f"{_VARIABLES}.*"):
+        shutil.copyfile(file, path / file.name)
+
+
 def read_variables(objects: tf.train.Checkpoint, path: pathlib.Path) -> None:
     """Restores some or all of the learned objects from the checkpoint at `path`.
 

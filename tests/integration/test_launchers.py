@@ -20,7 +20,7 @@ from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_de
 from nppac_tf.environments import make_task
 from nppac_tf.priors import load_prior
 from nppac_tf.runs.directory import RunDirectory
-from nppac_tf.serving.saved_model import load_metadata
+from nppac_tf.serving.metadata import load_metadata
 
 SMALL = (
     "--task=Pendulum-v1",

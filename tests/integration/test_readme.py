@@ -19,7 +19,7 @@ import pytest
 from nppac_tf import NppacAgent, UniformPrior, export_policy, make_task
 from nppac_tf.config import AgentConfig, TrainingConfig
 from nppac_tf.demonstrations import load_demonstrations
-from nppac_tf.serving.saved_model import load_metadata
+from nppac_tf.serving.metadata import load_metadata
 
 ROOT = pathlib.Path(__file__).parents[2]
 LAUNCHERS = sorted((ROOT / "launch").glob("*.py"))

@@ -19,7 +19,9 @@ from nppac_tf import priors
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, PriorConfig
 from nppac_tf.demonstrations import Demonstrations, save_demonstrations
-from nppac_tf.serving.saved_model import export_policy, load_metadata
+from nppac_tf.serving.metadata import load_metadata
+from nppac_tf.serving.runtimes import load_policy
+from nppac_tf.serving.saved_model import export_policy
 
 BIN = pathlib.Path(sys.executable).parent
 SERVED = "served/pendulum"
@@ -172,6 +174,39 @@ def test_an_export_of_a_run_is_its_policy_and_is_measured(launchers, said):
     assert 0 < float(seconds) < 60
     for signature in ("mean_action", "sample_action", "action_with_prior", "action_or_prior"):
         assert re.search(rf"{signature}( +[\d.]+){{4}}", said)
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_an_export_in_another_format_acts_as_the_run(launchers, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime", reason="ONNX needs the extra onnx")
+        pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
+    limits = ("--clip_high=0.5", "--fallback_action=-1", "--max_action_change=0.5")
+    arguments = ("--run=run", f"--output={format}", f"--format={format}", *limits)
+    outcome = launchers.run("export", *arguments)
+    assert outcome.code == 0, outcome.errors
+    assert "Gemm" not in outcome.errors  # tf2onnx has a remark.
+    assert "The model carries the prior: 60 points, 240 numbers" in outcome.output
+    assert re.search(r"policy( +[\d.]+){4}", outcome.output)
+    content = json.loads((launchers.folder / format / "policy.json").read_text())
+    assert (content["format"], content["task"], content["updates"]) == (format, "Pendulum-v1", 50)
+    assert (content["clip_high"], content["fallback_action"]) == ([0.5], [-1.0])
+    assert content["provenance"]["demonstrations"]["name"] == "expert"
+    states = np.random.default_rng(3).uniform(-1, 1, (40, D)).astype(np.float32)
+    ours, theirs = (load_policy(launchers.folder / path)(states) for path in (format, "run/policy"))
+    assert (theirs > 0.5).any()
+    np.testing.assert_allclose(ours, np.minimum(theirs, 0.5), atol=2e-3)
+    outcome = launchers.run("evaluate", f"--saved_model={format}", "--num_episodes=1")
+    assert outcome.code == 0, outcome.errors
+    assert re.search(r"return +-[\d.,]+", outcome.output)
+
+
+def test_an_unknown_format_is_one_line(launchers):
+    outcome = launchers.run("export", "--run=run", "--output=x", "--format=torch")
+    assert outcome.code == 1
+    assert outcome.errors == (
+        "error: --format must be one of savedmodel, onnx, tflite; got 'torch'\n"
+    )
 
 
 def test_the_printed_commands_run_as_they_stand(launchers, said):

@@ -2,6 +2,8 @@
 
 import collections
 import json
+import subprocess
+import sys
 import types
 
 import fakes
@@ -17,7 +19,7 @@ from nppac_tf.errors import UserError
 from nppac_tf.priors import plain
 from nppac_tf.serving.policy import ServingOptions
 from nppac_tf.serving.portable import export_portable
-from nppac_tf.serving.runtimes import load_model
+from nppac_tf.serving.runtimes import load_model, load_policy
 from nppac_tf.serving.saved_model import export_policy
 
 STEPS = 160
@@ -171,6 +173,20 @@ def test_a_model_equals_the_saved_model_on_10_000_states(exports, demonstrations
         assert content["rounding"]["action"] < 2e-5
 
 
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_the_greedy_policy_is_that_of_the_saved_model(exports, demonstrations, format):
+    if format == "onnx":
+        pytest.importorskip("onnxruntime", reason="ONNX needs the extra onnx")
+        pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
+    folder = exports[1](format)[1]
+    policy, expected = load_policy(folder), load_policy(folder.parent / "saved_model")
+    states = queries(demonstrations, 40)
+    np.testing.assert_allclose(policy(states), expected(states), atol=2e-5)
+    np.testing.assert_array_equal(policy(states[0]), policy(states[:1])[0])
+    with pytest.raises(UserError, match=r"observations must be \[B, 3\] or \[3\]; got \[4\]"):
+        policy(np.zeros(4))
+
+
 def test_onnx_has_standard_operations_only(exports):
     onnx = pytest.importorskip("onnx", reason="ONNX needs the extra onnx")
     pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
@@ -182,6 +198,17 @@ def test_onnx_has_standard_operations_only(exports):
         operations = {node.op_type for node in model.graph.node}
         assert not {"Loop", "Scan", "If"} & operations
         assert "Where" in operations  # A product with 0 would let a nan through.
+
+
+def test_onnx_runs_without_tensorflow(exports):
+    pytest.importorskip("onnxruntime", reason="ONNX needs the extra onnx")
+    pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
+    program = (
+        "import sys; sys.modules['tensorflow'] = None; import numpy as np\n"
+        "from nppac_tf.serving.runtimes import load_policy\n"
+        f"assert load_policy(sys.argv[1])(np.zeros({D})).shape == ({A},)"
+    )
+    subprocess.run([sys.executable, "-c", program, exports[1]("onnx")[1]], check=True)
 
 
 def test_tflite_has_built_in_operations_only(exports):

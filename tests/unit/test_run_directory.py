@@ -18,7 +18,7 @@ from nppac_tf.evaluation import rollouts
 from nppac_tf.priors import GPPrior, UniformPrior, load_prior, rescale
 from nppac_tf.runs.config_file import require_resumable
 from nppac_tf.runs.directory import RunDirectory
-from nppac_tf.serving import saved_model
+from nppac_tf.serving import runtimes
 from nppac_tf.training.loop import EVALUATION_COLUMNS, TRAINING_COLUMNS
 from nppac_tf.training.replay import Replay
 
@@ -264,7 +264,7 @@ def test_policies_of_a_run(directory, task, demonstrations, prior):
         directory.keep_best(best)
     directory.conclude(concluded, task, [row(0), with_training(100)], "a run")
     assert directory.learning_curve.read_bytes().startswith(b"\x89PNG")
-    exported = saved_model.load_policy(directory.best_policy)
+    exported = runtimes.load_policy(directory.best_policy)
     # An export sums in float64.
     np.testing.assert_allclose(actions(exported), actions(best), atol=2e-4)
     expected = {"last": (concluded, 0), "best": (best, 3)}

@@ -15,8 +15,10 @@ from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
+from nppac_tf.serving.metadata import load_metadata
 from nppac_tf.serving.policy import ServingOptions
-from nppac_tf.serving.saved_model import export_policy, load_metadata, load_policy
+from nppac_tf.serving.runtimes import load_policy
+from nppac_tf.serving.saved_model import export_policy
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(7, D)).astype(np.float32)
 # A server that has TensorFlow and NumPy, and nothing of this project.

@@ -8,7 +8,9 @@ import pytest
 from serving_agents import A, D, agent_with
 
 from nppac_tf.errors import UserError
-from nppac_tf.serving.saved_model import export_policy, load_metadata, load_policy
+from nppac_tf.serving.metadata import load_metadata
+from nppac_tf.serving.runtimes import load_policy
+from nppac_tf.serving.saved_model import export_policy
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(7, D)).astype(np.float32)
 

@@ -18,6 +18,7 @@ pytest.importorskip("aiohttp", reason="the server needs the extra serve")
 
 from aiohttp import test_utils
 
+from benchmarks.serving import bad_body
 from nppac_tf.serving import server
 
 GOOD = {"inputs": {"observation": [[1.0, 2.0], [3.0, 4.0]], "threshold": [0.5]}}
@@ -114,24 +115,11 @@ def test_a_bad_request_gets_one_line(content, status, complaint):
 
 
 def test_random_bodies_are_never_the_servers_fault():
-    chooser = random.Random(0)
-    values = [None, True, "", "x", 1e400, -1, [], [[]], {}, [1, 2], [[1, 2]], [[[1]]], float("nan")]
-    names = ["inputs", "instances", "signature_name", "observation", "threshold", "policy"]
-
-    def any_value(depth):
-        if depth and chooser.random() < 0.5:
-            return {chooser.choice(names): any_value(depth - 1) for _ in range(3)}
-        return chooser.choice(values)
+    chooser, good = random.Random(0), json.dumps(GOOD).encode()
 
     async def talk(client):
-        for number in range(2000):
-            if number % 2:
-                body = bytearray(json.dumps(GOOD).encode())
-                for _ in range(chooser.randrange(1, 9)):
-                    body[chooser.randrange(len(body))] = chooser.randrange(256)
-                body = bytes(body)
-            else:
-                body = json.dumps(any_value(3)).encode()
+        for _ in range(2000):
+            body = bad_body(chooser, good)
             status, answer = await predict(client, body)
             assert status in (200, 400), (body, answer)
 
