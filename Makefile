@@ -8,12 +8,13 @@ RUN := $(VENV)/bin/python
 # One thread per test process.
 TESTING := TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 $(RUN)
 SETUP := $(VENV)/.setup-done
+DOCS_SETUP := $(VENV)/.docs-done
 PEERS := .venv_peers
 PEERS_SETUP := $(PEERS)/.setup-done
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-slow benchmark lint format clean
+.PHONY: help setup train test test-slow docs benchmark lint format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,14 @@ test: lint ## Lint, then run all tests except the slow ones, in parallel.
 test-slow: setup ## Run the slow tests.
 	$(RUN) -m pytest -m slow
 
+docs: $(DOCS_SETUP) ## Build the documentation into site/; a warning is an error.
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	@echo site/index.html
+
+$(DOCS_SETUP): $(SETUP)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
 benchmark: setup $(PEERS_SETUP) ## Measure speed, also of SB3 and SBX (in .venv_peers); on an idle machine.
 	$(RUN) -m benchmarks $(ARGS)
 
@@ -66,5 +75,5 @@ format: setup ## Fix what lint can fix, and format.
 	$(RUN) -m ruff format .
 
 clean: ## Remove caches and build outputs; keep .venv, .venv_peers, runs/ and exported/.
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT
+	rm -rf build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT
 	find benchmarks nppac_tf launch tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,8 +21,8 @@ from nppac_tf import priors
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import PRIORS, AgentConfig, PriorConfig
 from nppac_tf.demonstrations import Demonstrations
-from nppac_tf.export import export_policy
 from nppac_tf.priors.base import BehavioralPrior
+from nppac_tf.serving.saved_model import export_policy
 
 _EPISODE_STEPS = 100
 _NOISE = 0.05

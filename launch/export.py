@@ -1,11 +1,13 @@
-"""Exports a run's policy as a SavedModel, measures it and prints how to serve it.
+"""Exports a run's policy as a SavedModel, ONNX or TFLite, measures it and prints how to serve it.
 
 python launch/export.py --run=runs/... --output=exported/pen
+python launch/export.py --run=runs/... --output=exported/pen_onnx --format=onnx
 
-The policy is that of the newest checkpoint. It loads with TensorFlow alone; size and latency are
-measured in a process that imports nothing else.
+The policy is that of the newest checkpoint. A SavedModel loads with TensorFlow alone. Size and
+latency are measured in a new process, with one thread.
 """
 
+import importlib.util
 import multiprocessing
 import pathlib
 import time
@@ -23,6 +25,16 @@ flags.DEFINE_string(
     "task", None, "Task of the run; needed only if it imports a module, as my_robot:Reach-v0 does."
 )
 flags.DEFINE_string("output", None, "Folder to write: a new one, or an earlier export.")
+flags.DEFINE_enum("format", "savedmodel", ("savedmodel", "onnx", "tflite"), "Format of the model.")
+_NUMBERS = "one number, or one per action component"
+flags.DEFINE_list(
+    "fallback_action", ["0"], f"Action for an observation that cannot be used, or nan: {_NUMBERS}."
+)
+flags.DEFINE_list("clip_low", ["-inf"], f"Lower limit of actions: {_NUMBERS}.")
+flags.DEFINE_list("clip_high", ["inf"], f"Upper limit of actions: {_NUMBERS}.")
+flags.DEFINE_list(
+    "max_action_change", None, f"Largest change of the action from step to step: {_NUMBERS}."
+)
 
 
 def main() -> None:
@@ -35,20 +47,34 @@ def main() -> None:
             f"--task must be {config.task}, the task of {path}; got {flags.FLAGS.task!r}"
         )
     output = checks.output_folder("output")
-    from nppac_tf import export
+    if flags.FLAGS.format == "onnx" and importlib.util.find_spec("tf2onnx") is None:
+        raise UserError("--format=onnx needs tf2onnx: pip install 'nppac-tf[onnx]'")
     from nppac_tf.runs import display
     from nppac_tf.runs.directory import RunDirectory
+    from nppac_tf.serving import portable, saved_model
+    from nppac_tf.serving.policy import ServingOptions
 
+    options = ServingOptions(
+        **{name: _numbers(name) for name in _LIMITS if flags.FLAGS[name].value is not None}
+    )
     directory = RunDirectory(path)
     agent, task = directory.load_agent()
     novelty = directory.load_novelty()
     if novelty is None and agent.prior.informative:
         novelty = _calibrate(config.demonstrations, agent.prior, task)
-    export.export_policy(agent, output, task, novelty, directory.provenance())
+    format, provenance = flags.FLAGS.format, directory.provenance()
+    if format == "savedmodel":
+        saved_model.export_policy(agent, output, task, novelty, provenance, options)
+    else:
+        content = portable.export_portable(
+            agent, output, format, task, novelty, provenance, options
+        )
+        for line in portable.remarks(content):
+            print(line)
 
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        load_seconds, latencies = pool.apply(_measure, (str(output), task.observation_size))
+        load_seconds, latencies = pool.apply(_measure, (str(output),))
     display.print_table(
         f"{task.name} after {int(agent.train_step_counter):,} updates: "
         f"{size / 1e6:.1f} MB, loads in {load_seconds:.1f} s",
@@ -58,7 +84,22 @@ def main() -> None:
             for name, pairs in latencies.items()
         ],
     )
-    print(_how_to_serve(output, task.observation_size, with_novelty=novelty is not None))
+    if format == "savedmodel":
+        print(_how_to_serve(output, task.observation_size, with_novelty=novelty is not None))
+    else:
+        print(f"Inputs, outputs and limits are in {output / portable.DESCRIPTION}")
+
+
+_LIMITS = ("fallback_action", "clip_low", "clip_high", "max_action_change")
+
+
+def _numbers(flag: str) -> Any:
+    values = flags.FLAGS[flag].value or []
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        raise UserError(f"--{flag} must be {_NUMBERS}; got {','.join(values)}") from None
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _calibrate(demonstrations: str, prior: Any, task: Any) -> Any:
@@ -73,27 +114,30 @@ def _calibrate(demonstrations: str, prior: Any, task: Any) -> Any:
         return None
 
 
-def _measure(path: str, observation_size: int) -> tuple[float, dict[str, list[Any]]]:
+def _measure(path: str) -> tuple[float, dict[str, list[Any]]]:
     """Returns seconds to load, and (median, 95th percentile) of each signature and batch size."""
     import numpy as np
-    import tensorflow as tf
+
+    from nppac_tf.serving.runtimes import load_model
 
     started = time.perf_counter()
-    signatures = tf.saved_model.load(path).signatures
+    model = load_model(path)
     load_seconds = time.perf_counter() - started
-    others = {"seed": tf.constant([1, 2]), "threshold": tf.constant(0.99)}
     latencies: dict[str, list[Any]] = {}
-    for name in sorted(set(signatures) - {"serving_default"}):
-        wanted = signatures[name].structured_input_signature[1]
-        inputs = {key: value for key, value in others.items() if key in wanted}
+    for name, signature in sorted(model.signatures.items()):
+        if name == "serving_default" or name.endswith(("_single", "_parts")):
+            continue
         latencies[name] = []
         for batch in _BATCHES:
-            inputs["observation"] = tf.zeros([batch, observation_size])
-            signatures[name](**inputs)
+            inputs = {
+                key: np.zeros([batch if size is None else size for size in shape or []], dtype)
+                for key, (shape, dtype) in signature.items()
+            }
+            model(name, inputs)
             seconds: list[float] = []
             while len(seconds) < 10 or (len(seconds) < 200 and sum(seconds) < 1):
                 started = time.perf_counter()
-                next(iter(signatures[name](**inputs).values())).numpy()
+                model(name, inputs)
                 seconds.append(time.perf_counter() - started)
             latencies[name].append((np.median(seconds), np.quantile(seconds, 0.95)))
     return load_seconds, latencies

@@ -104,12 +104,12 @@ def main() -> None:
     title = f"{config.prior} on {task.name if task else data.name}, {episodes}"
     display.print_table(title, ("", "value"), [(label, f"{x:.4g}") for label, x in rows])
 
-    num_episodes = _NUM_EPISODES.value if task else 0
+    num_episodes = _NUM_EPISODES.value if task is not None else 0
     if not num_episodes and output is None:
         return
     with display.ProgressDisplay() as progress, progress.busy("Fitting to all episodes"):
         prior = priors.fit_prior(data, config)
-    if task and num_episodes:
+    if task is not None and num_episodes:
         mean = tf.function(lambda observations: prior.statistics(observations).location)
         evaluated = rollouts.evaluate(
             lambda observations: mean(observations).numpy(), task, num_episodes, _SEED.value

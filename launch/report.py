@@ -25,8 +25,8 @@ _TITLE = flags.DEFINE_string("title", "", "Title of the page and the figure.")
 _THRESHOLD = flags.DEFINE_float(
     "threshold",
     None,
-    "Score to report the first environment step for: time at goal (default: 0.6), or the return "
-    "for a task without a goal.",
+    "Score to report the first environment step for: time at goal (default: 0.6 on tasks of the "
+    "hand, else none), or the return for a task without a goal.",
 )
 _ARCHIVE = flags.DEFINE_string(
     "archive", None, "Folder to copy the tables of each run to, as TASK/METHOD/seedN."
@@ -99,23 +99,29 @@ def _write(
     from nppac_tf import files
     from nppac_tf.comparison import figures, page, tables
 
-    drawn = {metric: figures.curve(comparison, metric) for metric in comparison.metrics}
+    drawn = {metric: figures.curve(comparison, metric) for metric in comparison.drawn}
     drawn |= {"learning_curves": figures.curves(comparison, _TITLE.value)}
     drawn |= {"scores": figures.scores(comparison), "area": figures.area(comparison)}
-    images = {}
-    for name, figure in drawn.items():
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
-        images[name] = image.getvalue()
+    images = {name: _png(figure) for name, figure in drawn.items()}
+    for name, image in images.items():
         path = output / f"{name.rpartition('/')[2]}.png"
-        files.replace_file(path, functools.partial(_write_bytes, images[name]))
+        files.replace_file(path, functools.partial(_write_bytes, image))
+    # The page has one legend for all figures.
+    bare = {name: figures.curve(comparison, name, legend=False) for name in comparison.drawn}
+    shown = images | {name: _png(figure) for name, figure in bare.items()}
     for name, text in (
         ("report.csv", tables.comma_separated(comparison)),
         ("report.md", tables.markdown(comparison, title, differing, notes)),
-        ("report.html", page.page(comparison, title, images, differing, notes)),
+        ("report.html", page.page(comparison, title, shown, differing, notes)),
     ):
         files.write_text(output / name, text)
     print(output / "report.html")
+
+
+def _png(figure: Any) -> bytes:
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150, metadata={"Software": None})
+    return image.getvalue()
 
 
 def _write_bytes(content: bytes, file: BinaryIO) -> None:

@@ -4,6 +4,7 @@ python launch/train.py --flagfile=configs/pen.flags --seed=1
 python launch/train.py --resume --output_dir=runs/...
 """
 
+import contextlib
 import dataclasses
 import datetime
 import pathlib
@@ -62,6 +63,7 @@ def main() -> None:
                 stop.exit(how_to_resume)
         run.conclude(agent, rows)
     _print_results(run.directory, inputs.title(config), rows)
+    _print_next_steps(run.directory.path, given.task)
 
 
 def _plan() -> tuple[pathlib.Path, RunConfig, bool]:
@@ -108,6 +110,21 @@ def _print_results(directory: Any, title: str, rows: list[dict[str, float]]) -> 
     display.print_table(title, ("", "first", "last"), cells)
     for path in (directory.metrics, directory.learning_curve, directory.policy):
         print(path)
+
+
+def _print_next_steps(folder: pathlib.Path, task: Any) -> None:
+    """Prints commands; those that would import a module of the user's own need its name."""
+    run = [f"--run={folder}", *([f"--task={task.name}"] if ":" in task.name else [])]
+    film = ["--num_episodes=3", f"--video={folder / 'policy.mp4'}"]
+    steps: dict[str, tuple[str, list[str]]] = {
+        "evaluate on starts that training did not use": ("evaluate", [])
+    }
+    with contextlib.closing(task.make()) as environment:
+        if "rgb_array" in environment.metadata.get("render_modes", ()):
+            steps["film"] = ("evaluate", film)
+    steps["measure, and print how to serve"] = ("export", [f"--output={folder / 'exported'}"])
+    for purpose, (launcher, arguments) in steps.items():
+        print(f"To {purpose}:\n  {program.command(*run, *arguments, launcher=launcher)}")
 
 
 def _readable(value: float) -> str:

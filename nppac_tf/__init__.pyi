@@ -10,8 +10,6 @@ from .environments import make_task as make_task
 from .errors import UserError as UserError
 from .evaluation.episodes import Episodes as Episodes
 from .evaluation.rollouts import evaluate as evaluate
-from .export import export_policy as export_policy
-from .export import load_policy as load_policy
 from .priors import BayesianNetworkPrior as BayesianNetworkPrior
 from .priors import BehavioralPrior as BehavioralPrior
 from .priors import DropoutPrior as DropoutPrior
@@ -28,6 +26,8 @@ from .priors import fit_prior as fit_prior
 from .priors import load_prior as load_prior
 from .priors import save_prior as save_prior
 from .runs.display import ProgressDisplay as ProgressDisplay
+from .serving.saved_model import export_policy as export_policy
+from .serving.saved_model import load_policy as load_policy
 from .training.loop import Observer as Observer
 from .training.loop import train as train
 

@@ -136,9 +136,7 @@ class AgentConfig:
         DIVERGENCES,
     )
     temperature: float = option(
-        0.2,
-        "Weight alpha of the KL term, per unit of --reward_scale; with annealing, its start.",
-        positive=True,
+        1.0, "First weight alpha of the KL term, per unit of --reward_scale.", positive=True
     )
     target_kl: float | None = option(
         None,
@@ -213,15 +211,16 @@ class TrainingConfig:
     num_greedy_environments: int | None = option(
         None, "Environments that take the policy's mean action (default: half of them)."
     )
-    exploration_scale: float = option(
-        1.0,
-        "Factor on the policy's standard deviation in the environments that explore.",
-        positive=True,
-    )
     exploration_spread: float = option(
         3.0,
-        "Ratio of the largest to the smallest exploration noise among the environments that "
-        "explore; the noise of the others lies evenly between.",
+        "Largest factor on the policy's standard deviation among the environments that explore; "
+        "the factors rise evenly from 1.",
+        minimum=1,
+    )
+    episode_limit: int | None = option(
+        None,
+        "Steps after which four of five environments start a new episode (default: 200 for a task "
+        "without a success signal, else no limit).",
         minimum=1,
     )
     steps_per_epoch: int = option(
@@ -234,8 +233,8 @@ class TrainingConfig:
     )
     batch_size: int = option(256, "Transitions per update.", minimum=1)
     final_temperature: float | None = option(
-        None,
-        "Value that alpha falls to, geometrically, once the actor learns (default: alpha stays). A "
+        0.2,
+        "Value that alpha falls to, geometrically, once the actor learns; none: alpha stays. A "
         "lower one lets the policy climb, or lose its skill.",
         positive=True,
     )

@@ -67,9 +67,9 @@ def load() -> Policy:
         act, updates = directory.load_policy(trained, FLAGS.policy)
         return Policy(path.name, act, task, {**directory.provenance(), "updates": updates})
     path = checks.existing("saved_model")
-    from nppac_tf import export
+    from nppac_tf.serving import saved_model
 
-    metadata = export.load_metadata(path)
+    metadata = saved_model.load_metadata(path)
     confirm_module(path, FLAGS.task or metadata["task"] or "")
     task = make_task(
         metadata["task"],
@@ -78,7 +78,7 @@ def load() -> Policy:
         metadata["success_key"],
     )
     require_sizes("policy", (metadata["observation_size"], metadata["action_size"]), task)
-    return Policy(path.resolve().name, export.load_policy(path), task, metadata)
+    return Policy(path.resolve().name, saved_model.load_policy(path), task, metadata)
 
 
 def _imported(name: str) -> Callable[[Any], Any]:

@@ -100,10 +100,13 @@ def stop_on_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def command(*arguments: str) -> str:
-    """This program with other arguments, to be pasted into a shell."""
+def command(*arguments: str, launcher: str | None = None) -> str:
+    """This program, or another launcher, with other arguments, to be pasted into a shell."""
     python = "python" if shutil.which("python") == sys.executable else sys.executable
-    return shlex.join([python, sys.argv[0], *arguments])
+    path = sys.argv[0]
+    if launcher is not None:
+        path = os.path.join(os.path.dirname(path), f"{launcher}.py")
+    return shlex.join([python, path, *arguments])
 
 
 def _open_closed_streams() -> None:

@@ -211,7 +211,8 @@ class AnchoredActorNetwork(network.Network):
         for layer in self._trunk:
             hidden = layer(hidden)
         shift, log_stretch = tf.split(self._correction_layer(hidden), 2, axis=-1)
-        mean = self._center + self._half_range * tf.tanh(tf.atanh(unit) + shift)
+        artanh = 0.5 * tf.math.log((1.0 + unit) / (1.0 - unit))  # TFLite has no tf.atanh.
+        mean = self._center + self._half_range * tf.tanh(artanh + shift)
         stretch = tf.exp(tf.clip_by_value(log_stretch, *_LOG_STRETCH_RANGE))
         return tfp.distributions.MultivariateNormalDiag(mean, scale * stretch), network_state
 

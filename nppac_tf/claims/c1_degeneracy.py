@@ -85,8 +85,11 @@ class Degeneracy:
 
     def figure(self) -> Figure:
         """Densities of q and of each family of p, and their KL divergences."""
-        result = drawing.new_figure((9.6, 3.4), "KL(q‖p) runs from 0 to ∞ as p loses mass q has")
-        left, middle, right = result.subplots(1, 3)
+        result = drawing.new_figure((7.6, 5.8), "KL(q‖p) runs from 0 to ∞ as p loses mass q has")
+        panels: dict[str, Any] = result.subplot_mosaic(
+            [["narrowing", "vanishing"], ["divergence", "divergence"]]
+        )
+        left, middle, right = (panels[name] for name in ("narrowing", "vanishing", "divergence"))
         self._draw_densities(
             left, self.narrowing, self.narrowing_kl, self.scales, "s", "Blues", _DRAWN
         )

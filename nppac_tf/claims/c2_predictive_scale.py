@@ -201,9 +201,9 @@ class PredictiveScales:
     def maps(self, title: str) -> Figure:
         """Heat maps over the first two principal components, with one color scale."""
         plane = self.plane
-        columns = min(3, len(plane.scales))
+        columns = min(2, len(plane.scales))
         rows = -(-len(plane.scales) // columns)
-        result = drawing.new_figure((2.5 * columns + 0.7, 2.2 * rows + 0.7), title)
+        result = drawing.new_figure((3.4 * columns + 0.7, 2.5 * rows + 0.7), title)
         panels = result.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         values = np.concatenate([grid.ravel() for grid in plane.scales.values()])
         norm = colors.LogNorm(*np.quantile(values, (0.005, 0.995)))

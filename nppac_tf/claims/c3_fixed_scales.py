@@ -6,6 +6,7 @@ Reads runs that differ only in `--fixed_scale` and seeds (`--seed`, `--prior_see
 import dataclasses
 import functools
 import os
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -113,10 +114,14 @@ class FixedScaleRuns:
     def figure(self) -> Figure:
         """Learning curves, colored by scale."""
         shown = self._shown()
-        result = drawing.new_figure((3.9 * len(shown) + 0.6, 3.8), self.finding())
-        panels: Sequence[Any] = result.subplots(1, len(shown), squeeze=False)[0]
+        rows = -(-len(shown) // 2)
+        title = "\n".join(textwrap.fill(line, 88) for line in self.finding().splitlines())
+        result = drawing.new_figure((8.4, 0.9 + 2.9 * rows), title)
+        panels: Any = result.subplots(rows, 2, squeeze=False).flatten()
+        for empty in panels[len(shown) :]:
+            empty.remove()
         colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, len(self.scales)))
-        for panel, metric in zip(panels, shown, strict=True):
+        for panel, metric in zip(panels, shown, strict=False):
             for scale, curves, color in zip(self.scales, self.curves, colors, strict=True):
                 if metric not in curves:
                     continue
@@ -133,7 +138,8 @@ class FixedScaleRuns:
             panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
             if metric in _LOGARITHMIC:
                 panel.set_yscale("log")
-        panels[0].set_ylabel("mean of runs (thick), each run (thin)", fontsize="small")
+        for panel in panels[: len(shown) : 2]:
+            panel.set_ylabel("mean of runs (thick), each run (thin)", fontsize="small")
         return drawing.finish(result, panels[0], columns=6)
 
     def _shown(self) -> list[str]:

@@ -7,47 +7,47 @@ from typing import Any
 import numpy as np
 from matplotlib import figure, lines, ticker
 
-from nppac_tf.comparison.scores import FINAL, RETURN, Comparison, Curve, Score
+from nppac_tf.comparison.methods import styles
+from nppac_tf.comparison.scores import FINAL, RETURN, Comparison, Curve, Score, finding
 from nppac_tf.runs.metrics import LABELS
 
-# Okabe and Ito's palette, which is safe for color-blind readers, and three more colors. With more
-# methods the colors repeat with dashed and dotted lines.
-COLORS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#666666"),
-    *("#6A3D9A", "#000000", "#8C510A"),
-)
-_STYLES = ("-", "--", ":")
 _FEW_RUNS = 5
 _GRAY = "#8A8F98"
 
 
-def curve(comparison: Comparison, metric: str) -> figure.Figure:
+def curve(comparison: Comparison, metric: str, legend: bool = True) -> figure.Figure:
     """Draws interquartile means of a metric over environment steps, with intervals as bands.
 
     Runs are thin lines if a method has fewer than five. The line of a method is faint where not all
-    of its runs were evaluated. A dotted line marks the threshold.
+    of its runs were evaluated. A dotted line marks the threshold. The title says which method is
+    the highest at the end.
     """
-    result = figure.Figure(figsize=(5.4, 3.7), layout="constrained")
+    result = figure.Figure(figsize=(6.2, 4.2), layout="constrained")
     _draw_curves(result.subplots(), comparison, metric)
-    _add_legend(result, comparison)
+    _set_title(result, finding(comparison, metric))
+    if legend:
+        _add_legend(result, comparison)
     return result
 
 
 def curves(comparison: Comparison, title: str = "") -> figure.Figure:
-    """Draws `curve` of every metric, side by side.
+    """Draws `curve` of every metric, two in a row.
 
     Args:
         comparison: Comparison to draw.
-        title: Title of the figure.
+        title: Title of the figure; if empty, what `finding` says of the main metric.
     """
-    count = len(comparison.metrics)
-    result = figure.Figure(figsize=(max(4.0 * count, 5.0), 3.8), layout="constrained")
-    if title:
-        result.suptitle(title, fontsize="medium", parse_math=False)
-    for axis, metric in zip(
-        result.subplots(1, count, squeeze=False)[0], comparison.metrics, strict=True
-    ):
+    metrics = comparison.drawn
+    columns = min(2, len(metrics))
+    rows = -(-len(metrics) // columns)
+    size = (max(4.1 * columns, 5.0), 0.8 + 2.9 * rows)
+    result = figure.Figure(figsize=size, layout="constrained")
+    _set_title(result, title or finding(comparison, comparison.main))
+    panels = result.subplots(rows, columns, squeeze=False).flatten()
+    for axis, metric in zip(panels, metrics, strict=False):
         _draw_curves(axis, comparison, metric)
+    for axis in panels[len(metrics) :]:
+        axis.remove()
     _add_legend(result, comparison)
     return result
 
@@ -61,6 +61,7 @@ def area(comparison: Comparison) -> figure.Figure:
     """Draws `scores` of the area under the curve of the main metric only."""
     (shown,) = (each for each in comparison.scores if each.name == "area")
     result = _draw_scores(comparison, [shown])
+    _set_title(result, finding(comparison, shown.metric, "area"))
     if shown.unit == "share":
         (axis,) = result.axes
         axis.set_xlim(0, max(0.05, 1.08 * axis.dataLim.xmax))
@@ -69,12 +70,13 @@ def area(comparison: Comparison) -> figure.Figure:
 
 def _draw_scores(comparison: Comparison, shown: Sequence[Score]) -> figure.Figure:
     methods = comparison.methods
+    looks = styles(methods)
     names = [_broken(method.name) for method in methods]
     height = 0.6 + 0.16 * sum(name.count("\n") + 1.5 for name in names)
     result = figure.Figure(figsize=(4.8, height * len(shown)), layout="constrained")
     for axis, score in zip(result.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
         for row, (values, estimate) in enumerate(zip(score.values, score.estimates, strict=True)):
-            color = COLORS[row % len(COLORS)]
+            color, _ = looks[row]
             axis.plot(values, np.full(len(values), row), "|", color=color, markersize=9)
             axis.plot([*estimate.low, *estimate.high], [row, row], color=color, linewidth=2.5)
             axis.plot(estimate.value, [row], "o", color=color, markersize=6)
@@ -96,8 +98,8 @@ def _draw_scores(comparison: Comparison, shown: Sequence[Score]) -> figure.Figur
 
 
 def _draw_curves(axis: Any, comparison: Comparison, metric: str) -> None:
-    for index, each in enumerate(comparison.curves[metric]):
-        _draw_curve(axis, each, COLORS[index % len(COLORS)], _style(index))
+    for each, look in zip(comparison.curves[metric], styles(comparison.methods), strict=True):
+        _draw_curve(axis, each, *look)
     if metric == comparison.main and comparison.threshold is not None:
         axis.axhline(comparison.threshold, color=_GRAY, linestyle=":", linewidth=1.2)
     if metric != RETURN:
@@ -128,16 +130,15 @@ def _broken(name: str) -> str:
     return textwrap.fill(name.replace("_", "_ "), 24).replace("_ ", "_")
 
 
-def _style(index: int) -> str:
-    return _STYLES[index // len(COLORS) % len(_STYLES)]
+def _set_title(result: figure.Figure, title: str) -> None:
+    width = int(11 * result.get_figwidth())
+    result.suptitle(textwrap.fill(title, width), fontsize=11, fontweight="bold", parse_math=False)
 
 
 def _add_legend(result: figure.Figure, comparison: Comparison) -> None:
     handles = [
-        lines.Line2D(
-            [], [], color=COLORS[index % len(COLORS)], linestyle=_style(index), linewidth=2.2
-        )
-        for index in range(len(comparison.methods))
+        lines.Line2D([], [], color=color, linestyle=style, linewidth=2.2)
+        for color, style in styles(comparison.methods)
     ]
     # Matplotlib omits labels that begin with an underscore.
     names = [

@@ -1,5 +1,6 @@
 """Groups runs into methods: runs that differ only in seeds or length are one method."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,19 +9,28 @@ from nppac_tf.comparison.archive import Run, printable
 from nppac_tf.errors import UserError
 from nppac_tf.files import folder_name
 
-# Display names of methods by the name of their folder.
-DISPLAY_NAMES = {
-    "nppac": "N-PPAC",
-    "nppac_paper": "N-PPAC (paper)",
-    "cloning_gp": "BC (GP mean)",
-    "cloning_network": "BC (network)",
-    "awac": "AWAC",
-    "brac": "BRAC",
-    "rlpd": "RLPD",
-    "rlpd_own": "RLPD (20 updates)",
-    "sacfd": "SACfD",
-    "sac": "SAC",
+# Display name and color of methods by the name of their folder, the same in all tables and figures.
+# The colors are Okabe and Ito's, which are safe for color-blind readers, and some of Paul Tol's.
+METHODS = {
+    "nppac": ("N-PPAC", "#0072B2"),
+    "nppac_paper": ("N-PPAC (paper)", "#56B4E9"),
+    "cloning_gp": ("BC (GP mean)", "#009E73"),
+    "cloning_network": ("BC (network)", "#8C510A"),
+    "awac": ("AWAC", "#E69F00"),
+    "brac": ("BRAC", "#D55E00"),
+    "rlpd": ("RLPD", "#CC79A7"),
+    "rlpd_own": ("RLPD (20 updates)", "#882255"),
+    "sacfd": ("SACfD", "#666666"),
+    "sac": ("SAC", "#999933"),
 }
+# For all others; Paul Tol's.
+_COLORS = (
+    *("#332288", "#44AA99", "#CC6677", "#117733", "#AA4499", "#DDCC77"),
+    *("#661100", "#6699CC", "#AA4466", "#4477AA"),
+)
+_STYLES = ("-", "--", ":")
+# Folders of runs that change one thing are called so; readers see what is changed.
+_PREFIX = re.compile(r"(ablation|trial)_(?=.)")
 _SEED_FOLDER = re.compile(r"seed\d+(_prior\d+)?")
 _FIRST_SETTING = "prior.prior"  # Comes first in names made of settings.
 
@@ -69,16 +79,27 @@ def group(runs: Sequence[Run]) -> tuple[Method, ...]:
     for members in groups.values():
         _require_different_seeds(members)
     layouts = [layout for layout, *_ in groups]
+    shown = _shown(layouts)
     labels = _folder_labels(list(groups.values())) or _setting_labels(
         [{name: members[0].settings[name] for name in names} for members in groups.values()]
     )
     methods = []
     for layout, label, members in zip(layouts, labels, groups.values(), strict=True):
-        name = DISPLAY_NAMES.get(layout or label, layout or label)
+        name = shown.get(layout) or METHODS.get(label, (label,))[0]
         if layout and layouts.count(layout) > 1:
             name = f"{name} ({label})"
         methods.append(Method(printable(name), tuple(members)))
     return tuple(methods)
+
+
+def styles(methods: Sequence[Method]) -> list[tuple[str, str]]:
+    """Color and line style of each method: its own if it has one, else the next that is no one's.
+
+    With more methods than colors the colors repeat with dashed and dotted lines.
+    """
+    own = {name: (color, "-") for name, color in METHODS.values()}
+    left = itertools.cycle([(color, style) for style in _STYLES for color in _COLORS])
+    return [own[method.name] if method.name in own else next(left) for method in methods]
 
 
 def differences(methods: Sequence[Method]) -> tuple[Difference, ...]:
@@ -120,6 +141,19 @@ def _folder(runs: Sequence[Run]) -> str | None:
     paths = [run.path.resolve() for run in runs]
     names = {path.parent.name if _SEED_FOLDER.fullmatch(path.name) else "" for path in paths}
     return names.pop() or None if len(names) == 1 else None
+
+
+def _shown(layouts: Sequence[str]) -> dict[str, str]:
+    """Names of folders for readers, where they stay different."""
+    names = {
+        layout: METHODS[layout][0]
+        if layout in METHODS
+        else _PREFIX.sub("", layout).replace("_", " ")
+        if _PREFIX.match(layout)
+        else layout
+        for layout in layouts
+    }
+    return names if len(set(names.values())) == len(names) else {each: each for each in layouts}
 
 
 def _layout_name(run: Run) -> str:

@@ -6,9 +6,8 @@ import string
 from collections.abc import Mapping, Sequence
 
 from nppac_tf.comparison.archive import printable
-from nppac_tf.comparison.figures import COLORS
 from nppac_tf.comparison.intervals import REPETITIONS
-from nppac_tf.comparison.methods import Difference, Method
+from nppac_tf.comparison.methods import Difference, styles
 from nppac_tf.comparison.scores import TIME, Comparison, letter_of
 from nppac_tf.comparison.tables import cells
 from nppac_tf.runs.metrics import LABELS
@@ -23,7 +22,10 @@ _PAGE = string.Template(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-:root { --ink: #1c2430; --soft: #5b6675; --line: #dfe3e8; --paper: #fff; --ground: #f4f6f8; }
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #5b6675; --line: #dfe3e8; --paper: #fff;
+  --ground: #f4f6f8; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #a3adba; --line: #363d47;
+  --paper: #1b2027; --ground: #12161b; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -34,13 +36,13 @@ p { margin: 0 0 10px; max-width: 75ch; }
 .lead, figcaption, small { color: var(--soft); }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
   padding: 20px; margin-top: 18px; }
-.legend { display: flex; flex-wrap: wrap; gap: 6px 22px; list-style: none; margin: 14px 0 0;
-  padding: 0; }
+.legend { position: sticky; top: 0; background: var(--ground); z-index: 1; padding: 8px 0;
+  display: flex; flex-wrap: wrap; gap: 6px 22px; list-style: none; margin: 6px 0 0; }
 .legend li { overflow-wrap: anywhere; }
 .method { display: inline-flex; align-items: baseline; text-align: left; }
 .swatch { width: 12px; height: 12px; border-radius: 3px; margin-right: 7px; flex: none; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; min-width: min(100%, 560px);
+table { border-collapse: collapse; width: 100%;
   font-variant-numeric: tabular-nums; }
 th, td { padding: 7px 14px; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; }
@@ -54,7 +56,9 @@ td small { display: block; white-space: nowrap; }
 .figures { display: grid; gap: 18px; grid-template-columns: repeat(2, minmax(0, 1fr)); }
 figure { margin: 0; }
 figure.wide { max-width: 620px; }
-img { display: block; width: 100%; height: auto; }
+img { display: block; width: 100%; height: auto; background: #fff; border-radius: 6px; }
+summary { cursor: pointer; font-weight: 600; }
+details .scroll { margin-top: 12px; }
 dl { margin: 0; display: grid; grid-template-columns: minmax(9em, max-content) 1fr; gap: 8px 20px; }
 dt { font-weight: 600; }
 dd { margin: 0; max-width: 75ch; }
@@ -79,8 +83,8 @@ ul.notes li { margin-bottom: 6px; overflow-wrap: anywhere; max-width: 90ch; }
 <header>
 <h1>$title</h1>
 <p class="lead">$lead</p>
-<ul class="legend">$legend</ul>
 </header>
+<ul class="legend">$legend</ul>
 $sections
 </main>
 </body>
@@ -136,13 +140,13 @@ def page(
         rows = [(each.setting, [(value, "") for value in each.values]) for each in differing]
         sections.append(_section("Settings that differ", _table(comparison, rows)))
     sections += [
-        _section("Runs", _runs(comparison)),
+        f"<section>\n<details>\n<summary>Runs</summary>\n{_runs(comparison)}\n</details>\n</section>",
         _section("How to read this", _definitions(comparison)),
     ]
     return _PAGE.substitute(
         title=html.escape(title),
         lead=html.escape(lead),
-        legend="".join(f"<li>{_named(index, method)}</li>" for index, method in enumerate(methods)),
+        legend="".join(f"<li>{named}</li>" for named in _named(comparison)),
         sections="\n".join(sections),
     )
 
@@ -156,10 +160,7 @@ def _scores(comparison: Comparison) -> str:
 
 
 def _table(comparison: Comparison, rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> str:
-    head = "".join(
-        f'<th scope="col">{_named(index, method)}</th>'
-        for index, method in enumerate(comparison.methods)
-    )
+    head = "".join(f'<th scope="col">{named}</th>' for named in _named(comparison))
     body = "".join(
         f'<tr><th scope="row">{html.escape(label)}</th>'
         + "".join(
@@ -180,7 +181,7 @@ def _table(comparison: Comparison, rows: Sequence[tuple[str, Sequence[tuple[str,
 def _curves(comparison: Comparison, figures: Mapping[str, bytes]) -> str:
     drawn = "".join(
         _figure(figures[metric], f"Learning curves: {LABELS[metric]}")
-        for metric in comparison.metrics
+        for metric in comparison.drawn
     )
     return (
         f'<div class="figures">{drawn}</div>'
@@ -202,10 +203,10 @@ def _figure(png: bytes, alternative: str, caption: str = "", kind: str = "") -> 
 
 def _runs(comparison: Comparison) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{_named(index, method)}</th>'
+        f'<tr><th scope="row">{named}</th>'
         f"<td>{html.escape(run.name)}</td><td>{html.escape(printable(run.seeds[0]))}</td>"
         f"<td>{html.escape(printable(run.seeds[1]))}</td><td>{run.env_steps:,}</td></tr>\n"
-        for index, method in enumerate(comparison.methods)
+        for named, method in zip(_named(comparison), comparison.methods, strict=True)
         for run in method.runs
     )
     names = ("folder", "seed", "prior_seed", "steps")
@@ -252,12 +253,13 @@ def _definitions(comparison: Comparison) -> str:
     return f"<dl>{items}</dl>"
 
 
-def _named(index: int, method: Method) -> str:
-    color = COLORS[index % len(COLORS)]
-    return (
+def _named(comparison: Comparison) -> list[str]:
+    """The name of each method, with its color."""
+    return [
         f'<span class="method"><span class="swatch" style="background:{color}"></span>'
         f"<span>{html.escape(method.name)}</span></span>"
-    )
+        for method, (color, _) in zip(comparison.methods, styles(comparison.methods), strict=True)
+    ]
 
 
 def _counted(count: int, noun: str) -> str:

@@ -12,7 +12,8 @@ from nppac_tf.errors import UserError
 from nppac_tf.runs.metrics import LABELS, METRICS, Table, in_common, summarize
 
 ANY, TIME, FINAL, RETURN = METRICS
-DEFAULT_THRESHOLD = 0.6
+# Time at the goal that is good on a task.
+THRESHOLDS = dict.fromkeys(("pen-binary", "door-binary", "relocate-binary", "hammer-binary"), 0.6)
 _NUM_HELD = 2
 _ROUNDING = 1e-6  # Metrics are float32: 0.6 may be written as 0.59999999.
 
@@ -81,6 +82,14 @@ class Comparison:
     scores: tuple[Score, ...]
 
     @property
+    def drawn(self) -> tuple[str, ...]:
+        """The metrics without the return where methods have different rewards."""
+        rewards = {run.settings.get("reward") for each in self.methods for run in each.runs}
+        if len(rewards) == 1 or self.main == RETURN:
+            return self.metrics
+        return tuple(metric for metric in self.metrics if metric != RETURN)
+
+    @property
     def task(self) -> str:
         """Task of all runs."""
         return self.methods[0].runs[0].task
@@ -91,8 +100,8 @@ def compare(methods: Sequence[Method], threshold: float | None = None) -> Compar
 
     Args:
         methods: One or more methods.
-        threshold: Threshold of time at goal in (0, 1] (default: 0.6), or of the return for a task
-            without a goal (default: none).
+        threshold: Threshold of time at goal in (0, 1], or of the return for a task without a goal
+            (default: that of `THRESHOLDS`, else none).
 
     Raises:
         UserError: if there is no step at which all runs were evaluated, the runs have no metric,
@@ -105,7 +114,7 @@ def compare(methods: Sequence[Method], threshold: float | None = None) -> Compar
         raise UserError(f"runs must have evaluations of {' or '.join(METRICS)}; got none")
     main = TIME if TIME in metrics else metrics[0]
     if threshold is None and main == TIME:
-        threshold = DEFAULT_THRESHOLD
+        threshold = THRESHOLDS.get(methods[0].runs[0].task)
     if threshold is not None and main != RETURN and not 0 < threshold <= 1:
         raise UserError(f"threshold must be in (0, 1], a share; got {threshold:g}")
     common = iter(in_common(everything))
@@ -145,6 +154,38 @@ def _repeated(table: Table, steps: np.ndarray) -> Table:
 def letter_of(metric: str) -> str:
     """Returns the short name of a metric, such as "B"."""
     return LABELS[metric].split(",")[0]
+
+
+def finding(comparison: Comparison, metric: str, name: str = "last") -> str:
+    """Says in words which method has the highest score, and whether its interval stands apart.
+
+    Args:
+        comparison: Comparison to describe.
+        metric: One of its metrics.
+        name: Name of a score of that metric.
+    """
+    (score,) = (s for s in comparison.scores if (s.name, s.metric) == (name, metric))
+    means, lows, highs = np.array(score.estimates)[:, :, 0].T
+    when = (
+        "on average over the steps"
+        if name == "area"
+        else f"at {int(comparison.env_steps[-1]):,} steps"
+    )
+    if not np.isfinite(means).any():
+        return f"{LABELS[metric]}, {when}"
+    best = int(np.nanargmax(means))
+    value = f"{means[best]:,.0f}" if metric == RETURN else f"{means[best]:.2f}"
+    who = comparison.methods[best].name
+    others = np.delete(highs, best)
+    if not len(others):
+        return f"{who}: {letter_of(metric)} {value} {when}"
+    level = int((others >= lows[best]).sum())
+    rest = "no other interval reaches its" if not level else f"{level} other intervals overlap"
+    if level == 1:
+        rest = "one other interval overlaps"
+    if min(len(method.runs) for method in comparison.methods) == 1:
+        rest = "not all methods have several runs"
+    return f"{who} has the highest {letter_of(metric)} {when}: {value}; {rest}"
 
 
 def _curves(tables: Sequence[Table], metrics: Sequence[str]) -> dict[str, Curve]:

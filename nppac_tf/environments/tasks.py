@@ -68,6 +68,20 @@ class Task:
         """D, the number of observation components."""
         return sum(gymnasium.spaces.flatdim(part) for part in self.observation_parts.values())
 
+    @functools.cached_property
+    def observation_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds of observations that the task declares, [D] float32 each, infinite where none."""
+        bounds = []
+        for side, direction in (("low", -np.inf), ("high", np.inf)):
+            parts = [
+                getattr(part, side).reshape(-1)
+                if isinstance(part, gymnasium.spaces.Box)
+                else np.full(gymnasium.spaces.flatdim(part), float(direction > 0))  # One-hot.
+                for part in self.observation_parts.values()
+            ]
+            bounds.append(_rounded(np.concatenate(parts), direction))
+        return bounds[0], bounds[1]
+
     @property
     def action_size(self) -> int:
         """A, the number of action components."""
@@ -232,8 +246,8 @@ def make_task(
         environment_id=environment_id,
         environment_kwargs=environment_kwargs,
         observation_parts=parts,
-        action_low=_inward(action_space.low, np.inf),
-        action_high=_inward(action_space.high, -np.inf),
+        action_low=_rounded(action_space.low, np.inf),
+        action_high=_rounded(action_space.high, -np.inf),
         horizon=horizon,
         success_key=success_key,
         factory=factory,
@@ -263,12 +277,12 @@ def _time_limit(environment: gymnasium.Env) -> int | None:
     return environment.spec.max_episode_steps if environment.spec is not None else None
 
 
-def _inward(bounds: np.ndarray, direction: float) -> np.ndarray:
-    """Bounds [A] in float32, rounded toward the inside of the space."""
-    with np.errstate(over="ignore"):  # Beyond float32: the largest of it, by the next lines.
+def _rounded(bounds: np.ndarray, direction: float) -> np.ndarray:
+    """Bounds in float32, rounded in the direction of minus or plus infinity."""
+    with np.errstate(over="ignore"):
         rounded = bounds.astype(np.float32)
-    outside = rounded < bounds if direction > 0 else rounded > bounds
-    return np.where(outside, np.nextafter(rounded, np.float32(direction)), rounded)
+    wrong = rounded < bounds if direction > 0 else rounded > bounds
+    return np.where(wrong, np.nextafter(rounded, np.float32(direction)), rounded)
 
 
 def _is_module_name(text: str) -> bool:

@@ -12,6 +12,9 @@ from nppac_tf.environments.stepping import clip_actions, episode_seed, require_f
 from nppac_tf.environments.tasks import Task
 from nppac_tf.errors import UserError
 
+# One environment in this many plays whole episodes where the others are limited.
+_WHOLE = 5
+
 
 class Step(NamedTuple):
     """One step of B environments.
@@ -56,6 +59,7 @@ class VectorEnvironment:
         self._task = task
         self._seed = seed
         self._environments = [task.make() for _ in range(num_environments)]
+        self._limits = np.full(num_environments, np.inf)
         self._episode_indices = np.zeros(num_environments, np.int64)
         self._actions: list[list[np.ndarray]] = [[] for _ in range(num_environments)]
         self._observations = self._reset(range(num_environments))
@@ -69,6 +73,15 @@ class VectorEnvironment:
     def environments(self) -> Sequence[Any]:
         """The environments. After other use of them, `load_state_dict` an earlier state."""
         return self._environments
+
+    @property
+    def whole(self) -> np.ndarray:
+        """Which environments play whole episodes, [B] bool."""
+        return np.isinf(self._limits)
+
+    def limit_episodes(self, steps: int) -> None:
+        """Truncates episodes after this many steps, but for every fifth environment."""
+        self._limits[np.arange(self.num_environments) % _WHOLE > 0] = steps
 
     @property
     def observations(self) -> np.ndarray:
@@ -97,6 +110,8 @@ class VectorEnvironment:
                 actions[i]
             )
             self._actions[i].append(actions[i])
+            if len(self._actions[i]) >= self._limits[i] and not terminations[i]:
+                truncations[i] = True
         require_finite("observation", next_observations)
         require_finite("reward", rewards)
 

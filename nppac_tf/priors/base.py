@@ -6,8 +6,9 @@ is stored, and the agent's losses take them as tensors (`PriorStatistics`).
 """
 
 import abc
+import copy
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import tensorflow as tf
@@ -66,6 +67,10 @@ class BehavioralPrior(tf.Module, abc.ABC):
     def predict(self, observations: tf.Tensor) -> tuple[PriorStatistics, tf.Tensor]:
         """`statistics` and `uncertainty`, for priors where they share work."""
         return self.statistics(observations), self.uncertainty(observations)
+
+    def precise(self) -> Self:
+        """The same prior with the least rounding, for serving; itself if it has it already."""
+        return self
 
     def held_out_uncertainty(self, demonstrations: Demonstrations, folds: np.ndarray) -> np.ndarray:
         """`uncertainty` at each demonstration state for a prior that its fold was no part of.
@@ -169,6 +174,11 @@ class WrappedPrior(BehavioralPrior):
     def predict(self, observations: tf.Tensor) -> tuple[PriorStatistics, tf.Tensor]:  # noqa: D102
         statistics, uncertainty = self.prior.predict(observations)
         return self._change(*statistics), uncertainty
+
+    def precise(self) -> Self:  # noqa: D102
+        twin = copy.copy(self)
+        twin.prior = self.prior.precise()
+        return twin
 
     def held_out_uncertainty(  # noqa: D102
         self, demonstrations: Demonstrations, folds: np.ndarray

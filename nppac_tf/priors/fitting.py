@@ -126,7 +126,7 @@ def _fit(demonstrations: Demonstrations, config: PriorConfig) -> BehavioralPrior
         "bayesian_network": network,
         "dropout": {**network, "rate": config.dropout_rate},
     }
-    return _CLASSES[config.prior].fit(data, **keywords[config.prior])
+    return _CLASSES[config.prior].fit(data, **keywords.get(config.prior, {"seed": seed}))
 
 
 def default_cache() -> pathlib.Path:

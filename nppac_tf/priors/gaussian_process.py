@@ -29,6 +29,8 @@ from nppac_tf.priors.base import BehavioralPrior, PriorStatistics
 from nppac_tf.priors.hyperparameters import JITTER, SMALLEST_VARIANCE
 from nppac_tf.priors.kernels import KERNELS
 
+# In units of the lengthscales.
+FARTHEST = 1e6
 _CHUNK_ENTRIES = 2**19
 # Error of k(s, S) W in float32 in units of the largest sum of |W|; measured: 4e-9 to 1e-8.
 _RELATIVE_ROUNDING = 1e-8
@@ -49,7 +51,6 @@ class GaussianProcessPrior(BehavioralPrior):
         self._settings = dict(settings)
         self._arrays = {name: np.asarray(array, np.float64) for name, array in arrays.items()}
         self._kernel = KERNELS[settings["kernel"]]
-        self._centers = self._constant("centers")
         self._noise_variance = self._constant("noise_variance")
         self._observation_shift = self._constant("observation_shift")
         self._observation_scale = self._constant("observation_scale")
@@ -60,8 +61,8 @@ class GaussianProcessPrior(BehavioralPrior):
             input_signature=[tf.TensorSpec([None, self.observation_size], tf.float64)],
         )
 
-    def _constant(self, name: str) -> tf.Variable:
-        return tf.Variable(self._arrays[name], trainable=False, name=name)
+    def _constant(self, name: str, dtype: tf.DType = tf.float64) -> tf.Variable:
+        return tf.Variable(self._arrays[name], trainable=False, dtype=dtype, name=name)
 
     def _posterior(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean [B, P] and variance [B] of the scaled process at scaled states [B, D]."""
@@ -78,7 +79,9 @@ class GaussianProcessPrior(BehavioralPrior):
     def predict(self, observations: tf.Tensor) -> tuple[PriorStatistics, tf.Tensor]:
         """`statistics` and `uncertainty` together, which share their work."""
         states = tf.cast(observations, tf.float64) - self._observation_shift
-        mean, variance = self._predict(states / self._observation_scale)
+        # Far from all centers, where the kernel is 0; further off, squares would overflow.
+        states = tf.clip_by_value(states / self._observation_scale, -FARTHEST, FARTHEST)
+        mean, variance = self._predict(states)
         location = self._action_shift + self._action_scale * mean
         scale = self._action_scale * tf.sqrt(variance + self._noise_variance)[:, tf.newaxis]
         statistics = PriorStatistics(tf.cast(location, tf.float32), tf.cast(scale, tf.float32))
@@ -86,7 +89,7 @@ class GaussianProcessPrior(BehavioralPrior):
 
     def _predict_in_chunks(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Few states at a time, so that a chunk of the kernel matrix stays in the cache."""
-        rows = max(1, _CHUNK_ENTRIES // self._centers.shape[0])
+        rows = max(1, _CHUNK_ENTRIES // len(self._arrays["centers"]))
         num_chunks = tf.maximum(1, (tf.shape(states)[0] + rows - 1) // rows)
         means = tf.TensorArray(
             tf.float64, num_chunks, infer_shape=False, element_shape=[None, self.action_size]
@@ -127,10 +130,14 @@ class GPPrior(GaussianProcessPrior):
 
     def __init__(self, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         super().__init__(settings, arrays)
-        self._weights = self._constant("weights")
         rounding = _RELATIVE_ROUNDING * np.abs(self._arrays["weights"]).sum(axis=0).max()
         noise_scale = np.sqrt(self._arrays["noise_variance"])
-        self._dtype = tf.float32 if rounding < 0.01 * noise_scale else tf.float64
+        self._compute_in(tf.float32 if rounding < 0.01 * noise_scale else tf.float64)
+
+    def _compute_in(self, dtype: tf.DType) -> None:
+        self._dtype = dtype
+        self._weights = self._constant("weights", dtype)
+        self._centers = self._constant("centers", dtype)
 
     @classmethod
     def fit(
@@ -171,13 +178,20 @@ class GPPrior(GaussianProcessPrior):
             },
         )
 
+    def precise(self) -> Self:
+        """The same prior with all sums in float64."""
+        if self._dtype == tf.float64:
+            return self
+        twin = self.from_state(*self.state())
+        twin._compute_in(tf.float64)
+        return twin
+
     def _posterior(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        distances = nearest_neighbors.squared_distances(
-            tf.cast(states, self._dtype), tf.cast(self._centers, self._dtype)
-        )
-        mean = tf.matmul(self._kernel(distances), tf.cast(self._weights, self._dtype))
+        distances = nearest_neighbors.squared_distances(tf.cast(states, self._dtype), self._centers)
+        mean = tf.matmul(self._kernel(distances), self._weights)
         nearest = nearest_neighbors.nearest(distances, self._settings["num_neighbors"])
-        variance = self._variance(states, tf.gather(self._centers, nearest))
+        neighbors = tf.cast(tf.gather(self._centers, nearest), tf.float64)
+        variance = self._variance(states, neighbors)
         return tf.cast(mean, tf.float64), variance
 
     def _variance(self, states: tf.Tensor, neighbors: tf.Tensor) -> tf.Tensor:

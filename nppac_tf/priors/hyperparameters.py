@@ -90,7 +90,7 @@ def fit(
     states = observation_units(demonstrations.observations)
     actions = action_units(demonstrations.actions)
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64, jitter=JITTER)):
-        chosen = _subset(len(states), rng)
+        chosen = _without_repetitions(_subset(len(states), rng), states, actions)
         model = _most_likely(kernel, ard, states[chosen], actions[chosen])
         means, units = model.means_and_units()
         lengthscales = lengthscale_factor * model.kernel.lengthscales.numpy()
@@ -124,6 +124,12 @@ def episodes(demonstrations: Demonstrations) -> np.ndarray:
 def _subset(size: int, rng: np.random.Generator) -> np.ndarray:
     """At most `_NUM_POINTS` of `size` points at random, in order."""
     return np.sort(rng.choice(size, min(size, _NUM_POINTS), replace=False))
+
+
+def _without_repetitions(rows: np.ndarray, states: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Leaves out rows whose state and action another has: they would tell of no noise at all."""
+    pairs = np.concatenate([states, actions], axis=1)[rows]
+    return rows[np.sort(np.unique(pairs, axis=0, return_index=True)[1])]
 
 
 def _hold_out(

@@ -103,6 +103,11 @@ class Novelty(tf.Module):
         return tf.cast(1.0 - (1.0 - score) / (1.0 + excess), tf.float32)
 
     @property
+    def curve(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Distinct uncertainties [K], their scores [K], and the unit of distances beyond them."""
+        return self._knots.numpy(), self._levels.numpy(), float(self._unit)
+
+    @property
     def summary(self) -> dict[str, float]:
         """Number of held-out steps and folds, and the uncertainties at scores 0.5, 0.95, 0.99."""
         quantiles = np.quantile(self._uncertainties, (0.5, 0.95, 0.99))

@@ -40,6 +40,7 @@ class SparseGPPrior(GaussianProcessPrior):
         precision = inverse.T @ explained @ inverse
         if not (np.isfinite(weights).all() and np.isfinite(precision).all()):
             raise no_posterior()
+        self._centers = self._constant("centers")
         self._weights = tf.Variable(weights, trainable=False, name="weights")
         self._precision = tf.Variable(precision, trainable=False, name="precision")
 
@@ -88,6 +89,11 @@ class SparseGPPrior(GaussianProcessPrior):
         cross = self._kernel(squared_distances(states, self._centers))
         explained = tf.reduce_sum(tf.matmul(cross, self._precision) * cross, axis=1)
         return tf.matmul(cross, self._weights), 1.0 - explained
+
+    @property
+    def weights_and_precision(self) -> tuple[np.ndarray, np.ndarray]:
+        """The arrays [M, P] and [M, M] that predict mean and variance."""
+        return self._weights.numpy(), self._precision.numpy()
 
     def held_out_uncertainty(self, demonstrations: Demonstrations, folds: np.ndarray) -> np.ndarray:
         """See `BehavioralPrior`. With q(u) optimal for the other folds; Z stays."""

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from nppac_tf import export
 from nppac_tf.agents.factory import make_agent
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import RunConfig
@@ -43,6 +42,7 @@ from nppac_tf.runs import figures, inputs
 from nppac_tf.runs import metrics as reports
 from nppac_tf.runs.config_file import read_config_file, require_resumable
 from nppac_tf.runs.metrics import MetricsWriter
+from nppac_tf.serving import saved_model
 from nppac_tf.training import checkpoints
 from nppac_tf.training.checkpoints import RunCheckpoint
 from nppac_tf.training.loop import Metrics
@@ -273,7 +273,7 @@ class RunDirectory:
             policies.append((best, self.best_policy))
         for each, path in policies:
             provenance = self.provenance(int(each.train_step_counter))
-            export.export_policy(each, path, task, self.load_novelty(), provenance)
+            saved_model.export_policy(each, path, task, self.load_novelty(), provenance)
 
     def load_policy(self, task: Task, which: str = "last") -> tuple[rollouts.PolicyFunction, int]:
         """A greedy policy of the run.
@@ -295,11 +295,11 @@ class RunDirectory:
             return rollouts.as_policy_function(agent.policy), int(agent.train_step_counter)
         newest = checkpoints.latest(self._checkpoints)
         saved = self._updates(newest)
-        exported = export.load_metadata(self.policy)["updates"] if self.policy.exists() else -1
+        exported = saved_model.load_metadata(self.policy)["updates"] if self.policy.exists() else -1
         if saved < 0 and exported < 0:
             raise UserError(f"{self.path} has neither a checkpoint nor a policy yet")
         if exported >= saved:
-            return export.load_policy(self.policy), exported
+            return saved_model.load_policy(self.policy), exported
         agent = self._restored(task, self._load_prior(), newest)
         return rollouts.as_policy_function(agent.policy), saved
 

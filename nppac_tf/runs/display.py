@@ -3,8 +3,9 @@
 import contextlib
 import datetime
 import math
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +26,7 @@ _SHOWN = (
 )
 _STAGES = {"pretraining": "Pre-training the actor", "training": "Training"}
 _SPEED_WINDOW_SECONDS = 300.0
+_LONGEST_SILENCE = 30.0
 
 
 class ProgressDisplay:
@@ -32,22 +34,31 @@ class ProgressDisplay:
 
     A terminal shows a bar with the stage and the remaining time, the latest metrics below it, and
     one line per evaluation above it. Other outputs (a pipe, a file) get plain lines: one at the
-    start of a stage, and one per evaluation. Metrics that are absent or nan are left out.
+    start of a stage, one per evaluation, and where nothing else is printed one every 30 seconds.
+    Metrics that are absent or nan are left out.
 
     Args:
         output: Console to write to; None for standard output.
+        longest_silence: Seconds after which plain lines say that the work goes on.
     """
 
-    def __init__(self, output: console.Console | None = None) -> None:
+    def __init__(
+        self, output: console.Console | None = None, longest_silence: float = _LONGEST_SILENCE
+    ) -> None:
         self._console = output or console.Console()
         self._stage = ""
         self._latest: dict[str, float] = {}
         live = self._console.is_terminal and not self._console.is_dumb_terminal
         self._bar = _Bar(self._console) if live else None
+        self._pulse = None if live else _Pulse(self._say_now, longest_silence)
+        self._now = ""  # What is being done.
+        self._began = time.monotonic()  # When that began.
 
     def __enter__(self) -> Self:
         if self._bar:
             self._bar.start()
+        if self._pulse:
+            self._pulse.start()
         return self
 
     def __exit__(
@@ -59,20 +70,32 @@ class ProgressDisplay:
         if self._bar:
             self._bar.clear()
             self._bar.stop()
+        if self._pulse:
+            self._pulse.stop()
 
     def say(self, line: str) -> None:
         """Prints a line."""
         self._console.print(text.Text(line), soft_wrap=True)
+        if self._pulse:
+            self._pulse.postpone()
+
+    def _say_now(self) -> None:
+        if self._now:
+            self.say(f"{self._now} ... {time.monotonic() - self._began:,.0f} s")
 
     @contextlib.contextmanager
     def busy(self, description: str) -> Iterator[None]:
         """Shows work of unknown length while it runs, then prints how long it took."""
         started = time.monotonic()
+        self._now, self._began = description, started
         if self._bar:
             self._bar.begin(description, 0, None)
         else:
             self.say(f"{description} ...")
-        yield
+        try:
+            yield
+        finally:
+            self._now = ""
         if self._bar:
             self._bar.clear()
         self.say(f"{description}: {time.monotonic() - started:.1f} s")
@@ -85,7 +108,9 @@ class ProgressDisplay:
         description = _STAGES.get(stage, stage)
         if self._bar is None:
             if begins:
+                self._began = time.monotonic()
                 self.say(f"{description}: {total:,} {_unit(stage)}")
+            self._now = f"{description}: {done:,} of {total:,}"
             return
         if begins:
             self._bar.begin(description, done, total)
@@ -136,6 +161,31 @@ def print_table(
     for row in rows:
         lines.add_row(*(text.Text(cell) for cell in row))
     output.print(lines)
+
+
+class _Pulse(threading.Thread):
+    """Calls a function each time that nothing was printed for some seconds."""
+
+    def __init__(self, call: Callable[[], None], seconds: float) -> None:
+        super().__init__(daemon=True)
+        self._call = call
+        self._seconds = seconds
+        self._printed = time.monotonic()
+        self._stopped = threading.Event()
+
+    def postpone(self) -> None:
+        """Counts from now."""
+        self._printed = time.monotonic()
+
+    def run(self) -> None:
+        while not self._stopped.wait(max(0.0, self._printed + self._seconds - time.monotonic())):
+            if time.monotonic() >= self._printed + self._seconds:
+                self.postpone()
+                self._call()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
 
 
 class _Bar(progress.Progress):

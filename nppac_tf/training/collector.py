@@ -21,14 +21,17 @@ class Collector:
 
     The first environments take the newest policy's mean action. (Evaluation takes that of its
     average, and can hang where noise would carry on.) The noise of the others is the policy's times
-    factors that rise evenly from the exploration scale to the spread times as much (as epsilon in
-    Horgan et al. 2018, "Distributed prioritized experience replay"): the critics see what lies
-    beside the policy before it goes there.
+    factors that rise evenly from 1 to the exploration spread (as epsilon in Horgan et al. 2018,
+    "Distributed prioritized experience replay"): the critics see what lies beside the policy before
+    it goes there.
+
+    With an episode limit, the replay sees starts often, and an environment that hangs starts again:
+    four of five environments cut their episodes there. A cut is a truncation, not an end.
 
     Args:
         agent: Whose policy.
         environments: To step.
-        config: `greedy_environments`, `exploration_scale`, `exploration_spread` and seed.
+        config: `greedy_environments`, `exploration_spread` and seed.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Collector:
         )
         actor, num_greedy = agent.actor_network, config.greedy_environments
         factors = np.zeros([environments.num_environments, 1], np.float32)
-        factors[num_greedy:, 0] = config.exploration_scale * np.linspace(
+        factors[num_greedy:, 0] = np.linspace(
             1.0, config.exploration_spread, environments.num_environments - num_greedy
         )
 
@@ -54,7 +57,7 @@ class Collector:
         self._act = act
 
     def collect(self, num_steps: int, first_step: int) -> tuple[Transitions, float]:
-        """`num_steps` transitions, and the mean return of the latest finished episodes.
+        """`num_steps` transitions, and the mean return of the latest whole episodes.
 
         Returns:
             Transitions in the order of time, the environments' side by side, and a return; nan
@@ -94,7 +97,7 @@ class Collector:
 
     def _record(self, rewards: np.ndarray, ends: np.ndarray) -> None:
         self._returns += rewards
-        self._finished.extend(self._returns[ends])
+        self._finished.extend(self._returns[ends & self._environments.whole])
         self._returns[ends] = 0.0
 
 

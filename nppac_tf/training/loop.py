@@ -18,7 +18,6 @@ from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
 from nppac_tf.config import TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task, VectorEnvironment
-from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
 from nppac_tf.evaluation.episodes import Episodes
 from nppac_tf.training.checkpoints import RunCheckpoint
@@ -27,9 +26,16 @@ from nppac_tf.training.learner import Learner
 from nppac_tf.training.monitor import Monitor
 from nppac_tf.training.replay import Replay
 from nppac_tf.training.schedule import Schedule
-from nppac_tf.training.transitions import Transitions, of_demonstrations, over_steps
+from nppac_tf.training.transitions import (
+    Transitions,
+    of_demonstrations,
+    over_steps,
+    replayed,
+)
 
 Metrics = dict[str, float]
+
+_EPISODE_LIMIT = 200
 
 EVALUATION_COLUMNS = (
     "env_steps",
@@ -142,7 +148,7 @@ class _Loop:
         keep_best: Callable[[NppacAgent], None] | None,
         should_stop: Callable[[], Any],
     ) -> None:
-        self._expert = _replayed(demonstrations, task, config, agent)
+        self._expert = replayed(demonstrations, task, config, agent.discount)
         self.replay = Replay(
             task.observation_size, task.action_size, _capacity(config, self._expert)
         )
@@ -232,6 +238,8 @@ class _Loop:
 
     def _collect(self) -> None:
         config, steps = self._config, self._config.steps_per_epoch
+        if limit := self._episode_limit():
+            self._environments.limit_episodes(limit)
         transitions, mean_return = self._collector.collect(steps, self._env_steps)
         self._agent.calibrate_rewards(transitions.rewards)
         if self._demonstrations is None and not self._updates_before and self._env_steps == 0:
@@ -241,6 +249,11 @@ class _Loop:
         self.replay.add(self._learner.with_statistics(transitions, stride * config.n_step))
         self._env_steps += steps
         self._losses = {"train/return": mean_return}
+
+    def _episode_limit(self) -> int | None:
+        """Steps of a training episode, see `TrainingConfig.episode_limit`."""
+        has_success = not math.isnan(self._rows[0]["eval/any_success"])
+        return self._config.episode_limit or (None if has_success else _EPISODE_LIMIT)
 
     def _learn(self) -> None:
         """The updates that the environment steps so far are worth."""
@@ -432,17 +445,3 @@ def _capacity(config: TrainingConfig, expert: Transitions | None) -> int:
     if expert is not None and config.prefill_replay:
         needed += len(expert.rewards)
     return min(config.replay_capacity, needed)
-
-
-def _replayed(
-    demonstrations: Demonstrations | None, task: Task, config: TrainingConfig, agent: NppacAgent
-) -> Transitions | None:
-    """The demonstrations' transitions, if the configuration has them replayed."""
-    if not (config.demonstration_share or config.prefill_replay):
-        return None
-    if demonstrations is None:
-        raise UserError(
-            "demonstration_share and prefill_replay need demonstrations; got none: pass them, or "
-            "leave these out"
-        )
-    return over_steps(of_demonstrations(demonstrations, task), config.n_step, agent.discount)

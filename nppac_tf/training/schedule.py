@@ -19,7 +19,7 @@ class Schedule:
         annealing: Environment steps from there until alpha is at its final value.
         averaging: Updates over which the evaluated policy averages the actor's weights.
         first_temperature: Alpha until the actor learns.
-        final_temperature: Alpha at the end.
+        final_temperature: Alpha at the end, never above the first.
     """
 
     warmup: int
@@ -36,7 +36,7 @@ class Schedule:
             config.annealed_steps,
             config.averaged_updates,
             temperature,
-            config.final_temperature or temperature,
+            min(config.final_temperature or temperature, temperature),
         )
 
     def temperature(self, env_steps: int) -> float:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nppac_tf.config import TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task
 from nppac_tf.errors import UserError
@@ -106,6 +107,24 @@ def of_demonstrations(demonstrations: Demonstrations, task: Task) -> Transitions
         after[kept],
         (is_terminal | is_cut_off)[kept],
     )
+
+
+def replayed(
+    demonstrations: Demonstrations | None, task: Task, config: TrainingConfig, discount: float
+) -> Transitions | None:
+    """The demonstrations' transitions over n steps, if the configuration has them replayed.
+
+    Raises:
+        UserError: if there are no demonstrations to replay, or see `of_demonstrations`.
+    """
+    if not (config.demonstration_share or config.prefill_replay):
+        return None
+    if demonstrations is None:
+        raise UserError(
+            "demonstration_share and prefill_replay need demonstrations; got none: pass them, or "
+            "leave these out"
+        )
+    return over_steps(of_demonstrations(demonstrations, task), config.n_step, discount)
 
 
 def _computed_rewards(after: np.ndarray, task: Task) -> np.ndarray | None:

@@ -53,7 +53,7 @@ def returns(task, demonstrations, prior, agent, loop):
 @pytest.mark.parametrize(
     ("agent", "loop"),
     [
-        pytest.param({"target_kl": 1.0}, {"prefill_replay": True}, id="SACfD"),
+        pytest.param({"target_kl": 1.0, "temperature": 0.2}, {"prefill_replay": True}, id="SACfD"),
         pytest.param(
             {
                 "critic_layer_norm": True,
@@ -62,6 +62,7 @@ def returns(task, demonstrations, prior, agent, loop):
                 "actor_value": "mean",
                 "kl_in_target": False,
                 "target_kl": 1.0,
+                "temperature": 0.2,
             },
             {
                 "demonstration_share": 0.5,

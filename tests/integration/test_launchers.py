@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,9 +18,9 @@ from launching import LAUNCH, Launchers
 
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
 from nppac_tf.environments import make_task
-from nppac_tf.export import load_metadata
 from nppac_tf.priors import load_prior
 from nppac_tf.runs.directory import RunDirectory
+from nppac_tf.serving.saved_model import load_metadata
 
 SMALL = (
     "--task=Pendulum-v1",
@@ -90,7 +92,7 @@ def test_training_reports_its_progress_and_results(run):
     assert "expert: 4 episodes, 120 steps" in lines
     assert any(line.startswith("clipped") for line in lines)
     assert sum(" steps  return " in line for line in lines) == 3
-    assert len(lines) < 30
+    assert len(lines) < 35
     for name in ("metrics.csv", "figures/learning_curve.png", "policy"):
         assert f"run/{name}" in lines
         assert (path / name).exists()
@@ -101,6 +103,24 @@ def test_training_reports_its_progress_and_results(run):
     assert rows[-1]["train/prior_scale"] >= 0.1 - 1e-6
     content = json.loads((path / "config.json").read_text())
     assert content["prior"]["class"].endswith("GPPrior")
+
+
+def test_a_run_ends_with_commands_that_run(launchers, run):
+    words = [shlex.split(line) for line in run[1].splitlines() if " --run=" in line]
+    assert [pathlib.Path(path).stem for _, path, *_ in words] == ["evaluate", "evaluate", "export"]
+    for _, path, *arguments in words:
+        arguments = [each for each in arguments if not each.startswith("--num_episodes")]
+        few = ["--num_episodes=2"] if "evaluate" in path else []
+        succeed(launchers, pathlib.Path(path).stem, *arguments, *few)
+    assert (run[0] / "policy.mp4").stat().st_size > 1000
+    assert (run[0] / "exported").is_dir()
+
+
+def test_a_cached_prior_is_said_to_be(launchers):
+    arguments = (*SMALL[:-1], "--num_env_steps=0", "--prior_cache=cached")
+    outputs = [succeed(launchers, "train", *arguments, f"--output_dir={name}") for name in "ab"]
+    assert "Fitting the prior ..." in outputs[0]
+    assert "Prior gp: read from cached" in outputs[1]
 
 
 def test_a_run_with_other_settings_is_not_resumed(launchers, run):

@@ -22,12 +22,13 @@ from nppac_tf.config import AgentConfig, TrainingConfig
 from nppac_tf.demonstrations import load_demonstrations
 from nppac_tf.demonstrations.formats.saving import save_recording
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
-from nppac_tf.export import load_metadata
+from nppac_tf.serving.saved_model import load_metadata
 
 ROOT = pathlib.Path(__file__).parents[2]
 LAUNCHERS = sorted((ROOT / "launch").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples/tf_agents").glob("*.py"))
 ARCHITECTURE = ROOT / "docs/architecture.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"<!-- (run|file): (\S+) -->\n```python\n(.*?)\n```\n", re.DOTALL)
 BUDGETS = (
     (re.compile(r"num_episodes=\d+"), "num_episodes=2"),
@@ -51,9 +52,9 @@ SMALL = {
 
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-COMMAND = re.compile(r"python (?:CLONE/)?launch/(\w+)\.py([^\n`]*)")
+COMMAND = re.compile(r"python (?:CLONE/)?((?:launch|examples/tf_agents)/\w+\.py)([^\n`]*)")
 PATH = re.compile(
-    r"(?<![\w/.])(?:configs|results|docs|launch|tests)/(?:[\w./*-]|\{[^}]*\}|\[\w+\])+"
+    r"(?<![\w/.])(?:configs|results|docs|examples|launch|tests)/(?:[\w./*-]|\{[^}]*\}|\[\w+\])+"
 )
 IN_LINKS = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -63,8 +64,10 @@ def text_of_pages():
 
 
 @functools.cache
-def flags_of(launcher):
-    command = [sys.executable, ROOT / f"launch/{launcher}.py", "--help"]
+def flags_of(program):
+    if program in EXAMPLES:  # Their --help imports TensorFlow.
+        return set(re.findall(r'add_argument\(\s*"--(\w+)"', program.read_text(encoding="utf-8")))
+    command = [sys.executable, program, "--help"]
     listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     names = re.findall(r"^  -{1,2}(\[no\])?([a-z]\w*)", listed, re.MULTILINE)
     return {prefix + name for no, name in names for prefix in ("", "no" if no else "")}
@@ -74,10 +77,10 @@ def flags_of(launcher):
 def test_flags_exist(page):
     text = re.sub(r"^    \$ .*\n.*", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     text = text.replace("\\\n", " ")
-    for launcher, arguments in COMMAND.findall(text):
+    for program, arguments in COMMAND.findall(text):
         given = set(re.findall(r"(?<=\s)--(\w+)", arguments))
-        assert given <= flags_of(launcher), f"launch/{launcher}.py {arguments}"
-    known = set().union(*(flags_of(each.stem) for each in LAUNCHERS))
+        assert given <= flags_of(ROOT / program), f"{program} {arguments}"
+    known = set().union(*map(flags_of, LAUNCHERS + EXAMPLES))
     spans = re.findall(r"`(--[^`]+)`", text)
     given = {flag for span in spans for flag in re.findall(r"--(\w+)", span)}
     assert given - {"help"} <= known
@@ -183,9 +186,10 @@ def table_in(output):
 
 
 def test_every_program_is_run_here():
-    assert blocks("run").keys() == {
-        *("program", "own_environment", "tf_agents", "far_goals", "no_simulator")
-    }
+    here = {"program", "own_environment", "tf_agents", "far_goals", "no_simulator"}
+    # Those of the tutorial and of CONTRIBUTING.md have tests of their own.
+    elsewhere = {"served_cart", "prior", "reader", "baseline", "claim"}
+    assert blocks("run").keys() == here | elsewhere
     unmarked = BLOCK.sub("", text_of_pages())
     assert not re.search(r"^import nppac_tf", unmarked, re.MULTILINE)
 

@@ -19,7 +19,7 @@ from nppac_tf import priors
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import AgentConfig, PriorConfig
 from nppac_tf.demonstrations import Demonstrations, save_demonstrations
-from nppac_tf.export import export_policy, load_metadata
+from nppac_tf.serving.saved_model import export_policy, load_metadata
 
 BIN = pathlib.Path(sys.executable).parent
 SERVED = "served/pendulum"

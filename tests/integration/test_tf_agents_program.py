@@ -8,10 +8,14 @@ from tf_agents.agents.ddpg import critic_network
 from tf_agents.drivers import dynamic_episode_driver, dynamic_step_driver
 from tf_agents.environments import tf_py_environment
 from tf_agents.networks import actor_distribution_network
-from tf_agents.policies import greedy_policy
+from tf_agents.policies import greedy_policy, policy_loader, py_tf_eager_policy
 from tf_agents.replay_buffers import tf_uniform_replay_buffer
+from tf_agents.train import actor, learner, triggers
+from tf_agents.train.utils import train_utils
+from tf_agents.trajectories import time_step as ts
+from tf_agents.utils import nest_utils
 
-from nppac_tf.agents.actors import ActorNetwork
+from nppac_tf.agents.actors import ActorNetwork, AnchoredActorNetwork
 from nppac_tf.agents.critics import CriticNetwork
 from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
 from nppac_tf.config import AgentConfig
@@ -88,6 +92,59 @@ def test_collect_and_train(environment, kind):
     greedy = greedy_policy.GreedyPolicy(agent.policy)
     actions = [greedy.action(environment.current_time_step()).action for _ in range(2)]
     np.testing.assert_array_equal(*actions)
+
+
+def test_an_anchored_actor_with_actor_and_learner(environment, tmp_path):
+    prior = fakes.LinearPrior(2, 2)
+    specs = environment.observation_spec(), environment.action_spec()
+    train_step = train_utils.create_train_step()
+    agent = NppacAgent(
+        environment.time_step_spec(),
+        environment.action_spec(),
+        CriticNetwork(specs, layers=(8,), layer_norm=False),
+        AnchoredActorNetwork(*specs, prior.statistics, layers=(8,)),
+        *(tf.keras.optimizers.Adam(1e-2) for _ in range(3)),
+        prior=prior,
+        target_kl=1.0,
+        train_step_counter=train_step,
+    )
+    observations = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    step = ts.restart(tf.constant(observations), 4)
+    policy = greedy_policy.GreedyPolicy(agent.policy)
+    location = np.clip(prior.statistics(observations).location, -0.99, 0.99)
+    np.testing.assert_allclose(policy.action(step).action, location, atol=1e-5)
+
+    buffer = tf_uniform_replay_buffer.TFUniformReplayBuffer(
+        agent.collect_data_spec, batch_size=1, max_length=100
+    )
+    collect_actor = actor.Actor(
+        environment.pyenv.envs[0],
+        py_tf_eager_policy.PyTFEagerPolicy(agent.collect_policy, use_tf_function=True),
+        train_step,
+        steps_per_run=20,
+        observers=[lambda each: buffer.add_batch(nest_utils.batch_nested_array(each))],
+    )
+    collect_actor.run()
+    agent_learner = learner.Learner(
+        str(tmp_path),
+        train_step,
+        agent,
+        lambda: buffer.as_dataset(sample_batch_size=16, num_steps=2),
+        triggers=[
+            triggers.PolicySavedModelTrigger(str(tmp_path / "policies"), agent, train_step, 5)
+        ],
+    )
+    loss = agent_learner.run(iterations=5)
+    assert int(train_step) == 5
+    assert np.isfinite(loss.loss)
+    learned = policy.action(step).action
+    assert np.abs(learned - location).max() > 1e-3
+    # What was saved has what it needs of the prior.
+    prior.offset.assign(5.0)
+    checkpoint = tmp_path / "policies/checkpoints/policy_checkpoint_0000000005"
+    saved = policy_loader.load(str(tmp_path / "policies/greedy_policy"), str(checkpoint))
+    actions = [saved.action(ts.restart(each)).action for each in observations]
+    np.testing.assert_allclose(actions, learned, rtol=1e-4, atol=1e-5)
 
 
 def test_collect_and_train_an_agent_of_a_task(environment):

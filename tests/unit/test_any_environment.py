@@ -2,12 +2,12 @@
 
 import gymnasium
 import numpy as np
-from examples import examples
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
 import nppac_tf as nppac
+from examples import examples
 from nppac_tf.errors import UserError
 
 LIMIT = 4

@@ -207,3 +207,39 @@ def test_many_methods_are_rows_with_the_main_scores(tmp_path):
     page = tables.markdown(result, "title", (), ())
     assert "| method0 | 1 | 0.900 |" in page
     assert page.splitlines()[4].count("|") == len(["", "runs"]) + len(result.scores) + 1
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        (
+            [0.5, 0.55],
+            "N-PPAC has the highest B @: 0.72; no other interval reaches its",
+        ),
+        ([0.5, 0.71], "N-PPAC has the highest B @: 0.72; one other interval overlaps"),
+        ([0.8], "AWAC has the highest B @: 0.80; not all methods have several runs"),
+    ],
+)
+def test_a_finding_in_words(tmp_path, last, said):
+    for name, values in (("nppac", [0.7, 0.75]), ("awac", last)):
+        for seed, value in enumerate(values):
+            place = tmp_path / "pen-binary" / name / f"seed{seed}"
+            write_run(place, [0.5, value], seed, changes={"config.agent.algorithm": name})
+    assert comparison.finding(compared(tmp_path), B) == said.replace("@", "at 1,000 steps")
+
+
+def test_returns_of_different_rewards_are_not_drawn_together(tmp_path):
+    write_run(tmp_path / "a", [0.5], changes={"config.reward": "binary"})
+    assert RETURN in compared(tmp_path).drawn
+    write_run(tmp_path / "b", [0.5], changes={"config.reward": "negative"})
+    result = compared(tmp_path)
+    assert RETURN in result.metrics
+    assert RETURN not in result.drawn
+
+
+def test_a_default_threshold_belongs_to_a_task(tmp_path):
+    write_run(tmp_path / "pen", [0.5])
+    write_run(tmp_path / "arm", [0.5], task="arm")
+    assert compared(tmp_path / "pen").threshold == 0.6
+    assert compared(tmp_path / "arm").threshold is None
+    assert compared(tmp_path / "arm", 0.9).threshold == 0.9

@@ -1,4 +1,6 @@
 import io
+import re
+import time
 
 import pytest
 from rich.console import Console
@@ -49,6 +51,35 @@ def test_a_pipe_gets_plain_lines():
         "Training: 50,000 environment steps",
         "   12,000 steps  A 0.50  B 0.25  final 0.40  return 25.0  KL 12.3  1:02:05",
     ]
+
+
+@pytest.mark.parametrize("stage", ["busy", "pretraining", "training"])
+def test_a_pipe_is_never_silent_for_long(stage):
+    output = console(terminal=False)
+    with progress.ProgressDisplay(output, longest_silence=0.05) as display:
+        if stage == "busy":
+            with display.busy("Fitting the prior"):
+                time.sleep(0.3)
+            expected = r"Fitting the prior \.\.\. 0 s"
+        else:
+            display.on_progress(stage, 400, 1000, {})
+            time.sleep(0.3)
+            expected = r".*raining.*: 400 of 1,000 \.\.\. 0 s"
+    lines = shown(output).splitlines()
+    assert 2 <= sum(bool(re.fullmatch(expected, line)) for line in lines) <= 6
+    before = shown(output)
+    time.sleep(0.1)
+    assert shown(output) == before
+
+
+def test_other_lines_postpone_the_next_sign_of_life():
+    output = console(terminal=False)
+    with progress.ProgressDisplay(output, longest_silence=0.5) as display:
+        display.on_progress("training", 400, 1000, {})
+        for _ in range(8):
+            time.sleep(0.1)
+            display.say("a line")
+    assert " of " not in shown(output)
 
 
 def test_a_line_is_neither_broken_nor_markup():

@@ -1,11 +1,7 @@
 import contextlib
 import dataclasses
-import os
 import pickle
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -262,6 +258,26 @@ def test_a_time_limit_truncates_without_terminating():
     assert not any(step.terminations[0] for step in steps)
 
 
+def test_limited_episodes_are_truncated_but_for_every_fifth_environment():
+    def ends(vector, steps):
+        taken = [vector.step(np.zeros((6, 2))) for _ in range(steps)]
+        assert not any((step.terminations & step.truncations).any() for step in taken)
+        return np.array([step.truncations for step in taken])
+
+    vectors = [VectorEnvironment(echo_task(length=99), 6, seed=0) for _ in range(2)]
+    for vector in vectors:
+        vector.limit_episodes(2)
+    np.testing.assert_array_equal(vectors[0].whole, [True, False, False, False, False, True])
+    ends(vectors[0], 3)
+    vectors[1].load_state_dict(vectors[0].state_dict())
+    first, second = (ends(vector, 2) for vector in vectors)  # The time limit is 5 steps.
+    np.testing.assert_array_equal(first, [[0, 1, 1, 1, 1, 0], [1, 0, 0, 0, 0, 1]])
+    np.testing.assert_array_equal(first, second)
+    reached = VectorEnvironment(echo_task(length=2), 2, seed=0)
+    reached.limit_episodes(2)
+    assert not any(reached.step(np.zeros((2, 2))).truncations.any() for _ in range(2))
+
+
 @given(st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_clipped_actions_are_within_bounds_and_otherwise_unchanged(batch_size, seed):
     task = environments.Task("t", "t", {}, 4, np.float32([-1, -2]), np.float32([1, 3]), None)
@@ -363,65 +379,6 @@ def test_a_state_of_another_number_of_environments_is_refused():
     state = VectorEnvironment(echo_task(), 2, seed=0).state_dict()
     with pytest.raises(UserError, match="must be of 3 environments; got 2"):
         VectorEnvironment(echo_task(), 3, seed=0).load_state_dict(state)
-
-
-# Side effects.
-
-
-def test_making_a_task_keeps_mujocos_warning_handler():
-    import mujoco
-
-    def handler(message):
-        pass
-
-    mujoco.set_mju_user_warning(handler)
-    try:
-        make_task("halfcheetah")
-        assert mujoco.get_mju_user_warning() is handler
-    finally:
-        mujoco.set_mju_user_warning(None)
-
-
-IMPORT = """
-import sys, nppac_tf.environments
-assert not {"mujoco", "gymnasium_robotics", "tensorflow"} & set(sys.modules)
-"""
-MAKE = f"""
-from nppac_tf.environments import make_task
-for name in {list(KNOWN_TASKS)}:
-    environment = make_task(name).make()
-    environment.reset(seed=0)
-    environment.step(environment.action_space.sample())
-    environment.close()
-"""
-UNSTABLE = """
-import numpy as np
-from nppac_tf.environments import make_task
-environment = make_task("halfcheetah").make()
-environment.reset(seed=0)
-environment.step(np.full(6, np.nan))
-"""
-
-
-@pytest.mark.parametrize(
-    ("program", "said"),
-    [(IMPORT, ""), (MAKE, ""), (UNSTABLE, "simulation is unstable")],
-    ids=["import", "make", "unstable"],
-)
-def test_environments_are_quiet_and_leave_no_file(tmp_path, program, said):
-    root = Path(environments.__file__).parents[2]
-    result = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=tmp_path,
-        env={"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout
-    assert said in result.stdout
-    assert bool(result.stdout) == bool(said)
-    assert not list(tmp_path.iterdir())
 
 
 # TF-Agents.

@@ -12,11 +12,11 @@ import gymnasium
 import h5py
 import numpy as np
 import pytest
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_recordings import assert_error_or_numbers, damage
 
+from examples import examples
 from nppac_tf import environments
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, load_recording
 from nppac_tf.demonstrations.formats import minari as minari_data

@@ -196,7 +196,7 @@ def test_unknown_keywords_are_refused(cls):
 
 def test_a_fit_that_is_not_finite_is_a_users_error(monkeypatch):
     class Result:
-        fun, x, message = np.nan, np.zeros(2), "ABNORMAL"
+        fun, x, message = np.nan, np.full(2, np.nan), "ABNORMAL"
 
     monkeypatch.setattr(gpflow.optimizers.Scipy, "minimize", lambda *_, **__: Result)
     for cls in CLASSES:

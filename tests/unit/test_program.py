@@ -16,6 +16,8 @@ def test_a_printed_command_runs_as_it_is_pasted(monkeypatch):
     words = shlex.split(program.command("--resume", "--output_dir=first try"))
     assert words[0] in ("python", sys.executable)
     assert words[1:] == ["/my programs/train.py", "--resume", "--output_dir=first try"]
+    other = shlex.split(program.command("--run=first try", launcher="evaluate"))
+    assert other[1:] == ["/my programs/evaluate.py", "--run=first try"]
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

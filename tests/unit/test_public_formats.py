@@ -6,11 +6,11 @@ import json
 import h5py
 import numpy as np
 import pytest
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_recordings import assert_error_or_numbers, damage
 
+from examples import examples
 from nppac_tf.demonstrations import load_demonstrations, load_recording
 from nppac_tf.errors import UserError
 

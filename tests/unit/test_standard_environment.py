@@ -5,12 +5,12 @@ import warnings
 import gymnasium
 import numpy as np
 import pytest
-from examples import examples
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
 
 import nppac_tf as nppac
+from examples import examples
 from nppac_tf.environments.standard import flatten, observation_parts, success_of
 from nppac_tf.errors import UserError
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import fakes
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,7 +23,7 @@ from training_runs import (
 )
 
 from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
-from nppac_tf.environments import VectorEnvironment
+from nppac_tf.environments import VectorEnvironment, make_task
 from nppac_tf.errors import UserError
 from nppac_tf.priors import PriorStatistics, UniformPrior
 from nppac_tf.training import loop, transitions
@@ -178,6 +179,31 @@ def test_demonstrations_that_are_to_be_replayed_must_be_there(task):
     config = dataclasses.replace(CONFIG, demonstration_share=0.5)
     with pytest.raises(UserError, match="need demonstrations; got none"):
         run(task, None, config)
+
+
+class Silent(gymnasium.Wrapper):
+    """Does not say whether a step is at the goal."""
+
+    def step(self, action):
+        return *super().step(action)[:4], {}
+
+
+def silent_point():
+    return gymnasium.wrappers.TimeLimit(Silent(fakes.PointEnvironment()), HORIZON)
+
+
+@pytest.mark.parametrize(
+    ("is_silent", "given", "limit"), [(True, None, 3), (False, None, None), (False, 2, 2)]
+)
+def test_episodes_are_limited_where_nothing_says_success_or_on_demand(
+    task, is_silent, given, limit, monkeypatch
+):
+    monkeypatch.setattr(loop, "_EPISODE_LIMIT", 3)
+    limits = []
+    monkeypatch.setattr(VectorEnvironment, "limit_episodes", lambda _, steps: limits.append(steps))
+    task = make_task(silent_point) if is_silent else task
+    run(task, None, dataclasses.replace(COLLECTING, num_env_steps=10, episode_limit=given))
+    assert limits == ([limit] if limit else [])
 
 
 def test_returns_over_several_steps_are_stored(task):

@@ -52,8 +52,10 @@ def test_annealing_counts_environment_steps_from_the_end_of_the_warm_up():
     np.testing.assert_allclose(np.diff(logs), np.log(0.01) / 8)
     for steps in (12_000, 20_000):
         assert schedule.temperature(steps) == pytest.approx(0.002)
-    kept = Schedule.of(TrainingConfig(), 0.2)
+    kept = Schedule.of(TrainingConfig(final_temperature=None), 0.2)
     assert kept.temperature(50_000) == pytest.approx(0.2)
+    low = Schedule.of(TrainingConfig(final_temperature=0.2), 0.01)
+    assert low.temperature(50_000) == pytest.approx(0.01)  # It never rises.
 
 
 def test_the_target_kl_grows_with_the_episodes_up_to_the_largest():
@@ -143,7 +145,7 @@ def test_warming_up_a_network_actor_imitates_the_prior_where_it_goes(task, demon
     assert np.mean(kls[-3:]) < 0.3 * kls[0]
     # 200 updates by imitation, 20 by the critics, for which alpha waits.
     assert int(agent._actor_optimizer.iterations) == 220
-    assert [row["train/alpha"] for row in warm] == pytest.approx([0.2] * len(warm))
+    assert [row["train/alpha"] for row in warm] == pytest.approx([1.0] * len(warm))
 
 
 # A simulator of which there is one.

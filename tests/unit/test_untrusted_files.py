@@ -14,10 +14,10 @@ import zipfile
 
 import numpy as np
 import pytest
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from nppac_tf.demonstrations import load_demonstrations, load_recording
 from nppac_tf.demonstrations.formats import loading
 from nppac_tf.errors import UserError

@@ -40,7 +40,11 @@ def test_settings_that_a_prior_ignores(prior, names):
             {"final_temperature": 0.3, "annealing_steps": 9},
             ["--final_temperature=0.3", "--annealing_steps=9"],
         ),
-        ({}, {"annealing_steps": 9}, ["--annealing_steps=9"]),
+        (
+            {},
+            {"final_temperature": None, "annealing_steps": 9},
+            ["--annealing_steps=9"],
+        ),
         ({}, {"final_temperature": 0.3, "annealing_steps": 9}, []),
         ({"algorithm": "awac", "kl_in_target": False}, {}, ["--kl_in_target=False"]),
         ({"algorithm": "awac", "num_critics": 2}, {"pretraining_steps": 9}, []),

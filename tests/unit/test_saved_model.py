@@ -1,30 +1,24 @@
-import json
 import os
 import subprocess
 import sys
+import types
 
 import fakes
+import gymnasium
 import numpy as np
 import pytest
 import tensorflow as tf
+from serving_agents import ACTORS, HIGH, LOW, A, D, agent_with
 
 from nppac_tf import priors
-from nppac_tf.agents.nppac import NppacAgent
-from nppac_tf.config import AgentConfig, PriorConfig
+from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
-from nppac_tf.export import export_policy, load_metadata, load_policy
+from nppac_tf.serving.policy import ServingOptions
+from nppac_tf.serving.saved_model import export_policy, load_metadata, load_policy
 
-D, A = 3, 2
-LOW, HIGH = np.float32([-1, -2]), np.float32([1, 3])
 OBSERVATIONS = np.random.default_rng(0).normal(size=(7, D)).astype(np.float32)
-ACTORS = {
-    "anchored": {"actor": "anchored"},
-    "squashed": {"actor": "network", "squash": True},
-    "unsquashed": {"actor": "network", "squash": False},
-}
-
 # A server that has TensorFlow and NumPy, and nothing of this project.
 READER = """
 import sys
@@ -48,15 +42,10 @@ print(*sorted(heavy & {name.split(".")[0] for name in sys.modules}))
 """
 
 
-def agent_with(actor="anchored", prior=None):
-    """An agent whose actor is not as it was initialized."""
-    config = AgentConfig(actor_layers=(8, 8), critic_layers=(8,), **ACTORS[actor])
-    prior = prior or fakes.LinearPrior(D, A)
-    agent = NppacAgent.for_task(fakes.FakeTask.of(D), prior, config, seed=3)
-    agent.standardize(np.random.default_rng(2).normal(1, 2, (50, D)))
-    for index, variable in enumerate(agent.deployed_actor.trainable_variables):
-        variable.assign_add(0.1 * tf.random.stateless_normal(variable.shape, seed=[0, index]))
-    return agent
+def batched(module):
+    """Signatures for batches."""
+    signatures = module.signatures.items()
+    return [(name, signature) for name, signature in signatures if "_single" not in name]
 
 
 @pytest.fixture(scope="module")
@@ -181,28 +170,140 @@ def test_an_observation_that_is_not_finite_never_becomes_an_action(module, value
         "sample_action": {"seed": tf.constant([1, 2])},
         "action_or_prior": {"threshold": tf.constant(1.0)},
     }
-    for name, signature in module.signatures.items():
+    for name, signature in batched(module):
         outputs = signature(observation=tf.constant(broken), **extra.get(name, {}))
         expected = signature(observation=tf.constant(OBSERVATIONS), **extra.get(name, {}))
         for key, output in outputs.items():
             np.testing.assert_allclose(output[~rows], expected[key][~rows], rtol=1e-5, atol=1e-6)
-            expected_value = {"novelty": 1.0, "fell_back": True}.get(key, np.nan)
+            action = 0.0 if name == "action_or_prior" else np.nan  # The declared fallback.
+            expected_value = {"novelty": 1.0, "fell_back": True, "action": action}.get(key, np.nan)
             np.testing.assert_array_equal(output[rows], np.full_like(output[rows], expected_value))
 
 
-def test_a_link_to_an_export_stays_a_link(tmp_path):
-    export_policy(agent_with(), tmp_path / "v1")
-    (tmp_path / "current").symlink_to("v1")
-    before = load_policy(tmp_path / "current")(OBSERVATIONS)
-    export_policy(agent_with("squashed"), tmp_path / "current")
-    assert (tmp_path / "current").is_symlink()
-    assert not np.allclose(load_policy(tmp_path / "v1")(OBSERVATIONS), before)
+# Limits.
 
 
-def test_a_folder_may_have_any_name(tmp_path):
-    folder = tmp_path / "lr[0.1] *?"
-    export_policy(agent_with(), folder)
-    assert load_policy(folder)(OBSERVATIONS).shape == (len(OBSERVATIONS), A)
+@pytest.fixture(scope="module")
+def scored(demonstrations):
+    """A prior and its novelty."""
+    prior = priors.fit_prior(demonstrations, PriorConfig())
+    return prior, priors.Novelty.calibrate(prior, demonstrations)
+
+
+@pytest.fixture(scope="module")
+def limited(scored, tmp_path_factory):
+    """An export with every limit, of a task with bounds and named parts."""
+    spaces = gymnasium.spaces
+    task = types.SimpleNamespace(
+        observation_keys=("arm/pos", "threshold"),
+        observation_parts={
+            "arm/pos": spaces.Box(-5.0, 5.0, (2,), np.float64),
+            "threshold": spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        },
+        observation_bounds=(np.float32([-5, -5, -np.inf]), np.float32([5, 5, np.inf])),
+        name="arm",
+        reward="binary",
+        success_key=None,
+    )
+    path = tmp_path_factory.mktemp("limited") / "policy"
+    options = ServingOptions(np.nan, -0.5, [0.5, 9.0], [0.1, 0.2])
+    agent = agent_with(prior=scored[0])
+    export_policy(agent, path, task, scored[1], options=options)
+    return path, tf.saved_model.load(str(path))
+
+
+def test_actions_stay_within_declared_limits(limited, scored):
+    path, module = limited
+    metadata = load_metadata(path)
+    assert metadata["clip_low"] == [-0.5, -0.5]
+    assert metadata["clip_high"] == [0.5, 3.0]
+    assert metadata["fallback_action"] == [None, None]
+    assert metadata["observation_low"] == [-5.0, -5.0, None]
+    assert metadata["observation_parts"] == {"arm/pos": 2, "threshold": 1}
+    np.testing.assert_allclose(metadata["max_action_change"], [0.1, 0.2])
+    free = np.clip(
+        rollouts.as_policy_function(agent_with(prior=scored[0]).policy)(OBSERVATIONS),
+        [-0.5, -0.5],
+        [0.5, 3.0],
+    )
+    np.testing.assert_allclose(module.mean_action(tf.constant(OBSERVATIONS)), free, rtol=1e-5)
+    previous = np.zeros_like(free)
+    previous[0] = np.nan
+    action = module.next_action(tf.constant(OBSERVATIONS), previous, 1.0)["action"].numpy()
+    expected = np.clip(free, [-0.1, -0.2], [0.1, 0.2])
+    assert (expected != free).any()
+    expected[0] = free[0]
+    np.testing.assert_allclose(action, expected, rtol=1e-5)
+
+
+def test_an_observation_that_the_task_does_not_declare_is_unusable(limited):
+    _, module = limited
+    broken = OBSERVATIONS.copy()
+    broken[2, 1] = np.nextafter(np.float32(5), np.float32(6))
+    rows = np.arange(len(broken)) == 2
+    outputs = module.action_or_prior(tf.constant(broken), 1.0)
+    assert (np.isnan(outputs["action"]).any(axis=1) == rows).all()
+    np.testing.assert_array_equal(outputs["fell_back"], rows)
+    assert outputs["novelty"][2] == 1.0
+    assert np.isnan(module.mean_action(tf.constant(broken))).any(axis=1).tolist() == rows.tolist()
+
+
+def test_no_finite_observation_or_threshold_gives_an_action_that_is_not(module):
+    for size in (1e6, 1e20, 3e38):
+        outputs = module.action_or_prior(
+            tf.constant(np.float32(size) * np.sign(OBSERVATIONS)), 0.99
+        )
+        assert np.isfinite(outputs["action"]).all()
+        assert (outputs["novelty"].numpy() > 0.9).all()
+    outputs = module.action_or_prior(tf.constant(OBSERVATIONS), np.nan)
+    assert outputs["fell_back"].numpy().all()
+
+
+def test_single_observations_and_named_parts(limited):
+    _, module = limited
+    batch = tf.constant(OBSERVATIONS)
+    previous = tf.zeros([len(OBSERVATIONS), A])
+    extra = {
+        "sample_action": {"seed": tf.constant([1, 2])},
+        "action_or_prior": {"threshold": tf.constant(0.5)},
+        "next_action": {"threshold": tf.constant(0.5), "previous_action": previous},
+    }
+    for name in ("mean_action", "action_with_prior", "action_or_prior", "next_action"):
+        inputs = extra.get(name, {})
+        expected = module.signatures[name](observation=batch, **inputs)
+        # A part whose name is that of an input.
+        third = "part_threshold" if "threshold" in inputs else "threshold"
+        parts = {"arm_pos": batch[:, :2], third: batch[:, 2:]}
+        outputs = module.signatures[f"{name}_parts"](**parts, **inputs)
+        single = dict(inputs)
+        if "previous_action" in single:
+            single["previous_action"] = previous[0]
+        first = module.signatures[f"{name}_single"](observation=batch[0], **single)
+        for key, value in expected.items():
+            np.testing.assert_array_equal(outputs[key], value)
+            np.testing.assert_allclose(first[key], value[0], rtol=1e-5, atol=1e-6)
+    assert module.signatures["sample_action_single"](
+        observation=batch[0], **extra["sample_action"]
+    )["action"].shape == [A]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"clip_low": [0, 0, 0]}, "clip_low must be one number or 2"),
+        ({"clip_low": 2.0}, "clip_low must be at most clip_high"),
+        ({"max_action_change": 0.0}, "max_action_change must be positive"),
+    ],
+)
+def test_limits_out_of_range_are_refused(tmp_path, scored, options, complaint):
+    agent = agent_with(prior=scored[0])
+    with pytest.raises(UserError, match=complaint):
+        export_policy(agent, tmp_path / "p", novelty=scored[1], options=ServingOptions(**options))
+    with pytest.raises(UserError, match="max_action_change must be None without"):
+        export_policy(agent, tmp_path / "p", options=ServingOptions(max_action_change=1.0))
+
+
+# Batches.
 
 
 def test_a_threshold_may_be_given_per_observation(module):
@@ -221,8 +322,8 @@ def test_any_batch_size_is_served(module, size):
         "sample_action": {"seed": tf.constant([1, 2])},
         "action_or_prior": {"threshold": tf.constant(0.5)},
     }
-    assert len(module.signatures) == 6
-    for name, signature in module.signatures.items():
+    assert len(module.signatures) == 11
+    for name, signature in batched(module):
         for output in signature(**inputs, **extra.get(name, {})).values():
             assert output.shape[0] == size
 
@@ -230,13 +331,14 @@ def test_any_batch_size_is_served(module, size):
 def test_without_a_prior_or_a_calibration_there_are_fewer_signatures(tmp_path, module):
     export_policy(agent_with(), tmp_path / "unscored")
     unscored = tf.saved_model.load(str(tmp_path / "unscored"))
-    assert set(module.signatures) - set(unscored.signatures) == {"action_or_prior"}
+    assert dict(batched(module)).keys() - set(unscored.signatures) == {"action_or_prior"}
     outputs = unscored.action_with_prior(tf.constant(OBSERVATIONS))
     assert set(outputs) == {"action", "prior_location", "prior_scale"}
     export_policy(agent_with(prior=priors.UniformPrior(D, A)), tmp_path / "uniform")
     expected = ["distribution_params", "mean_action", "sample_action", "serving_default"]
-    assert sorted(tf.saved_model.load(str(tmp_path / "uniform")).signatures) == expected
-    assert load_metadata(tmp_path / "uniform")["signatures"] == expected
+    uniform = tf.saved_model.load(str(tmp_path / "uniform"))
+    assert sorted(name for name, _ in batched(uniform)) == expected
+    assert load_metadata(tmp_path / "uniform")["signatures"] == sorted(uniform.signatures)
 
 
 def test_a_novelty_needs_an_informative_prior(tmp_path, novelty):
@@ -276,58 +378,14 @@ def test_metadata(tmp_path, gaussian_process, novelty):
         "action_size": A,
         "action_low": LOW.tolist(),
         "action_high": HIGH.tolist(),
+        "observation_parts": {},
+        "observation_low": [None] * D,
+        "observation_high": [None] * D,
+        "clip_low": LOW.tolist(),
+        "clip_high": HIGH.tolist(),
+        "fallback_action": [0.0, 0.0],
+        "max_action_change": None,
         "novelty": novelty.summary,
         "updates": 0,
         "provenance": provenance,
     }
-
-
-@pytest.mark.parametrize("failing", [1, 2])
-def test_a_failed_replacement_keeps_the_earlier_export(tmp_path, monkeypatch, failing):
-    export_policy(agent_with(), tmp_path / "policy", provenance={"version": "earlier"})
-    rename, calls = os.rename, []
-
-    def fail(*paths):
-        calls.append(paths)
-        if len(calls) == failing:
-            raise OSError("disk failure")
-        rename(*paths)
-
-    monkeypatch.setattr(os, "rename", fail)
-    with pytest.raises(OSError, match="disk failure"):
-        export_policy(agent_with(), tmp_path / "policy", provenance={"version": "new"})
-    assert load_metadata(tmp_path / "policy")["provenance"] == {"version": "earlier"}
-    assert load_policy(tmp_path / "policy")(OBSERVATIONS).shape == (7, A)
-    assert os.listdir(tmp_path) == ["policy"]
-
-
-def test_a_folder_that_is_no_export_is_not_replaced(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="path must be new or an exported policy"):
-        export_policy(agent_with(), tmp_path)
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
-
-
-WHOLE = {"version": 1, "task": None, "reward": None, "updates": 0}
-WHOLE |= {"observation_size": D, "action_size": A, "observation_keys": [], "success_key": None}
-
-
-@pytest.mark.parametrize(
-    ("metadata", "complaint"),
-    [
-        (None, "no exported policy at"),
-        ({"version": 0}, "must have version 1 of the format; got version 0: export"),
-        *(
-            ({k: v for k, v in WHOLE.items() if k != name}, f"has no {name}")
-            for name in ("task", "updates", "observation_size")
-        ),
-        ([], "is not an exported policy"),
-        (WHOLE, "not a complete exported policy"),
-    ],
-)
-def test_a_folder_that_is_no_export_is_named(tmp_path, metadata, complaint):
-    if metadata is not None:
-        (tmp_path / "assets.extra").mkdir()
-        (tmp_path / "assets.extra" / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(UserError, match=complaint):
-        load_policy(tmp_path)

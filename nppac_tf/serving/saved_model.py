@@ -11,17 +11,25 @@ Signatures, for observations [B, D] float32 (B may be 0), in the environment's u
 - `action_or_prior(observation, threshold)`: `action` [B, A], which is the greedy action, or the
   prior's mean if the score exceeds the threshold; `novelty` [B], and `fell_back` [B] bool. The
   threshold is float32, a scalar or one value per observation [B]; at 1 the prior is never used.
+- `next_action(observation, previous_action, threshold)`: the same, but no component of the action
+  is further than `max_action_change` from the previous action [B, A]; a row of nan is no limit.
 
-Only actions are clipped to the task's bounds. The object that `tf.saved_model.load` returns has
-methods of the same names. They take batches too: pass a single observation as [1, D].
+`NAME_single` of each takes one observation [D] and gives outputs without B. `NAME_parts` takes the
+named parts of a Dict observation, each [B, ...], in place of `observation`; characters other than
+letters, digits and _ in their names become _, and a name that an input has already begins with
+`part_`.
+
+Only actions are clipped to the limits. `serving.policy` says what an unusable observation gives.
+The object that `tf.saved_model.load` returns has methods of the first six names.
 
 With TensorFlow Serving's REST API, "inputs" (columns) works for every signature. "instances" (rows)
 needs one value of each input per observation, so it works with thresholds but not with a seed.
 
-With a uniform prior the last two signatures are missing. Without a calibrated novelty,
-`action_with_prior` has no score, and `action_or_prior` is missing.
+With a uniform prior the last three signatures are missing. Without a calibrated novelty,
+`action_with_prior` has no score, and the last two are missing. Without `max_action_change`,
+`next_action` is.
 
-`assets.extra/metadata.json` describes the policy and its origin.
+`assets.extra/metadata.json` describes the policy, its limits and its origin.
 """
 
 from __future__ import annotations
@@ -30,6 +38,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -39,6 +48,7 @@ import tensorflow as tf
 
 from nppac_tf.errors import UserError
 from nppac_tf.files import for_tensorflow
+from nppac_tf.serving.policy import ServedPolicy, ServingOptions, Tensors
 
 if TYPE_CHECKING:
     from nppac_tf.agents.nppac import NppacAgent
@@ -64,29 +74,31 @@ def export_policy(
     task: Task | None = None,
     novelty: Novelty | None = None,
     provenance: Mapping[str, Any] | None = None,
+    options: ServingOptions | None = None,
 ) -> None:
     """Writes the agent's policy and prior to a folder. A failed export leaves no partial folder.
 
     Args:
         agent: Agent with the policy and the prior.
         path: Folder to write. An earlier export there is replaced.
-        task: Task to name in the metadata, so that evaluating the policy needs no task argument.
+        task: Task to name in the metadata, so that evaluating the policy needs no task argument,
+            and that declares the bounds of observations.
         novelty: Score calibrated for the agent's prior.
         provenance: Information on demonstrations, versions and configuration for the metadata;
             must be serializable as JSON.
+        options: Limits of the actions.
 
     Raises:
-        UserError: if `path` exists and is not an exported policy, or a novelty is given with a
-            uniform prior.
+        UserError: if `path` exists and is not an exported policy, an option is out of range, or a
+            novelty is given with a uniform prior.
     """
     path = pathlib.Path(os.path.realpath(path))  # A link stays, and leads to the new policy.
     if path.exists() and not (path / _METADATA).is_file():
         raise UserError(f"path must be new or an exported policy to replace; got {str(path)!r}")
-    if novelty is not None and not agent.prior.informative:
-        raise UserError("novelty must be None with a uniform prior; got one")
-    module = _PolicyModule(agent, novelty)
-    signatures = module.signatures()
-    metadata = _metadata(agent, task, novelty) | {
+    policy = ServedPolicy(agent, novelty, options, task)
+    module = _PolicyModule(agent, novelty, policy, part_sizes(task))
+    signatures = module.serving()
+    metadata = describe(agent, task, novelty, policy) | {
         "signatures": sorted(signatures),
         "provenance": dict(provenance or {}),
     }
@@ -156,103 +168,100 @@ def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 class _PolicyModule(tf.Module):
     """Functions of plain tensors. Holds variables only, so that TensorFlow alone can load it."""
 
-    def __init__(self, agent: NppacAgent, novelty: Novelty | None) -> None:
-        from nppac_tf.agents.actors import AnchoredActorNetwork, SquashedGaussian, in_float32
-
+    def __init__(
+        self,
+        agent: NppacAgent,
+        novelty: Novelty | None,
+        policy: ServedPolicy,
+        parts: Mapping[str, int],
+    ) -> None:
         super().__init__(name="policy")
-        actor, prior, spec = in_float32(agent.deployed_actor), agent.prior, agent.action_spec
         # Variables that the functions read are saved only if they are attributes.
-        self._policy_variables = list(actor.variables)
-        self._prior_variables = list(agent.prior.variables) if agent.prior.informative else []
+        self._policy_variables = list(policy.actor.variables)
+        self._prior_variables = list(policy.prior.variables) if policy.prior.informative else []
         self._novelty_variables = list(novelty.variables) if novelty else []
-        self._observation_size = prior.observation_size
+        self._parts = parts
+        self._size, self._action_size = agent.prior.observation_size, agent.prior.action_size
         self._serving: dict[str, Any] = {}
 
-        def clip(actions: tf.Tensor) -> tf.Tensor:
-            return tf.clip_by_value(actions, spec.minimum, spec.maximum)
+        seed = tf.TensorSpec([2], tf.int32, "seed")
+        threshold = tf.TensorSpec(None, tf.float32, "threshold")
+        previous = tf.TensorSpec([None, policy.action_size], tf.float32, "previous_action")
+        self.mean_action = self._traced(policy.mean_action)
+        self._serving["serving_default"] = self._serving["mean_action"]
+        self.sample_action = self._traced(policy.sample_action, seed)
+        self.distribution_params = self._traced(policy.distribution_params)
+        if agent.prior.informative:
+            self.action_with_prior = self._traced(policy.action_with_prior)
+        if policy.scored:
+            self.action_or_prior = self._traced(policy.action_or_prior, threshold)
+        if policy.max_action_change is not None:
+            self.next_action = self._traced(policy.next_action, previous, threshold)
 
-        def split(observation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            """Which rows [B, 1] are finite, and the observations with zeros in the others."""
-            usable = tf.reduce_all(tf.math.is_finite(observation), axis=1, keepdims=True)
-            return usable, tf.where(usable, observation, tf.zeros_like(observation))
-
-        def where_usable(usable: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-            return tf.where(usable, values, tf.constant(float("nan"), values.dtype))
-
-        def mean_action(observation: tf.Tensor) -> tf.Tensor:
-            usable, observation = split(observation)
-            return where_usable(usable, clip(actor(observation)[0].mode()))
-
-        def sample_action(observation: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-            usable, observation = split(observation)
-            # The sampler divides by zero for an empty batch, so it gets a row.
-            missing = tf.maximum(1 - tf.shape(observation)[0], 0)
-            padded = tf.pad(observation, [[0, missing], [0, 0]])
-            actions = clip(actor(padded)[0].sample(seed=seed))[: tf.shape(observation)[0]]
-            return where_usable(usable, actions)
-
-        def distribution_params(observation: tf.Tensor) -> dict[str, tf.Tensor]:
-            usable, observation = split(observation)
-            policy = actor(observation)[0]
-            gaussian = policy.distribution if isinstance(policy, SquashedGaussian) else policy
-            outputs = {"location": gaussian.mean(), "scale": gaussian.stddev()}
-            return {name: where_usable(usable, value) for name, value in outputs.items()}
-
-        def action_with_prior(observation: tf.Tensor) -> dict[str, tf.Tensor]:
-            usable, observation = split(observation)
-            statistics, uncertainty = prior.predict(observation)
-            # An anchored actor does not compute them again.
-            known = {"statistics": statistics} if isinstance(actor, AnchoredActorNetwork) else {}
-            outputs = {
-                "action": clip(actor(observation, **known)[0].mode()),
-                "prior_location": statistics.location,
-                "prior_scale": statistics.scale,
-            }
-            outputs = {name: where_usable(usable, value) for name, value in outputs.items()}
-            if novelty:
-                score = novelty(uncertainty)
-                outputs["novelty"] = tf.where(usable[:, 0], score, tf.ones_like(score))
-            return outputs
-
-        def action_or_prior(observation: tf.Tensor, threshold: tf.Tensor) -> dict[str, tf.Tensor]:
-            outputs = action_with_prior(observation)
-            unusable = tf.math.is_nan(outputs["action"][:, 0])
-            fell_back = tf.ensure_shape(unusable | (outputs["novelty"] > threshold), [None])
-            action = tf.where(
-                fell_back[:, tf.newaxis], clip(outputs["prior_location"]), outputs["action"]
-            )
-            return {"action": action, "novelty": outputs["novelty"], "fell_back": fell_back}
-
-        self.mean_action = self._traced(mean_action)
-        self.sample_action = self._traced(sample_action, tf.TensorSpec([2], tf.int32, "seed"))
-        self.distribution_params = self._traced(distribution_params)
-        if prior.informative:
-            self.action_with_prior = self._traced(action_with_prior)
-        if novelty:
-            threshold = tf.TensorSpec(None, tf.float32, "threshold")
-            self.action_or_prior = self._traced(action_or_prior, threshold)
-
-    def _traced(self, function: Callable[..., Any], *other_specs: tf.TensorSpec) -> Any:
-        """Compiles a function for batches of any size, and its version with named outputs.
+    def _traced(self, function: Callable[..., Any], *others: tf.TensorSpec) -> Any:
+        """Compiles a function for batches of any size, and its signatures.
 
         The signature keeps a loaded function from being traced again for each batch size, which
         would round differently.
         """
-        batch = tf.TensorSpec([None, self._observation_size], tf.float32, "observation")
-        signature = [batch, *other_specs]
-        traced = tf.function(function, input_signature=signature, autograph=False)
+        batch = tf.TensorSpec([None, self._size], tf.float32, "observation")
+        traced = tf.function(function, input_signature=[batch, *others], autograph=False)
 
-        @tf.function(input_signature=signature, autograph=False)
-        def named(observation: tf.Tensor, *others: tf.Tensor) -> dict[str, tf.Tensor]:
-            outputs = traced(observation, *others)
+        def named(observation: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
+            outputs = traced(observation, *(inputs[spec.name] for spec in others))
             return outputs if isinstance(outputs, dict) else {"action": outputs}
 
-        self._serving[function.__name__] = named
+        def single(observation: tf.Tensor, **inputs: tf.Tensor) -> Tensors:
+            if "previous_action" in inputs:
+                inputs["previous_action"] = inputs["previous_action"][tf.newaxis]
+            outputs = named(observation[tf.newaxis], **inputs)
+            return {name: output[0] for name, output in outputs.items()}
+
+        input_names = _input_names(self._parts, {spec.name for spec in others})
+
+        def joined(**inputs: tf.Tensor) -> Tensors:
+            sizes = zip(input_names, self._parts.values(), strict=True)
+            parts = [tf.reshape(inputs.pop(name), [-1, size]) for name, size in sizes]
+            return named(tf.concat(parts, axis=1), **inputs)
+
+        self._sign(function.__name__, named, batch, *others)
+        one = tf.TensorSpec([self._size], tf.float32, "observation")
+        of_one = (
+            tf.TensorSpec([self._action_size], tf.float32, spec.name)
+            if spec.name == "previous_action"
+            else spec
+            for spec in others
+        )
+        self._sign(f"{function.__name__}_single", single, one, *of_one)
+        if self._parts:
+            specs = [
+                tf.TensorSpec([None, size], tf.float32, name)
+                for name, size in zip(input_names, self._parts.values(), strict=True)
+            ]
+            self._sign(f"{function.__name__}_parts", joined, *specs, *others)
         return traced
 
-    def signatures(self) -> dict[str, Any]:
-        """Functions with named outputs, for serving."""
-        return {"serving_default": self._serving["mean_action"], **self._serving}
+    def serving(self) -> dict[str, Any]:
+        """The signatures, by name."""
+        return dict(self._serving)
+
+    def _sign(self, name: str, function: Callable[..., Tensors], *specs: tf.TensorSpec) -> None:
+        traced = tf.function(function, autograph=False)
+        self._serving[name] = traced.get_concrete_function(**{spec.name: spec for spec in specs})
+
+
+def part_sizes(task: Task | None) -> dict[str, int]:
+    """Sizes of the named parts of an observation; empty where it has none."""
+    if task is None or not getattr(task, "observation_keys", ()):
+        return {}
+    from nppac_tf.environments import standard
+
+    return standard.part_sizes(task.observation_parts)
+
+
+def _input_names(parts: Mapping[str, int], taken: set[str]) -> list[str]:
+    names = [re.sub(r"\W", "_", part, flags=re.ASCII) for part in parts]
+    return [f"part_{name}" if name in taken or not name[0].isalpha() else name for name in names]
 
 
 def _replace_folder(new: pathlib.Path, path: pathlib.Path, aside: pathlib.Path) -> None:
@@ -268,7 +277,10 @@ def _replace_folder(new: pathlib.Path, path: pathlib.Path, aside: pathlib.Path) 
         raise
 
 
-def _metadata(agent: NppacAgent, task: Task | None, novelty: Novelty | None) -> dict[str, Any]:
+def describe(
+    agent: NppacAgent, task: Task | None, novelty: Novelty | None, policy: ServedPolicy
+) -> dict[str, Any]:
+    """Describes a policy, ready for JSON: numbers that are not finite are None."""
     spec = agent.action_spec
     shape = spec.shape
     fitted = agent.prior
@@ -284,8 +296,22 @@ def _metadata(agent: NppacAgent, task: Task | None, novelty: Novelty | None) -> 
         "action_size": agent.prior.action_size,
         "action_low": np.broadcast_to(spec.minimum, shape).tolist(),
         "action_high": np.broadcast_to(spec.maximum, shape).tolist(),
+        "observation_parts": part_sizes(task),
+        "observation_low": numbers(policy.observation_low),
+        "observation_high": numbers(policy.observation_high),
+        "clip_low": numbers(policy.action_low),
+        "clip_high": numbers(policy.action_high),
+        "fallback_action": numbers(policy.fallback_action),
+        "max_action_change": numbers(policy.max_action_change),
         "prior": type(fitted).__name__,
         "novelty": novelty.summary if novelty else None,
         "updates": int(agent.train_step_counter),
         "versions": {"python": platform.python_version(), "tensorflow": tf.__version__},
     }
+
+
+def numbers(values: np.ndarray | None) -> list[float | None] | None:
+    """A list for JSON, with None for what is not finite; None for None."""
+    if values is None:
+        return None
+    return [float(value) if np.isfinite(value) else None for value in values]
