@@ -109,7 +109,7 @@ def check_dimensions(examination: Examination) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 f"constant {field}",
-                f"{which} of the {field} never change{'s' * (constant.sum() == 1)}",
+                f"{which} of the {field} never change{'' if constant.sum() > 1 else 's'}",
                 "Nothing, if these are contacts that do not occur or parts that do not move; else "
                 "check that the sensor was connected. Priors ignore such a dimension."
                 if field == "observations"
