@@ -42,7 +42,7 @@ def save_recording(
 ) -> tuple[pathlib.Path, list[str]]:
     """Saves a recording, with values in float32, or in the types of the environment's spaces.
 
-    - npz keeps observations, actions and metadata.
+    - npz keeps observations, actions, rewards, successes, terminal ends and metadata.
     - Minari keeps everything but timestamps. Where the recording does not say them, rewards are
       nan, the final observation is the last one again, and episodes count as truncated.
     - LeRobot keeps everything but final observations and terminal flags.
