@@ -47,11 +47,11 @@ _MIN_TIME_AT_GOAL = flags.DEFINE_float(
 def main() -> None:
     checks.require_one("run", "saved_model", "function")
     output = _OUTPUT.value or ""
-    from nppac_tf.demonstrations.formats import minari
+    from nppac_tf.demonstrations.formats import minari, minari_writer
 
     dataset_id = output.removeprefix(minari.PREFIX) if output.startswith(minari.PREFIX) else None
     if dataset_id is not None:
-        minari.check_new_id(dataset_id)
+        minari_writer.check_new_id(dataset_id)
     elif output.endswith(".npz"):
         checks.output_file("output", (".npz",))
     else:
@@ -83,7 +83,7 @@ def main() -> None:
         return
     environment = task.make()
     try:
-        folder = minari.write(
+        folder = minari_writer.write(
             dataset_id,
             kept,
             environment,

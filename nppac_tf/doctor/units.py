@@ -109,7 +109,7 @@ def check_dimensions(examination: Examination) -> Iterator[Finding]:
             yield Finding(
                 "note",
                 f"constant {field}",
-                f"{which} of the {field} never change",
+                f"{which} of the {field} never change{'' if constant.sum() > 1 else 's'}",
                 "Nothing, if these are contacts that do not occur or parts that do not move; else "
                 "check that the sensor was connected. Priors ignore such a dimension."
                 if field == "observations"
@@ -132,11 +132,12 @@ def check_dimensions(examination: Examination) -> Iterator[Finding]:
         for severity, extreme, advice in kinds:
             if extreme.any():
                 which = examination.describe_dimensions(field, np.flatnonzero(extreme))
+                least, most = (format_number(end(ratio[extreme])) for end in (np.min, np.max))
+                many = f"vary {least} to {most}" if extreme.sum() > 1 else f"varies {least}"
                 yield Finding(
                     severity,
                     "scales",
-                    f"{which} of the {field} vary {format_number(ratio[extreme].min())} to "
-                    f"{format_number(ratio[extreme].max())} times as much as the median dimension",
+                    f"{which} of the {field} {many} times as much as the median dimension",
                     advice,
                 )
 

@@ -127,7 +127,7 @@ def test_a_set_with_named_parts_is_described_by_them(folder):
     assert (outcome.code, outcome.errors) == (0, "")
     for row in ("environment  *Lift", "environment version  *1.4.1", "fps  *20", "size  *4"):
         assert re.search(row, outcome.output), row
-    assert "constant observations: dimension gripper of the observations never change" in (
+    assert "constant observations: dimension gripper of the observations never changes" in (
         outcome.output
     )
     outcome = launchers.run(

@@ -6,6 +6,7 @@ file that it needs. The tests make what a program reads beyond that.
 
 import dataclasses
 import functools
+import importlib
 import pathlib
 import re
 import runpy
@@ -16,9 +17,11 @@ import gymnasium
 import numpy as np
 import pytest
 
-from nppac_tf import NppacAgent, UniformPrior, export_policy, make_task
+from nppac_tf import NppacAgent, UniformPrior, evaluate, export_policy, make_task
 from nppac_tf.config import AgentConfig, TrainingConfig
 from nppac_tf.demonstrations import load_demonstrations
+from nppac_tf.demonstrations.formats.saving import save_recording
+from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.serving.metadata import load_metadata
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -183,7 +186,7 @@ def table_in(output):
 
 
 def test_every_program_is_run_here():
-    here = {"program", "own_environment", "tf_agents", "far_goals"}
+    here = {"program", "own_environment", "tf_agents", "far_goals", "no_simulator"}
     # Those of the tutorial and of CONTRIBUTING.md have tests of their own.
     elsewhere = {"served_cart", "prior", "reader", "baseline", "claim"}
     assert blocks("run").keys() == here | elsewhere
@@ -243,3 +246,29 @@ def test_how_far_goals_fail(place, capsys):
     assert failed.shape == far.shape == (2,)
     printed = f"failed: {(failed & far).sum()} of {far.sum()} far goals, {(failed & ~far).sum()}"
     assert printed in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("function", "task"),
+    [
+        ("reach", "fetch-reach"),
+        ("umaze", "pointmaze-umaze"),
+        ("pick_and_place", "fetch-pick-and-place"),
+    ],
+)
+@pytest.mark.usefixtures("place")
+def test_scripts_reach_their_goals(function, task):
+    policy = getattr(importlib.import_module("scripts"), function)
+    assert evaluate(policy, make_task(task), num_episodes=3).final_success.all()
+
+
+@pytest.mark.usefixtures("small_defaults")
+def test_a_prior_is_exported_without_a_simulator(place):
+    rng = np.random.default_rng(0)
+    pairs = [(state, -0.5 * state) for state in rng.normal(size=(3, 8, 26)).cumsum(axis=1)]
+    episodes = tuple(RecordedEpisode(*pair) for pair in pairs)
+    save_recording(Recording("arms", "npz", episodes, (0, 1, 2)), "lerobot:my_arm", fps=20)
+    run("no_simulator")
+    metadata = load_metadata(place / "exported/arm")
+    assert (metadata["updates"], metadata["observation_size"]) == (0, 26)
+    assert "action_or_prior" in metadata["signatures"]

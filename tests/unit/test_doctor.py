@@ -152,7 +152,7 @@ def lengths(*values):
             changed(observations=lambda e: e.observations * [1, 1, 0, 1, 1, 1]),
         ),
         (
-            "warning: scales: dimension 4 of the observations vary",
+            "warning: scales: dimension 4 of the observations var",
             changed(
                 observations=lambda e: e.observations * [1, 1, 1, 1, 5000, 1],
                 next_observations=lambda e: None,

@@ -242,6 +242,6 @@ def test_contacts_that_do_not_occur_in_the_task_are_rightly_constant():
     idle = np.arange(SIZES[0]) == 2
     known = dataclasses.replace(simulation([1e-6] * 8), idle=idle)
     finding = find(recording, "constant observations", None, known)
-    check(finding, "note: .* dimension 3 of the observations never change")
+    check(finding, "note: .* dimension 3 of the observations never changes")
     known = dataclasses.replace(known, idle=np.isin(np.arange(SIZES[0]), (2, 3)))
     assert "constant observations" not in topics(recording, task=make_task(), simulation=known)

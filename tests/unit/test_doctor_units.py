@@ -91,6 +91,6 @@ def test_findings_give_names_instead_of_numbers():
 
 def test_a_part_that_hardly_moves_is_noted_and_a_large_one_is_a_warning():
     small = scaled([1, 1, 1, 1, 1, 1e-5], range(8))
-    check(find(small, "scales"), "note: scales: dimension 5 of the observations vary ")
+    check(find(small, "scales"), "note: scales: dimension 5 of the observations varies ")
     large = scaled([1, 1, 1, 1, 1, 1e5], range(8))
-    check(find(large, "scales"), "warning: scales: dimension 5 of the observations vary ")
+    check(find(large, "scales"), "warning: scales: dimension 5 of the observations varies ")

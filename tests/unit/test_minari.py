@@ -19,7 +19,7 @@ from toy_recordings import assert_error_or_numbers, damage
 from examples import examples
 from nppac_tf import environments
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, load_recording
-from nppac_tf.demonstrations.formats import minari as minari_data
+from nppac_tf.demonstrations.formats import minari_writer
 from nppac_tf.demonstrations.recording import RecordedEpisode
 from nppac_tf.errors import UserError
 
@@ -32,7 +32,7 @@ SIZES = (4, 2)
 
 
 class ToyEnvironment(gymnasium.Env):
-    """What `minari_data.write` needs of an environment."""
+    """What `minari_writer.write` needs of an environment."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (SIZES[0],), np.float64)
     action_space = gymnasium.spaces.Box(-1, 1, (SIZES[1],), np.float32)
@@ -54,7 +54,7 @@ def make_episodes(lengths=(3, 2)):
 
 
 def write(dataset_id=ID, episodes=None, environment=None):
-    return minari_data.write(
+    return minari_writer.write(
         dataset_id,
         make_episodes() if episodes is None else episodes,
         environment or ToyEnvironment(),
@@ -243,7 +243,8 @@ DICT = json.dumps({"type": "Dict", "subspaces": {"goal": json.loads(box(2))}})
     [
         ({"minari_version": "0.9.1"}, r"written by Minari 0\.4\.0 to .*; got '0\.9\.1': use"),
         ({"minari_version": ["a"]}, r"got \['a'\]"),
-        ({"data_format": "arrow"}, "must be in Minari's hdf5 format; got 'arrow'"),
+        ({"data_format": "zarr"}, "in Minari's hdf5, arrow or parquet format; got 'zarr'"),
+        ({"data_format": "arrow"}, "data must hold 2 episodes, as metadata.json says; got 0"),
         ({"dataset_id": None}, "must hold dataset_id as text; got None"),
         ({"total_episodes": 0}, "total_episodes must be at least 1; got 0"),
         ({"total_episodes": 3}, "must hold 3 episodes, as metadata.json says; got 2"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nppac_tf.demonstrations import load_recording
-from nppac_tf.demonstrations.formats import minari as minari_data
+from nppac_tf.demonstrations.formats import minari_writer
 from nppac_tf.demonstrations.recording import RecordedEpisode
 from nppac_tf.errors import UserError
 
@@ -45,7 +45,7 @@ def test_an_environment_that_was_registered_by_its_class_is_written():
             terminals=steps < 0,
             truncations=steps == T - 1,
         )
-        minari_data.write(ID, [episode], environment, "none", "One episode.", {})
+        minari_writer.write(ID, [episode], environment, "none", "One episode.", {})
         assert minari.load_dataset(ID).observation_space == ToyEnvironment.observation_space
         assert load_recording(f"minari:{ID}").demonstrations().num_steps == T
     finally:

@@ -103,6 +103,13 @@ def test_all_steps_count_where_none_is_marked_as_last(tfds, tmp_path):
     np.testing.assert_array_equal(recording.episodes[0].actions[:, 0], -np.arange(4))
 
 
+def test_a_split_is_named_after_the_folder(tfds, tmp_path):
+    folder = write(tfds, tmp_path)
+    assert len(load_recording(f"{folder}:train").episodes) == 2
+    with pytest.raises(UserError, match="the split must be one of train; got 'val'"):
+        load_recording(f"{folder}:val")
+
+
 def test_what_the_data_set_says_of_itself_is_kept(tfds, tmp_path):
     recording = load_recording(write(tfds, tmp_path, parts=False))
     assert recording.metadata == {

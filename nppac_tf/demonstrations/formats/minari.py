@@ -1,8 +1,9 @@
-"""Minari data sets: reading, downloading and writing, all by Minari's own functions.
+"""Minari data sets: reading and downloading, by Minari's own functions.
 
 If a data set lacks its spaces, Minari makes the environment that it names, which can call any
 function; `_read_metadata` requires the spaces before Minari opens the data set. Minari also
-follows links to other files and allocates arrays of any declared size; `_check_data` refuses both.
+follows links to other files, allocates arrays of any declared size, and reads the beginning alone
+of a long table; `_check_data` and `_check_table` refuse these.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import logging
 import os
 import pathlib
 import re
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,7 +29,6 @@ from nppac_tf.environments.standard import (
     flatten_steps,
     observation_parts,
     part_sizes,
-    unbounded_box,
 )
 from nppac_tf.errors import UserError
 
@@ -37,10 +36,11 @@ PREFIX = "minari:"
 
 _DATA_FILE = "main_data.hdf5"
 _METADATA_FILE = "metadata.json"
+_TABLES = ("arrow", "parquet")
 FILES = (f"data/{_DATA_FILE}", f"data/{_METADATA_FILE}")
 _SPACES = ("observation_space", "action_space")
 _STATED = ("fps", "robot", "tasks", "observation_names", "action_names")
-_ID_PATTERN = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
+ID_PATTERN = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+")
 
 
 def read(name: str, observation_keys: Sequence[str] = ()) -> Recording:
@@ -58,18 +58,18 @@ def read(name: str, observation_keys: Sequence[str] = ()) -> Recording:
     folder = pathlib.Path(os.path.expanduser(name))
     if folder.is_absolute() or name.startswith((".", "~")) or (folder / "data").is_dir():
         return read_folder(folder, observation_keys)
-    if not _ID_PATTERN.fullmatch(name):
+    if not ID_PATTERN.fullmatch(name):
         raise UserError(
             f"a Minari data set must have an id such as D4RL/pen/human-v2; got {name!r}"
         )
-    folder = _root() / name
+    folder = root() / name
     if not (folder / "data").is_dir():
         _download(name)
     return read_folder(folder, observation_keys)
 
 
 def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> Recording:
-    """Reads the data set in a folder that holds `data/main_data.hdf5` and `data/metadata.json`.
+    """Reads the data set in a folder, with its data in HDF5, Arrow or Parquet files.
 
     Args:
         folder: The data set's.
@@ -82,14 +82,11 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
             a one-dimensional Box.
     """
     data = folder / "data"
-    for name in (_METADATA_FILE, _DATA_FILE):
-        if not (data / name).is_file():
-            raise UserError(
-                f"a folder of demonstrations must be a whole Minari data set; got {folder} without "
-                f"data/{name}"
-            )
+    _require_file(data / _METADATA_FILE)
     metadata = _read_metadata(data / _METADATA_FILE)
-    dataset = _open(data, metadata["total_episodes"])
+    if metadata["data_format"] not in _TABLES:
+        _require_file(data / _DATA_FILE)
+    dataset = _open(data, metadata)
     parts = observation_parts(dataset.observation_space, observation_keys or None)
     space = dataset.action_space
     if type(space).__name__ != "Box" or len(space.shape) != 1:
@@ -98,7 +95,7 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
     episodes: list[RecordedEpisode] = []
     indices: list[int] = []
     problems: list[str] = []
-    left = hdf5_files.max_bytes((data / _DATA_FILE).stat().st_size)
+    left = _max_bytes(data)
     for index in range(metadata["total_episodes"]):
         try:
             episode = _read_episode(dataset, index, parts)
@@ -127,6 +124,14 @@ def read_folder(folder: pathlib.Path, observation_keys: Sequence[str] = ()) -> R
     )
 
 
+def _require_file(path: pathlib.Path) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"a folder of demonstrations must be a whole Minari data set; got {path.parents[1]} "
+            f"without data/{path.name}"
+        )
+
+
 def _environment_id(spec: Any, provenance: Mapping[str, Any]) -> str | None:
     stated = provenance.get("task") if spec is None else spec.id
     return stated if isinstance(stated, str) else None
@@ -140,116 +145,9 @@ def _names_of(parts: Mapping[str, Any]) -> dict[str, list[str]]:
     return {"observation_keys": list(parts), "observation_names": names}
 
 
-def write(
-    dataset_id: str,
-    episodes: Sequence[RecordedEpisode],
-    environment: Any,
-    algorithm_name: str,
-    description: str,
-    provenance: Mapping[str, Any],
-) -> pathlib.Path:
-    """Writes a data set for `minari.load_dataset`. If that fails, nothing remains of it.
-
-    Args:
-        dataset_id: Id such as `pen/mine-v0`. The data set goes into the folder that the environment
-            variable MINARI_DATASETS_PATH names (default: ~/.minari/datasets).
-        episodes: Episodes, each with observations [T, D], final observation [D], actions [T, A],
-            rewards, terminals and truncations [T], and perhaps successes [T].
-        environment: Gymnasium environment of the episodes. Its spaces are stored, and its spec,
-            from which Minari can recover it, unless it was registered by a class. If None, the
-            spaces are unbounded.
-        algorithm_name: Name of the policy.
-        description: One sentence that describes the data set.
-        provenance: JSON-serializable mapping, stored under "provenance".
-
-    Returns:
-        The data set's folder.
-
-    Raises:
-        UserError: The id is malformed or taken, an episode lacks its final observation, or the data
-            set cannot be written.
-    """
-    with _quiet():
-        import minari
-        from minari.data_collector import EpisodeBuffer
-
-    check_new_id(dataset_id)
-    folder = _root() / dataset_id
-    if environment is None:
-        observation_space, action_space = (
-            unbounded_box(values.shape[1:])
-            for values in (episodes[0].observations, episodes[0].actions)
-        )
-    else:
-        observation_space, action_space = environment.observation_space, environment.action_space
-    buffers = []
-    for episode in episodes:
-        if episode.final_observation is None:
-            raise UserError("episodes must each have a final observation; got None")
-        states = np.concatenate([episode.observations, episode.final_observation[None]])
-        successes = episode.successes
-        if successes is None or np.isnan(successes).any():
-            infos = None
-        else:  # Minari's infos begin with that of the reset.
-            infos = {"success": np.append(0.0, successes).astype(np.float32)}
-        buffers.append(
-            EpisodeBuffer(
-                observations=states.astype(observation_space.dtype),
-                actions=episode.actions.astype(action_space.dtype),
-                rewards=episode.rewards,
-                terminations=np.asarray(episode.terminals, np.bool_),
-                truncations=np.asarray(episode.truncations, np.bool_),
-                infos=infos,
-            )
-        )
-    try:
-        with _quiet():
-            dataset = minari.create_dataset_from_buffers(
-                dataset_id,
-                buffers,
-                env=_recoverable(environment),
-                observation_space=observation_space,
-                action_space=action_space,
-                algorithm_name=algorithm_name,
-                description=description,
-            )
-            dataset.storage.update_metadata({"provenance": dict(provenance)})
-    except BaseException as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UserError(
-                f"the data set must be writable; got {folder} ({error.strerror or error})"
-            ) from error
-        raise
-    return folder
-
-
-def _recoverable(environment: Any) -> Any:
-    """The environment, if its spec can be stored; None if it was registered by its class."""
-    spec = getattr(environment, "spec", None)
-    try:
-        return environment if spec is None or spec.to_json() else None
-    except ValueError:
-        return None
-
-
-def check_new_id(dataset_id: str) -> None:
-    """Raises UserError unless a data set of this id can be written."""
-    if not _ID_PATTERN.fullmatch(dataset_id):
-        raise UserError(
-            "a Minari data set must have an id such as pen/mine-v0, with a version at its end; "
-            f"got {dataset_id!r}"
-        )
-    folder = _root() / dataset_id
-    if folder.exists():
-        raise UserError(
-            f"a new Minari data set must not exist yet; got {dataset_id!r}, which is in {folder}: "
-            "choose another version"
-        )
-
-
-def _root() -> pathlib.Path:
-    with _quiet():
+def root() -> pathlib.Path:
+    """The folder of Minari's data sets."""
+    with quiet():
         from minari.storage.datasets_root_dir import get_dataset_path
     try:
         return pathlib.Path(get_dataset_path())
@@ -262,7 +160,7 @@ def _root() -> pathlib.Path:
 
 def _download(dataset_id: str) -> None:
     try:
-        with _quiet():
+        with quiet():
             import minari
 
             minari.download_dataset(dataset_id)
@@ -274,12 +172,12 @@ def _download(dataset_id: str) -> None:
         else:
             reason = f"no connection to the server, {type(error).__name__}"
         local: list[str] = []
-        with contextlib.suppress(Exception), _quiet():
+        with contextlib.suppress(Exception), quiet():
             local = list(minari.list_local_datasets())
         close = difflib.get_close_matches(dataset_id, local, n=3)
         hint = f"; similar ones there: {', '.join(close)}" if close else ""
         raise UserError(
-            f"there is no such data set in {_root()} (set MINARI_DATASETS_PATH to use another "
+            f"there is no such data set in {root()} (set MINARI_DATASETS_PATH to use another "
             f"folder), and the download failed ({reason}){hint}"
         ) from error
 
@@ -294,7 +192,7 @@ def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{_METADATA_FILE} must be JSON; got a damaged file") from error
     if not isinstance(metadata, dict):
         raise UserError(f"{_METADATA_FILE} must be a JSON object; got {type(metadata).__name__}")
-    with _quiet():
+    with quiet():
         import minari
 
     version = metadata.get("minari_version")
@@ -306,9 +204,11 @@ def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
             "another version of the data set (-v0, -v1, ...), or convert it to npz where that "
             "Minari is installed"
         )
-    if metadata.get("data_format") != "hdf5":
-        got = metadata.get("data_format")
-        raise UserError(f"the data set must be in Minari's hdf5 format; got {got!r:.60}")
+    got = metadata.get("data_format")
+    if got not in ("hdf5", *_TABLES):
+        raise UserError(
+            f"the data set must be in Minari's hdf5, arrow or parquet format; got {got!r:.60}"
+        )
     total = metadata.get("total_episodes")
     if not isinstance(total, int) or total < 1:
         raise UserError(f"total_episodes must be at least 1; got {total!r:.60}")
@@ -320,10 +220,12 @@ def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
     return metadata
 
 
-def _open(data: pathlib.Path, num_episodes: int) -> Any:
+def _open(data: pathlib.Path, metadata: Mapping[str, Any]) -> Any:
     """Opens a data set whose metadata were checked; no environment is made."""
+    num_episodes, is_table = metadata["total_episodes"], metadata["data_format"] in _TABLES
+    place = "data" if is_table else _DATA_FILE
     try:
-        count = _check_data(data)
+        count = _count_folders(data) if is_table else _check_data(data)
     except UserError:
         raise
     except Exception as error:  # HDF5 raises many kinds.
@@ -333,11 +235,11 @@ def _open(data: pathlib.Path, num_episodes: int) -> Any:
         ) from error
     if count != num_episodes:
         raise UserError(
-            f"{_DATA_FILE} must hold {num_episodes} episodes, as {_METADATA_FILE} says; got "
+            f"{place} must hold {num_episodes} episodes, as {_METADATA_FILE} says; got "
             f"{count}: download or write the data set again"
         )
     try:
-        with _quiet():
+        with quiet():
             import minari
 
             return minari.MinariDataset(data)
@@ -357,10 +259,52 @@ def _check_data(data: pathlib.Path) -> int:
         return len(file)
 
 
+def _max_bytes(folder: pathlib.Path) -> int:
+    """Bytes that the arrays in the files of a folder may take."""
+    sizes = (path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return hdf5_files.max_bytes(sum(sizes))
+
+
+def _count_folders(data: pathlib.Path) -> int:
+    return sum(path.is_dir() and path.name.isdecimal() for path in data.iterdir())
+
+
+def _check_table(folder: pathlib.Path, kind: str) -> None:
+    """Refuses an episode of invalid or too many values, or of which Minari reads a part."""
+    from pyarrow import dataset
+
+    table = dataset.dataset(folder, format=kind, ignore_prefixes=["_", ".", _METADATA_FILE])
+    if table.count_rows() * _row_bytes(table.schema) > _max_bytes(folder):
+        raise UserError(hdf5_files.TOO_LARGE)
+    batches = list(table.to_batches())
+    if len(batches) != 1:
+        raise UserError(
+            "must be one batch of rows (131,071 steps at most), all that Minari reads; got "
+            f"{len(batches)}"
+        )
+    batches[0].validate(full=True)
+
+
+def _row_bytes(kind: Any) -> int:
+    """Bytes of a row of a schema or a type, of texts and lists of any length at least."""
+    from pyarrow import Schema, types
+
+    if isinstance(kind, Schema) or types.is_struct(kind):
+        return sum(_row_bytes(field.type) for field in kind)
+    if types.is_fixed_size_list(kind):
+        return kind.list_size * _row_bytes(kind.value_type)
+    return 8
+
+
 def _read_episode(dataset: Any, index: int, parts: Mapping[str, Any]) -> RecordedEpisode:
+    storage = dataset.storage
     try:
+        if storage.FORMAT in _TABLES:
+            _check_table(storage.data_path / str(index), storage.FORMAT)
         (episode,) = dataset.iterate_episodes([index])
-        (attributes,) = dataset.storage.get_episode_metadata([index])
+        (attributes,) = storage.get_episode_metadata([index])
+    except UserError as error:
+        raise UserError(f"episode {index}: {error}") from None
     except Exception as error:  # Minari and HDF5 raise many kinds.
         raise UserError(
             f"episode {index} must be whole; got a damaged one ({_one_line(error)})"
@@ -424,7 +368,7 @@ def _one_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences Minari's warnings and progress messages, which are for publishers of data sets."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

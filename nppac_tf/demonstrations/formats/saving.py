@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from nppac_tf.demonstrations.formats import lerobot, lerobot_writer, loading, minari
+from nppac_tf.demonstrations.formats import (
+    lerobot,
+    lerobot_writer,
+    loading,
+    minari,
+    minari_writer,
+)
 from nppac_tf.demonstrations.recording import RecordedEpisode, Recording
 from nppac_tf.errors import UserError
 
@@ -21,7 +27,7 @@ def check_output(output: str) -> None:
         UserError: It is none, or exists and is not replaced.
     """
     if output.startswith(minari.PREFIX):
-        minari.check_new_id(output.removeprefix(minari.PREFIX))
+        minari_writer.check_new_id(output.removeprefix(minari.PREFIX))
     elif output.startswith(lerobot.PREFIX):
         lerobot_writer.check_new(_folder(output))
     elif not output.endswith(".npz"):
@@ -36,7 +42,7 @@ def save_recording(
 ) -> tuple[pathlib.Path, list[str]]:
     """Saves a recording, with values in float32, or in the types of the environment's spaces.
 
-    - npz keeps observations, actions and metadata.
+    - npz keeps observations, actions, rewards, successes, terminal ends and metadata.
     - Minari keeps everything but timestamps. Where the recording does not say them, rewards are
       nan, the final observation is the last one again, and episodes count as truncated.
     - LeRobot keeps everything but final observations and terminal flags.
@@ -45,7 +51,7 @@ def save_recording(
         recording: Recording without problems.
         output: `FILE.npz`, `minari:ID` or `lerobot:FOLDER`.
         fps: Steps per second, for LeRobot (default: what the recording says).
-        environment: For Minari, the environment to store; see `minari.write`.
+        environment: For Minari, the environment to store; see `minari_writer.write`.
 
     Returns:
         The file or folder, and notices of what was made up, one line each.
@@ -61,7 +67,7 @@ def save_recording(
         metadata["task"] = recording.environment_id
     if output.startswith(minari.PREFIX):
         episodes, notices = _completed(recording.episodes)
-        folder = minari.write(
+        folder = minari_writer.write(
             output.removeprefix(minari.PREFIX),
             episodes,
             environment,
