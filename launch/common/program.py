@@ -135,8 +135,8 @@ class _QuietTensorFlow(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-            spec.loader.exec_module = _without_stderr(execute)  # type: ignore[method-assign]
+            loader: Any = spec.loader
+            loader.exec_module = _without_stderr(loader.exec_module)
         return spec
 
 
