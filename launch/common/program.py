@@ -40,7 +40,7 @@ def run(
     # A task may be "module:Environment-v0" with its module in the working directory.
     sys.path.append(os.getcwd())
     _open_closed_streams()
-    _silence_libraries()
+    silence_libraries()
     os.environ.update(hardware.variables(hardware.available_cores(), os.environ))
     try:
         arguments = parsing.parse(main_options, takes_arguments)
@@ -154,7 +154,7 @@ def _without_stderr(execute: Callable[[Any], None]) -> Callable[[Any], None]:
     return quietly
 
 
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """Keeps notices of libraries from the terminal; call it before they are imported."""
     from gym_notices import notices
 
