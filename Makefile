@@ -24,7 +24,7 @@ setup: $(SETUP) ## Install everything into .venv (PYTHON=... names another Pytho
 
 # Recreates an environment whose Python is broken or of another version, or that an earlier lock made
 # (with pygame). Nothing is resolved: the locks are whole. TensorFlow's C++ headers, of 150 to 290 MB,
-# are for those who build kernels.
+# are for those who build kernels. Only what warns while it is compiled is compiled here.
 $(SETUP): $(LOCKS) pyproject.toml setup.py
 	@$(RUN) -c 'import pip, sys, importlib.util as u; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) or u.find_spec("pygame") is not None)' 2>/dev/null || { \
 	  found=$$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null); \
@@ -40,6 +40,7 @@ $(SETUP): $(LOCKS) pyproject.toml setup.py
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $$lock
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@rm -rf $(VENV)/lib/python3.*/site-packages/tensorflow/include
+	@cd $(VENV)/lib/python3.*/site-packages && ../../../bin/python -W ignore -m compileall -q gpflow tf_agents
 	@du -sh $(VENV)
 	@touch $@
 
