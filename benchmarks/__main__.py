@@ -37,7 +37,7 @@ _OWN = (
     *("limit_float32", "limit_bfloat16", "fill_10000", "fill_1000000"),
 )
 _PEERS = ("sbx", "sb3")
-_PACKAGES = ("tensorflow", "tensorflow-probability", "tf-agents", "gpflow", "numpy")
+_PACKAGES = ("tensorflow-probability", "tf-agents", "gpflow", "numpy")
 
 
 def measure_updates(settings: argparse.Namespace) -> Results:
@@ -107,6 +107,7 @@ def describe_machine() -> Results:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": platform.system(),
         "python": platform.python_version(),
+        "tensorflow": metadata.version(metadata.packages_distributions()["tensorflow"][0]),
         **{name: metadata.version(name) for name in _PACKAGES},
     }
 

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import nppac_tf  # noqa: F401  # First: it selects Keras 2, for TF-Agents.
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 from tf_agents.agents.ddpg import critic_network

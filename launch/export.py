@@ -73,7 +73,7 @@ def main() -> None:
             print(line)
 
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, program.silence_libraries) as pool:
         load_seconds, latencies = pool.apply(_measure, (str(output),))
     display.print_table(
         f"{task.name} after {int(agent.train_step_counter):,} updates: "

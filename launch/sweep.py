@@ -174,7 +174,7 @@ def _print_results(runs: Sequence[Any]) -> None:
         title = f"{task}: interquartile means [95 % intervals] of the last evaluations"
         display.print_table(title, header, rows)
     for command in sweep_results.commands(runs):
-        print(command)
+        print(parsing.as_typed(command))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,16 @@ The public names are listed once, in `__init__.pyi`, and loaded when first used:
 itself imports neither TensorFlow nor anything else that is slow.
 """
 
+import importlib.util
+import os
+
 import lazy_loader
 
 __version__ = "0.1.0"
+
+# TF-Agents needs Keras 2. From TensorFlow 2.16 `tf.keras` is Keras 3, unless this is set before
+# `tf.keras` is first used; then it is tf_keras.
+if importlib.util.find_spec("tf_keras") is not None:
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,6 +6,8 @@ import pathlib
 import hypothesis
 import pytest
 
+import nppac_tf  # noqa: F401  # Selects Keras 2, before a test imports TF-Agents.
+
 # Examples are not timed: a machine that does something else as well would fail them.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

@@ -3,7 +3,7 @@
     python examples/tf_agents/actor_learner.py --root_dir=/tmp/pendulum
 
 `--agent=sac` trains `SacAgent`, with the same networks, settings and replay. `--replay=reverb`
-needs dm-reverb: `pip install "nppac-tf[reverb]"`.
+needs dm-reverb, for TensorFlow 2.15: `pip install dm-reverb==0.14.0`.
 """
 
 import argparse

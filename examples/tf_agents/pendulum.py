@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import nppac_tf as nppac  # First: it selects Keras 2, for TF-Agents.
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 from tf_agents.agents.ddpg import critic_network
@@ -12,7 +15,6 @@ from tf_agents.policies import py_policy
 from tf_agents.trajectories import policy_step, trajectory
 from tf_agents.trajectories import time_step as ts
 
-import nppac_tf as nppac
 from nppac_tf.environments import GymnasiumPyEnvironment
 
 LAYERS = (128, 128)

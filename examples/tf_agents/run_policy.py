@@ -9,6 +9,9 @@ The Learner saves a policy once, when it begins, and checkpoints of its weights 
 """
 
 import argparse
+import os
+
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # TF-Agents needs Keras 2.
 
 import gymnasium
 import numpy as np

@@ -71,5 +71,5 @@ def _define_flag(field: dataclasses.Field) -> None:
     elif field.type in _PARSERS:
         flags.DEFINE(_PARSERS[field.type], name, default, text)
     else:
-        kinds = {bool: "boolean", int: "integer", float: "float", str: "string"}
+        kinds: dict[Any, str] = {bool: "boolean", int: "integer", float: "float", str: "string"}
         getattr(flags, f"DEFINE_{kinds[field.type]}")(name, default, text)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from common import config_flags, flagfiles
+from nppac_tf import command
 from nppac_tf.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -50,6 +51,14 @@ def apply(arguments: Sequence[flagfiles.Argument]) -> list[str]:
     raise UserError(f"{places[-1]}: {message}" if places and places[-1] else message)
 
 
+def as_typed(text: str) -> str:
+    """Calls launchers what the user calls them: after `nppac`, launch/train.py is `nppac train`."""
+    if not command.running:
+        return text
+    names = r"(?:python )?launch/(\w+)\.py"
+    return re.sub(names, lambda found: f"nppac {command.name_of(found[1])}", text)
+
+
 def _names() -> list[str]:
     return [flag.name for flag in FLAGS.get_key_flags_for_module(sys.argv[0])]
 
@@ -64,7 +73,7 @@ def _help(main_options: Sequence[str]) -> str:
             title = f"{config_flags.groups.get(name)} options"
             sections.setdefault(title if title in sections else other, []).append(name)
     parts = ["\n".join([f"{k}:", *map(_describe, names)]) for k, names in sections.items() if names]
-    return "\n\n".join([str(sys.modules["__main__"].__doc__).strip(), *parts])
+    return "\n\n".join([as_typed(str(sys.modules["__main__"].__doc__)).strip(), *parts])
 
 
 def _describe(name: str) -> str:

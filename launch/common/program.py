@@ -1,8 +1,11 @@
 """Runs a launcher: quiet libraries, errors in one line, exit codes, signals."""
 
 import contextlib
+import importlib.abc
+import importlib.util
 import logging
 import os
+import pathlib
 import shlex
 import shutil
 import signal
@@ -15,6 +18,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from common import parsing
+from nppac_tf import command as nppac_command
 from nppac_tf import hardware
 from nppac_tf.errors import UserError
 
@@ -36,7 +40,7 @@ def run(
     # A task may be "module:Environment-v0" with its module in the working directory.
     sys.path.append(os.getcwd())
     _open_closed_streams()
-    _silence_libraries()
+    silence_libraries()
     os.environ.update(hardware.variables(hardware.available_cores(), os.environ))
     try:
         arguments = parsing.parse(main_options, takes_arguments)
@@ -56,7 +60,7 @@ def run(
 
 def explain(error: BaseException) -> str:
     """Describes an exception in one line, for the person who ran the program."""
-    message = " ".join(str(error).split())
+    message = parsing.as_typed(" ".join(str(error).split()))
     if isinstance(error, UserError | OSError | FloatingPointError | KeyboardInterrupt):
         return message or "interrupted"
     message = f"{type(error).__name__}: {message[:300]}"
@@ -102,6 +106,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 def command(*arguments: str, launcher: str | None = None) -> str:
     """This program, or another launcher, with other arguments, to be pasted into a shell."""
+    if nppac_command.running:
+        name = nppac_command.name_of(launcher or pathlib.Path(sys.argv[0]).stem)
+        return shlex.join(["nppac", name, *arguments])
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     path = sys.argv[0]
     if launcher is not None:
@@ -119,7 +126,35 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
-def _silence_libraries() -> None:
+class _QuietTensorFlow(importlib.abc.MetaPathFinder):
+    """Imports TensorFlow without what its native library writes, whatever the log level (2.21)."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if name != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            loader.exec_module = _without_stderr(loader.exec_module)
+        return spec
+
+
+def _without_stderr(execute: Callable[[Any], None]) -> Callable[[Any], None]:
+    def quietly(module: Any) -> None:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            execute(module)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+
+    return quietly
+
+
+def silence_libraries() -> None:
     """Keeps notices of libraries from the terminal; call it before they are imported."""
     from gym_notices import notices
 
@@ -130,6 +165,7 @@ def _silence_libraries() -> None:
     # Gymnasium's advice on versions of environments, in color.
     warnings.filterwarnings("ignore", r".*WARN: .*(latest versioned|out of date|deprecated)")
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    sys.meta_path.insert(0, _QuietTensorFlow())
     absl_logging.set_verbosity(absl_logging.ERROR)
     for name in ("root", "tensorflow"):  # tf2onnx warns through the root logger.
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -72,7 +72,7 @@ class GymnasiumPyEnvironment(py_environment.PyEnvironment):
         observation, reward, terminated, truncated, self._info = self._environment.step(action)
         observation = self._checked(observation)
         reward = np.float32(reward)
-        require_finite("reward", reward[np.newaxis])
+        require_finite("reward", np.atleast_1d(reward))
         if terminated:
             return ts.termination(observation, reward)
         if truncated:

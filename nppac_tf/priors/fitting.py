@@ -14,6 +14,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
@@ -182,7 +183,8 @@ def load_prior(path: str | os.PathLike[str]) -> BehavioralPrior:
 
 def _key(demonstrations: Demonstrations, config: PriorConfig) -> str:
     fitted = dataclasses.asdict(config.unscaled())
-    libraries = ("gpflow", "tensorflow", "tensorflow_probability")
-    fitter = [_VERSION, _FIT_VERSION, *map(importlib.metadata.version, libraries)]
+    version = importlib.metadata.version
+    libraries = (version("gpflow"), tf.__version__, version("tensorflow_probability"))
+    fitter = [_VERSION, _FIT_VERSION, *libraries]
     content = json.dumps([*fitter, demonstrations.fingerprint(), fitted], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -58,7 +58,6 @@ _PACKAGES = (
     "mujoco",
     "numpy",
     "scipy",
-    "tensorflow",
     "tensorflow-probability",
     "tf-agents",
 )
@@ -421,5 +420,6 @@ def versions() -> dict[str, str]:
         "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
         "precision auto": resolve_precision("auto"),
         "python": platform.python_version(),
+        "tensorflow": tf.__version__,  # Of tensorflow or tensorflow-cpu.
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
     }

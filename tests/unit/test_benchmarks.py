@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as main
-from benchmarks import figures, measuring, prior_costs, updates
+from benchmarks import figures, gpu_check, measuring, prior_costs, updates
 from benchmarks.shapes import CHUNK, SHAPES, TEMPERATURE, Shape
 from nppac_tf.config import PriorConfig
 
@@ -109,3 +109,23 @@ def test_the_costs_of_a_prior():
     data = prior_costs.synthetic_demonstrations(230, 4, 3)
     assert (data.num_steps, data.num_episodes, data.action_size) == (230, 3, 3)
     assert np.abs(data.actions).max() <= 1.0
+
+
+def test_the_check_of_a_gpu_compares_with_the_cpu(monkeypatch, capsys):
+    monkeypatch.setattr(gpu_check, "SHAPES", {"A": TINY})
+    monkeypatch.setattr(gpu_check, "rate", lambda chunk, _: chunk())
+    monkeypatch.setattr(gpu_check, "_NUM_TRANSITIONS", 100)
+    monkeypatch.setattr(gpu_check, "_TOLERANCE", 1.0)
+    assert gpu_check.check("CPU")
+    compared, *timed = capsys.readouterr().out.splitlines()
+    assert compared.startswith("shape A: losses differ from the CPU's by at most ")
+    assert [line.partition(":")[0] for line in timed] == ["shape A, float32", "shape A, bfloat16"]
+    monkeypatch.setattr(gpu_check, "_TOLERANCE", -1.0)
+    assert not gpu_check.check("CPU")
+
+
+def test_the_check_of_a_gpu_needs_none(monkeypatch, capsys):
+    monkeypatch.setattr(gpu_check.tf.config, "list_logical_devices", lambda _: [])
+    gpu_check.main()
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.startswith("No GPU that TensorFlow sees: nothing checked.")

@@ -89,7 +89,7 @@ def test_what_is_written_of_a_run(directory, demonstrations):
         "steps": 5,
         "fingerprint": demonstrations.fingerprint(),
     }
-    assert content["versions"]["python"].startswith("3.11")
+    assert content["versions"]["python"].startswith("3.1")
     assert content["versions"]["tensorflow"] == tf.__version__
 
 

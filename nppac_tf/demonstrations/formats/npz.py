@@ -80,7 +80,7 @@ def read(file: BinaryIO, file_name: str) -> Recording:
 
 def _outcomes(arrays: dict[str, np.ndarray], ends: np.ndarray) -> dict[str, np.ndarray]:
     """Rewards, successes and terminals [N], as far as the file has them."""
-    found = {
+    found: dict[str, np.ndarray] = {
         field: as_column(arrays[field], field, ends[-1])
         for field in ("rewards", "successes")
         if field in arrays
