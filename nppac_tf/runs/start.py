@@ -11,7 +11,7 @@ from nppac_tf.training import checkpoints
 
 
 class Start:
-    """The folder start/ of a run; without it the run begins from nothing.
+    """The folder start/ of a run; without it the run starts from nothing.
 
     Args:
         path: Nothing is made or read before it is needed.
@@ -34,7 +34,7 @@ class Start:
     def load(self, agent: NppacAgent, with_reward_scale: bool) -> None:
         """Gives an agent the networks and the number of updates, if there are any.
 
-        Its temperature stays, and its optimizers begin anew.
+        Its temperature and its optimizers stay as they are.
 
         Args:
             agent: Changed in place.
