@@ -233,15 +233,15 @@ class TrainingConfig:
     )
     batch_size: int = option(256, "Transitions per update.", minimum=1)
     final_temperature: float | None = option(
-        0.2,
-        "Value that alpha falls to, geometrically, once the actor learns; none: alpha stays. A "
-        "lower one lets the policy climb, or lose its skill.",
+        0.001,
+        "Value that alpha falls to once the actor learns, while greedy episodes go as well as "
+        "before; none: alpha stays.",
         positive=True,
     )
     annealing_steps: int | None = option(
         None,
-        "Environment steps from the warm-up's end to the final alpha (default: to the end of the "
-        "run, from 16,000 to 41,000).",
+        "Fixed schedule: environment steps in which alpha falls geometrically (default: none, alpha "
+        "falls by 3 % per greedy episode and rises when they go worse).",
         minimum=0,
     )
     policy_averaging: int | None = option(
