@@ -44,13 +44,13 @@ $(SETUP): $(LOCKS) pyproject.toml setup.py
 	@du -sh $(VENV)
 	@touch $@
 
-# pip-compile cannot leave out pins of a dependency: TF-Agents and wrapt are appended. libclang is used by nothing.
+# pip-compile cannot leave out pins of a dependency: TF-Agents is appended. libclang is used by nothing.
 lock: ## Make the lock of PYTHON from requirements.txt (with pip-tools, in a new environment).
 	$(PYTHON) -m venv --clear .venv_lock
 	.venv_lock/bin/python -m pip install --quiet --disable-pip-version-check 'pip<25.1' pip-tools
 	lock=$$($(PYTHON) -c 'import sys; print(sys.argv[1 + (sys.version_info >= (3, 12))])' $(LOCKS)); \
 	CUSTOM_COMPILE_COMMAND="make lock" .venv_lock/bin/pip-compile --quiet --generate-hashes \
-	  --unsafe-package=tensorflow --unsafe-package=libclang --unsafe-package=wrapt --no-emit-find-links \
+	  --unsafe-package=tensorflow --unsafe-package=libclang --no-emit-find-links \
 	  --no-emit-index-url --no-strip-extras --output-file=$$lock requirements.txt && \
 	cat requirements_no_deps.txt >> $$lock
 	rm -rf .venv_lock

@@ -11,6 +11,9 @@ import lazy_loader
 
 __version__ = "0.1.0"
 
+# TF-Agents' PolicySaver fails on Python 3.11 where typing-extensions from 4.6 on meets wrapt's C code.
+os.environ.setdefault("WRAPT_DISABLE_EXTENSIONS", "1")
+
 # TF-Agents needs Keras 2. From TensorFlow 2.16 `tf.keras` is Keras 3, unless this is set before
 # `tf.keras` is first used; then it is tf_keras.
 if importlib.util.find_spec("tf_keras") is not None:
