@@ -11,8 +11,8 @@ import lazy_loader
 
 __version__ = "0.1.0"
 
-# On Python 3.11 TF-Agents' PolicySaver fails with typing-extensions 4.6 and later, unless wrapt does
-# without its C code.
+# On Python 3.11 TF-Agents' PolicySaver fails with typing-extensions 4.6 and later, unless wrapt
+# leaves its C code out.
 os.environ.setdefault("WRAPT_DISABLE_EXTENSIONS", "1")
 
 # TF-Agents needs Keras 2. From TensorFlow 2.16 `tf.keras` is Keras 3, unless this is set before
