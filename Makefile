@@ -23,8 +23,8 @@ help: ## Show this list.
 setup: $(SETUP) ## Install everything into .venv (PYTHON=... names another Python).
 
 # Recreates an environment whose Python is broken or of another version, or that an earlier lock made
-# (with the package tensorflow itself). Nothing is resolved: the locks are whole. TensorFlow's C++ headers, of 150 to 290 MB,
-# are for those who build kernels. Only what warns while it is compiled is compiled here.
+# (with the package tensorflow itself). The locks are complete, so pip resolves nothing. Only what warns
+# while it is compiled is compiled here.
 $(SETUP): $(LOCKS) pyproject.toml setup.py
 	@$(RUN) -c 'import pip, sys, importlib.metadata as m; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) or "tensorflow" in {d.name for d in m.distributions()})' 2>/dev/null || { \
 	  found=$$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null); \
@@ -39,7 +39,6 @@ $(SETUP): $(LOCKS) pyproject.toml setup.py
 	echo "Installing $$lock into $(VENV): 2 GB, a minute or two the first time"; \
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $$lock
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	@rm -rf $(VENV)/lib/python3.*/site-packages/tensorflow/include
 	@cd $(VENV)/lib/python3.*/site-packages && ../../../bin/python -W ignore -m compileall -q gpflow tf_agents
 	@du -sh $(VENV)
 	@touch $@
