@@ -36,7 +36,7 @@ $(SETUP): $(LOCKS) pyproject.toml setup.py
 	  $(PYTHON) -m venv --clear $(VENV); \
 	}
 	@lock=$$($(RUN) -c 'import sys; print(sys.argv[1 + (sys.version_info >= (3, 12))])' $(LOCKS)); \
-	echo "Installing $$lock into $(VENV): 2 GB, a minute or two the first time"; \
+	echo "Installing $$lock into $(VENV): over 2 GB, a minute or two the first time"; \
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $$lock
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@cd $(VENV)/lib/python3.*/site-packages && ../../../bin/python -W ignore -m compileall -q gpflow tf_agents
