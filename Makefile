@@ -23,10 +23,10 @@ help: ## Show this list.
 setup: $(SETUP) ## Install everything into .venv (PYTHON=... names another Python).
 
 # Recreates an environment whose Python is broken or of another version, or that an earlier lock made
-# (with pygame). Nothing is resolved: the locks are whole. TensorFlow's C++ headers, of 150 to 290 MB,
-# are for those who build kernels. Only what warns while it is compiled is compiled here.
+# (with the package tensorflow itself). The locks are complete, so pip resolves nothing. Only what warns
+# while it is compiled is compiled here.
 $(SETUP): $(LOCKS) pyproject.toml setup.py
-	@$(RUN) -c 'import pip, sys, importlib.util as u; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) or u.find_spec("pygame") is not None)' 2>/dev/null || { \
+	@$(RUN) -c 'import pip, sys, importlib.metadata as m; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) or "tensorflow" in {d.name for d in m.distributions()})' 2>/dev/null || { \
 	  found=$$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null); \
 	  case "$$found" in \
 	    3.11.*|3.12.*) ;; \
@@ -36,10 +36,9 @@ $(SETUP): $(LOCKS) pyproject.toml setup.py
 	  $(PYTHON) -m venv --clear $(VENV); \
 	}
 	@lock=$$($(RUN) -c 'import sys; print(sys.argv[1 + (sys.version_info >= (3, 12))])' $(LOCKS)); \
-	echo "Installing $$lock into $(VENV): 2 GB, a minute or two the first time"; \
+	echo "Installing $$lock into $(VENV): over 2 GB, a minute or two the first time"; \
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $$lock
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	@rm -rf $(VENV)/lib/python3.*/site-packages/tensorflow/include
 	@cd $(VENV)/lib/python3.*/site-packages && ../../../bin/python -W ignore -m compileall -q gpflow tf_agents
 	@du -sh $(VENV)
 	@touch $@
@@ -52,7 +51,7 @@ lock: ## Make the lock of PYTHON from requirements.txt (with pip-tools, in a new
 	CUSTOM_COMPILE_COMMAND="make lock" .venv_lock/bin/pip-compile --quiet --generate-hashes \
 	  --unsafe-package=tensorflow --unsafe-package=libclang --no-emit-find-links \
 	  --no-emit-index-url --no-strip-extras --output-file=$$lock requirements.txt && \
-	cat requirements_tf_agents.txt >> $$lock
+	cat requirements_no_deps.txt >> $$lock
 	rm -rf .venv_lock
 
 train: setup ## Train on the pen task (configs/pen.flags); ARGS="--name=value ..." sets flags.

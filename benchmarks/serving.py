@@ -21,8 +21,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
+import aiohttp
 import numpy as np
 
 _SERVER = pathlib.Path(__file__).parents[1] / "launch" / "serve.py"
@@ -80,39 +81,40 @@ def served(model: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
 
 
 class Client:
-    """One connection, which sends one request after the other.
+    """Asks a server over one connection, one request after the other. Use it with `async with`.
 
     Args:
         port: Of the server.
     """
 
     def __init__(self, port: int) -> None:
-        self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._url = f"http://127.0.0.1:{port}/v1/models/m"
 
-    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-        """Status and body of the answer; status 0 if the connection broke."""
-        try:
-            if self._streams is None:
-                self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-            reader, writer = self._streams
-            head = f"{method} {path} HTTP/1.1\r\nHost: m\r\nContent-Length: {len(body)}\r\n\r\n"
-            writer.write(head.encode() + body)
-            answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-            length = int(answer.split("content-length:")[1].split("\r\n")[0])
-            return int(answer.split()[1]), await reader.readexactly(length)
-        except (OSError, asyncio.IncompleteReadError, IndexError):
-            self._streams = None
-            return 0, b""
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._session.close()
+
+    async def metadata(self) -> Any:
+        """What the server says of its model."""
+        async with self._session.get(f"{self._url}/metadata") as answer:
+            return await answer.json()
 
     async def predict(self, body: bytes) -> int:
-        """The status of a prediction."""
-        return (await self.ask("POST", "/v1/models/m:predict", body))[0]
+        """The status of a prediction; 0 if the connection broke."""
+        try:
+            async with self._session.post(f"{self._url}:predict", data=body) as answer:
+                await answer.read()
+                return answer.status
+        except aiohttp.ClientError:
+            return 0
 
 
 async def good_bodies(client: Client) -> list[bytes]:
     """Requests for the action with everything that the model has, at random observations."""
-    content = json.loads((await client.ask("GET", "/v1/models/m/metadata"))[1])
+    content = await client.metadata()
     signatures, rng = content["metadata"]["inputs"], np.random.default_rng(0)
     name = next(name for name in ("policy", "action_or_prior", "mean_action") if name in signatures)
     bodies = []
@@ -139,14 +141,14 @@ def processor_seconds(process: subprocess.Popen[str]) -> float:
 
 async def send_bad(process: subprocess.Popen[str], port: int, number: int) -> None:
     """Sends bad requests one after the other, and prints statuses and memory."""
-    client, chooser = Client(port), random.Random(0)
-    good = (await good_bodies(client))[0]
+    chooser, before = random.Random(0), 0.0
     statuses: Counter[int] = Counter()
-    before = 0.0
-    for sent in range(number):
-        if sent == min(_WARM_UP, number - 1):
-            before = megabytes(process)
-        statuses[await client.predict(bad_body(chooser, good))] += 1
+    async with Client(port) as client:
+        good = (await good_bodies(client))[0]
+        for sent in range(number):
+            if sent == min(_WARM_UP, number - 1):
+                before = megabytes(process)
+            statuses[await client.predict(bad_body(chooser, good))] += 1
     print(f"{number:,} bad requests: statuses {dict(sorted(statuses.items()))}")
     print(f"memory {before:.1f} MB after {_WARM_UP:,}, {megabytes(process):.1f} MB at the end")
 
@@ -155,22 +157,24 @@ async def send_steadily(
     process: subprocess.Popen[str], port: int, rate: float, seconds: float, connections: int
 ) -> None:
     """Sends good requests at a rate, and prints statuses, latencies and memory."""
-    clients = [Client(port) for _ in range(connections)]
-    bodies, total = await good_bodies(clients[0]), int(rate * seconds)
+    async with Client(port) as client:
+        bodies = await good_bodies(client)
+    total = int(rate * seconds)
     statuses: Counter[int] = Counter()
     latencies = np.full(total, np.nan)
     due = iter(range(total))
     before, used = megabytes(process), processor_seconds(process)
     start = time.perf_counter() + 0.5
 
-    async def work(client: Client) -> None:
-        for number in due:
-            when = start + number / rate
-            await asyncio.sleep(max(0.0, when - time.perf_counter()))
-            statuses[await client.predict(bodies[number % len(bodies)])] += 1
-            latencies[number] = time.perf_counter() - when
+    async def work() -> None:
+        async with Client(port) as client:
+            for number in due:
+                when = start + number / rate
+                await asyncio.sleep(max(0.0, when - time.perf_counter()))
+                statuses[await client.predict(bodies[number % len(bodies)])] += 1
+                latencies[number] = time.perf_counter() - when
 
-    await asyncio.gather(*map(work, clients))
+    await asyncio.gather(*(work() for _ in range(connections)))
     took = time.perf_counter() - start
     median, tail = 1000 * np.quantile(latencies, [0.5, 0.999])
     print(

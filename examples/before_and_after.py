@@ -1,6 +1,6 @@
 """Films a run before and after learning: its prior above, its policy below, from the same starts.
 
-python examples/before_and_after.py --run=runs/pen --task=pen-binary --output=before_and_after.gif
+python examples/before_and_after.py --run=runs/pen --output=before_and_after.gif
 
 A green frame means that the episode is at the goal.
 """
@@ -17,7 +17,6 @@ from nppac_tf.runs.directory import RunDirectory
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("run", None, "Folder of the run.", required=True)
-flags.DEFINE_string("task", "pen-binary", "Task of the run.")
 flags.DEFINE_string("output", "before_and_after.gif", "Video to write (.gif or .mp4).")
 flags.DEFINE_integer("num_episodes", 4, "Episodes side by side.", lower_bound=1)
 flags.DEFINE_integer("seed", 1000, "Seed of the starts.", lower_bound=0)
@@ -83,13 +82,10 @@ def title(text: str, width: int, height: int = 24) -> np.ndarray:
 def main(_) -> None:
     """Films and writes."""
     load_renderer()
-    task = nppac.make_task(FLAGS.task)
-    directory = RunDirectory(FLAGS.run)
-    policy, _ = directory.load_policy(task, "last")
-    prior = nppac.load_prior(directory.prior)
-    statistics = tf.function(prior.statistics, autograph=False)
-    before = film(lambda states: statistics(tf.constant(states)).location.numpy(), task)
-    after = film(policy, task)
+    agent, task = RunDirectory(FLAGS.run).load_agent()
+    mean = tf.function(lambda states: agent.prior.statistics(states).location, autograph=False)
+    before = film(lambda states: mean(tf.constant(states)).numpy(), task)
+    after = film(agent.policy, task)
     width = before.shape[2]
     titles = title("Before learning: the prior", width), title("After learning", width)
     with VideoWriter(FLAGS.output, rendered_fps(task) * FLAGS.speed, gif_width=width) as writer:

@@ -36,7 +36,7 @@ def main() -> None:
     application = server.make_application(load_model(path), name, flag.max_bytes, flag.timeout, log)
     print(f"Serving http://{flag.host}:{flag.port}/v1/models/{name}", flush=True)
     try:
-        # Ctrl-C and SIGTERM end it after the requests that have begun.
+        # On Ctrl-C or SIGTERM it finishes the requests that it has.
         web.run_app(
             application,
             host=flag.host,

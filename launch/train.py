@@ -34,7 +34,7 @@ _RESUME = flags.DEFINE_boolean(
 _FROM_RUN = flags.DEFINE_string(
     "from_run",
     None,
-    "Folder of a run to begin with: its newest policy and critics, its prior if the demonstrations "
+    "Folder of a run to start from: its newest policy and critics, its prior if the demonstrations "
     "are the same, and its settings where no flag is given.",
 )
 _PRIOR_CACHE = flags.DEFINE_string(
@@ -54,7 +54,7 @@ def main() -> None:
     from nppac_tf.runs import run as runs
     from nppac_tf.training import loop
 
-    how_to_resume = f"go on with: {program.command('--resume', f'--output_dir={folder}')}"
+    how_to_resume = f"resume with: {program.command('--resume', f'--output_dir={folder}')}"
     display = displays.ProgressDisplay()
     run = runs.TrainingRun(folder, config, given, display, _FROM_RUN.value)
     with run.directory.locked(), display:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 LAUNCH = pathlib.Path(__file__).parents[1] / "launch"
 SLOW_LIBRARIES = ("tensorflow", "tensorflow_probability", "tf_agents", "gpflow")
 _LIBRARIES = (
@@ -19,6 +21,18 @@ _LIBRARIES = (
     *SLOW_LIBRARIES,
     "tf_agents.agents",
 )
+
+
+def controller_episodes(largest: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Four episodes of 30 steps of a controller of the pendulum, its actions up to a size."""
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(4):
+        angle, speed = rng.uniform(-3, 3, 30), rng.uniform(-8, 8, 30)
+        states = np.stack([np.cos(angle), np.sin(angle), speed], axis=1)
+        actions = -2 * states[:, 1:2] - 0.3 * states[:, 2:] + 0.05 * rng.normal(size=(30, 1))
+        episodes.append((states, np.clip(actions, -largest, largest)))
+    return episodes
 
 
 class Outcome(NamedTuple):

@@ -9,6 +9,7 @@ import sys
 import tempfile
 
 import numpy as np
+from launching import controller_episodes
 
 import nppac_tf as nppac
 from nppac_tf.runs.directory import RunDirectory
@@ -21,18 +22,6 @@ SMALL = (
 )
 
 
-def demonstrations() -> nppac.Demonstrations:
-    """Four short episodes of a controller."""
-    rng = np.random.default_rng(0)
-    episodes = []
-    for _ in range(4):
-        angle, speed = rng.uniform(-3, 3, 30), rng.uniform(-8, 8, 30)
-        states = np.stack([np.cos(angle), np.sin(angle), speed], axis=1)
-        actions = -2 * states[:, 1:2] - 0.3 * states[:, 2:] + 0.05 * rng.normal(size=(30, 1))
-        episodes.append((states, np.clip(actions, -2, 2)))
-    return nppac.Demonstrations.from_episodes(episodes, name="expert")
-
-
 def run(folder: str, *arguments: str) -> None:
     """Runs `nppac`, in a folder without this repository's files."""
     command = pathlib.Path(sys.executable).with_name("nppac")
@@ -42,7 +31,8 @@ def run(folder: str, *arguments: str) -> None:
 def main() -> None:
     """Raises the first error."""
     with tempfile.TemporaryDirectory() as folder:
-        nppac.save_demonstrations(demonstrations(), pathlib.Path(folder) / "expert.npz")
+        expert = nppac.Demonstrations.from_episodes(controller_episodes(largest=2.0), name="expert")
+        nppac.save_demonstrations(expert, pathlib.Path(folder) / "expert.npz")
         run(folder, "train", *SMALL, "--num_env_steps=200", "--output_dir=run")
         run(folder, "train", "--resume", "--output_dir=run", "--num_env_steps=300")
         agent, task = RunDirectory(pathlib.Path(folder) / "run").load_agent()

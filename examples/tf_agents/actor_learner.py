@@ -1,6 +1,6 @@
 """TF-Agents' program of Actor and Learner on the pendulum; with a prior it is N-PPAC.
 
-    python examples/tf_agents/actor_learner.py --root_dir=/tmp/pendulum
+    python examples/tf_agents/actor_learner.py --root_dir=runs/pendulum
 
 `--agent=sac` trains `SacAgent`, with the same networks, settings and replay. `--replay=reverb`
 needs dm-reverb, for TensorFlow 2.15: `pip install dm-reverb==0.14.0`.

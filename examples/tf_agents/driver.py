@@ -1,6 +1,6 @@
 """TF-Agents' program of a driver and a buffer, with checkpoints and a saved policy; here N-PPAC.
 
-    python examples/tf_agents/driver.py --root_dir=/tmp/driver
+    python examples/tf_agents/driver.py --root_dir=runs/driver
 
 Started again, it goes on from its last checkpoint. run_policy.py runs the policy that it saves.
 """

@@ -1,11 +1,11 @@
 r"""Runs a saved policy with TF-Agents alone: nppac_tf need not be installed.
 
-    python examples/tf_agents/run_policy.py --policy=/tmp/driver/policy
+    python examples/tf_agents/run_policy.py --policy=runs/driver/policy
 
 The Learner saves a policy once, when it begins, and checkpoints of its weights after that:
 
-    python examples/tf_agents/run_policy.py --policy=/tmp/pendulum/policies/greedy_policy \
-        --checkpoint=/tmp/pendulum/policies/checkpoints/policy_checkpoint_0000005000
+    python examples/tf_agents/run_policy.py --policy=runs/pendulum/policies/greedy_policy \
+        --checkpoint=runs/pendulum/policies/checkpoints/policy_checkpoint_0000005000
 """
 
 import argparse

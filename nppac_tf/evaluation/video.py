@@ -178,6 +178,7 @@ def load_renderer() -> None:
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame's, for the classic environments.
     from nppac_tf import environments
 
     try:

@@ -59,7 +59,7 @@ def continued(config: RunConfig, run: pathlib.Path) -> RunConfig:
 
 
 def require_same_networks(config: RunConfig, asked: RunConfig, run: pathlib.Path) -> None:
-    """Checks that a run of another configuration can begin with the weights of a run.
+    """Checks that a run of another configuration can start from the weights of a run.
 
     Raises:
         UserError: names the first field that differs, and the run.
@@ -71,7 +71,7 @@ def require_same_networks(config: RunConfig, asked: RunConfig, run: pathlib.Path
         pairs.append(("prior", config.prior.prior, asked.prior.prior))
     for name, had, wanted in pairs:
         if had != wanted:
-            raise UserError(f"{name} must be {had!r} to begin with {run}; got {wanted!r}")
+            raise UserError(f"{name} must be {had!r} to start from {run}; got {wanted!r}")
 
 
 def require_resumable(config: RunConfig, asked: RunConfig, run: pathlib.Path) -> None:

@@ -209,10 +209,10 @@ class RunDirectory:
         Args:
             config: The run's configuration.
             demonstrations: Its demonstrations.
-            source: Run whose newest checkpoint this one begins with. What it needs is copied.
+            source: Run whose newest checkpoint this one starts from. What it needs is copied.
 
         Returns:
-            Notices: what is taken over from the source, a line each.
+            Notices: what comes from the source, a line each.
 
         Raises:
             UserError: if the source has no checkpoint yet.
@@ -231,7 +231,7 @@ class RunDirectory:
         if source is not None:
             started = self._copy_start(source, config, demonstrations)
             notices = [
-                f"Begins with {source.path} after {started['updates']:,} updates; its prior is "
+                f"Starts from {source.path} after {started['updates']:,} updates; its prior is "
                 f"{started['prior']}"
             ]
             content["from_run"] = started
@@ -252,7 +252,7 @@ class RunDirectory:
         return {
             "run": os.path.realpath(source.path),
             "updates": self._updates(checkpoint),
-            "prior": "taken over" if same else "fitted again",
+            "prior": "kept" if same else "fitted again",
         }
 
     def resume(
@@ -266,7 +266,7 @@ class RunDirectory:
         Args:
             config: As the run's, perhaps longer.
             demonstrations: The run's.
-            source: Run that it began with, if that is asked for again.
+            source: Run that it started from, if that is given again.
 
         Returns:
             Notices: what is not as it was when the run began, a line each.

@@ -74,8 +74,8 @@ def _draw(
 
 def _include_zero(axis: Any) -> None:
     """Extends the axis to zero, so that small changes look small."""
-    low, high = axis.get_ylim()
-    axis.set_ylim(min(low, 0.0), max(high, 0.0))
+    axis.update_datalim([(0.0, 0.0)], updatex=False)
+    axis.autoscale_view()
 
 
 def _second_axis(axis: Any, label: str, color: str) -> Any:

@@ -32,8 +32,8 @@ class TrainingRun:
         config: The run's configuration.
         given: What `inputs.load` makes of the configuration.
         display: Shows what happens.
-        source: Folder of a run to begin with, where this one begins: its newest policy and critics,
-            and its prior if demonstrations and settings of the prior are the same.
+        source: Folder of a run that a new run starts from: its newest policy and critics, and its
+            prior if demonstrations and settings of the prior are the same.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TrainingRun:
         sizes = had.observation_size, had.action_size
         if sizes != (wanted := (task.observation_size, task.action_size)):
             raise UserError(
-                f"task must have observation and action size {sizes} to begin with "
+                f"task must have observation and action size {sizes} to start from "
                 f"{source.path}; got {wanted} of {task.name}"
             )
 

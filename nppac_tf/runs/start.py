@@ -1,4 +1,4 @@
-"""What a run takes over from another, kept in its folder so that it can be resumed without it."""
+"""What a run starts from: copies of the weights and the prior of another run."""
 
 import pathlib
 import shutil
@@ -22,7 +22,7 @@ class Start:
 
     @property
     def prior(self) -> pathlib.Path:
-        """Path of the prior that was taken over; absent where the run fits its own."""
+        """Path of the other run's prior; absent where the run fits its own."""
         return self._path / "prior.npz"
 
     def take(self, checkpoint: pathlib.Path, prior: pathlib.Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Runs that begin with the policy, critics and prior of another."""
+"""Runs that start from the policy, critics and prior of another."""
 
 import json
 import shutil
@@ -55,9 +55,9 @@ def variables(folder):
     return {name: tf.train.load_variable(path, name) for name in names}
 
 
-def test_a_run_goes_on_where_another_ended(launchers):
+def test_a_run_starts_where_another_ended(launchers):
     output = succeed(launchers, "--from_run=run", "--num_env_steps=0", "--output_dir=same")
-    assert "after 100 updates; its prior is taken over" in output
+    assert "after 100 updates; its prior is kept" in output
     assert "Fitting the prior" not in output
     ended, (begun,) = rows(launchers, "run")[-1], rows(launchers, "same")
     assert begun["eval/return"] == ended["eval/return"]
@@ -74,7 +74,7 @@ def test_a_run_goes_on_where_another_ended(launchers):
     assert content["from_run"] == {
         "run": str(folders[0]),
         "updates": 100,
-        "prior": "taken over",
+        "prior": "kept",
     }
     assert content["config"]["agent"]["actor_layers"] == [8]
     assert content["config"]["agent"]["temperature"] == pytest.approx(0.2)
@@ -100,7 +100,7 @@ def test_a_prior_is_fitted_again_to_other_demonstrations_and_the_run_is_resumed(
         assert [row["updates"] for row in rows(launchers, "more")] == [100, 150, 200, 250]
         scale = variables(folder / "more")["reward_scale/.ATTRIBUTES/VARIABLE_VALUE"]
         assert scale == 3
-        # Stopped before its first checkpoint, it begins with the same weights.
+        # Stopped before its first checkpoint, it starts from the same weights.
         for name in ("checkpoints", "metrics.csv", "prior.npz", "novelty.npz"):
             path = folder / "early" / name
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -119,16 +119,16 @@ def test_a_prior_is_fitted_again_to_other_demonstrations_and_the_run_is_resumed(
         (("--from_run=run", "--output_dir=run"), "run already holds a run"),
         (
             ("--from_run=run", "--actor_layers=9"),
-            "actor_layers must be (8,) to begin with run; got (9,)",
+            "actor_layers must be (8,) to start from run; got (9,)",
         ),
-        (("--from_run=run", "--prior=uniform"), "prior must be 'gp' to begin with run"),
+        (("--from_run=run", "--prior=uniform"), "prior must be 'gp' to start from run"),
         (
             ("--from_run=run", "--task=MountainCarContinuous-v0", "--demonstrations=car.npz"),
-            "task must have observation and action size (3, 1) to begin with run; got (2, 1) of",
+            "task must have observation and action size (3, 1) to start from run; got (2, 1) of",
         ),
     ],
 )
-def test_what_cannot_be_begun_with_is_one_line(launchers, arguments, complaint):
+def test_a_source_that_does_not_fit_is_one_line(launchers, arguments, complaint):
     outcome = launchers.run("train", "--output_dir=refused", *arguments)
     assert outcome.code == 1
     assert complaint in outcome.errors

@@ -140,7 +140,7 @@ def interrupt(process, number, seconds):
     _, errors = process.communicate()
     assert process.returncode in (0, -number, 128 + number), errors
     if process.returncode == 128 + number:
-        start = r"stopped by SIGTERM; go on with: \S+ launch/train.py --resume"
+        start = r"stopped by SIGTERM; resume with: \S+ launch/train.py --resume"
         assert re.match(start, errors)
         assert len(errors.splitlines()) == 1
     return process.returncode == 0

@@ -14,7 +14,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import tensorflow as tf
-from launching import LAUNCH, Launchers
+from launching import LAUNCH, Launchers, controller_episodes
 
 from nppac_tf.demonstrations import Demonstrations, load_demonstrations, save_demonstrations
 from nppac_tf.environments import make_task
@@ -45,13 +45,7 @@ THREADS = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 def launchers(tmp_path_factory):
     """Launchers in a folder with four episodes of a controller; some actions leave the bounds."""
     folder = tmp_path_factory.mktemp("launchers")
-    rng = np.random.default_rng(0)
-    episodes = []
-    for _ in range(4):
-        angle, speed = rng.uniform(-3, 3, 30), rng.uniform(-8, 8, 30)
-        states = np.stack([np.cos(angle), np.sin(angle), speed], axis=1)
-        actions = -2 * states[:, 1:2] - 0.3 * states[:, 2:] + 0.05 * rng.normal(size=(30, 1))
-        episodes.append((states, np.clip(actions, -2.5, 2.5)))
+    episodes = controller_episodes(largest=2.5)
     save_demonstrations(Demonstrations.from_episodes(episodes, "expert"), folder / "expert.npz")
     return Launchers(folder)
 
@@ -156,7 +150,7 @@ def test_an_interrupt_ends_a_run_in_one_line(launchers):
     finally:
         process.kill()
     assert process.returncode == 130
-    python, rest = errors.split("; go on with: ")[1].split(" ", 1)
+    python, rest = errors.split("; resume with: ")[1].split(" ", 1)
     assert errors.startswith("stopped by SIGINT; ")
     assert python in ("python", sys.executable)
     assert rest == f"{LAUNCH / 'train.py'} --resume --output_dir=stopped\n"

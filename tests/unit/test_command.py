@@ -1,6 +1,5 @@
 """The command `nppac`, and what a wheel holds."""
 
-import importlib.metadata
 import os
 import pathlib
 import shlex
@@ -77,10 +76,6 @@ def test_a_printed_command_is_of_the_command(monkeypatch):
     assert parsing.as_typed(text) == text
 
 
-@pytest.mark.skipif(
-    int(importlib.metadata.version("setuptools").partition(".")[0]) < 77,
-    reason="setuptools is older than what pyproject.toml builds with",
-)
 def test_a_wheel_has_launchers_flagfiles_and_data(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
