@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 _WINDOW = 20  # Episodes that say how the policy does now.
-_RATE = 0.03  # Of log alpha, per episode.
+_RATE = 0.06  # Of log alpha, per episode.
 
 
 class TemperatureGuard:
