@@ -10,20 +10,20 @@ for (const table of document.querySelectorAll(".md-typeset table:not([class])"))
 
 // Lines do not break within a flag or an interval.
 function keepTogether(element, pattern) {
-  if (element.children.length) return;
-  const parts = element.textContent.split(pattern);
-  element.replaceChildren(
-    ...parts.map((part, index) => {
+  for (const node of [...element.childNodes]) {
+    if (node.nodeType !== Node.TEXT_NODE) continue;
+    const parts = node.textContent.split(pattern).map((part, index) => {
       if (index % 2 === 0) return part;
       const together = document.createElement("span");
       together.className = "together";
       together.textContent = part;
       return together;
-    }),
-  );
+    });
+    node.replaceWith(...parts);
+  }
 }
 for (const code of document.querySelectorAll(".md-typeset :not(pre) > code")) {
-  keepTogether(code, /(--\w+=?)/);
+  keepTogether(code, /(--\w+(?:=[\d.]+|=)?)/);
 }
 for (const cell of document.querySelectorAll(".md-typeset td")) {
   keepTogether(cell, /(\[[^\]]*\])/);
