@@ -1,7 +1,7 @@
-// Tables of texts have few columns and none that is aligned; site.css lays them out for phones.
+// Tables of texts have at most five columns, none of them aligned; site.css lays them out for phones.
 for (const table of document.querySelectorAll(".md-typeset table:not([class])")) {
   const columns = [...table.querySelectorAll("th")];
-  if (columns.length > 3 || columns.some((column) => column.style.textAlign)) continue;
+  if (columns.length > 5 || columns.some((column) => column.style.textAlign)) continue;
   table.dataset.texts = "";
   for (const cell of table.querySelectorAll("td")) {
     cell.dataset.column = columns[cell.cellIndex].textContent;
