@@ -219,7 +219,7 @@ class _MarginalLikelihood(gpflow.Module):
 
 
 def _best_mean(factor: tf.Tensor, actions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """m and u^2, [P] each, of actions [N, P] whose covariance has the Cholesky factor L [N, N]."""
+    """Means m and squares u^2, [P], of actions [N, P] of covariance L L' with L [N, N]."""
     ones = tf.linalg.triangular_solve(factor, tf.ones_like(actions[:, :1]))
     whitened = tf.linalg.triangular_solve(factor, actions)
     means = tf.reduce_sum(ones * whitened, axis=0) / tf.reduce_sum(tf.square(ones))
