@@ -35,6 +35,9 @@ _LAUNCHER_FLAGS = (
     "`--flagfile`."
 )
 
+_SETTINGS = tuple(f"nppac_tf.config.{name}Config" for name in ("Prior", "Agent", "Training"))
+_WITHOUT_SIGNATURE = "\n    options:\n      separate_signature: false\n      show_signature: false"
+
 
 def flags_page() -> str:
     """Every setting of a run with its default and help; the main ones first."""
@@ -89,7 +92,9 @@ def api_page() -> str:
     """The public names, grouped by package, described by their docstrings."""
     groups: dict[str, list[str]] = {}
     for path in public_names().values():
-        groups.setdefault(path.split(".")[1], []).append(f"::: {path}")
+        # Their fields are the flags; as a signature they would be a page of `option(...)`.
+        options = _WITHOUT_SIGNATURE if path in _SETTINGS else ""
+        groups.setdefault(path.split(".")[1], []).append(f"::: {path}{options}")
     body = "\n\n".join(
         f"## {package.capitalize()}\n\n" + "\n\n".join(names) for package, names in groups.items()
     )

@@ -56,6 +56,25 @@ def test_the_likelihood_is_that_of_one_process_per_action_in_its_best_units():
         assert log_likelihood(means, units * factor) < best
 
 
+def test_the_gradient_of_the_likelihood_is_that_of_differences():
+    rng = np.random.default_rng(0)
+    states, actions = rng.normal(size=(12, 2)), rng.normal(size=(12, 3)) * [1.0, 0.1, 0.0] + 0.5
+    with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
+        model = hyperparameters._MarginalLikelihood("matern52", True, states, actions)
+        variables = model.trainable_variables
+        with tf.GradientTape() as tape:
+            loss = model.training_loss()
+        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+            for direction in np.eye(variable.shape.num_elements()).reshape(-1, *variable.shape):
+                losses = []
+                for step in (-1e-5, 2e-5):
+                    variable.assign_add(step * direction)
+                    losses.append(model.training_loss().numpy())
+                variable.assign_sub(1e-5 * direction)
+                slope = (losses[1] - losses[0]) / 2e-5
+                assert slope == pytest.approx(np.sum(gradient * direction), rel=1e-6)
+
+
 @pytest.mark.parametrize("varying", [2, 0])
 def test_a_constant_action_does_not_change_the_likelihood(varying):
     rng = np.random.default_rng(0)

@@ -67,6 +67,7 @@ def test_the_python_page_has_every_public_name(hooks):
     for name, path in paths.items():
         assert getattr(nppac_tf, name).__name__ == name
         assert page.count(f"::: {path}\n") == 1
+    assert page.count("show_signature: false") == 3  # The settings: their fields are the flags.
 
 
 def test_links_of_the_repository_become_links_of_the_site(hooks):

@@ -8,6 +8,7 @@ Glossary: T steps of an episode.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ _FLAGS = ("is_last", "is_terminal")
 _TEXTS = ("language_instruction", "natural_language_instruction")
 _OWN_CLASSES = "tensorflow_datasets.core.features."
 _MAX_STEPS = 2**20
-_INSTALL = "pip install tensorflow-datasets 'tensorflow-metadata<1.18'"
+_PACKAGES = "tensorflow-datasets 'tensorflow-metadata<1.18'"
 
 
 def read_folder(
@@ -52,7 +53,8 @@ def read_folder(
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UserError(
-            f"reading RLDS needs the package tensorflow-datasets; install it with: {_INSTALL}"
+            "reading RLDS needs the package tensorflow-datasets; install it with: "
+            f"pip install {_PACKAGES} 'protobuf<{_next_protobuf()}'"
         ) from error
     try:
         builder = tfds.builder_from_directory(folder)
@@ -199,6 +201,11 @@ def _names(field: str, parts: Mapping[str, int]) -> dict[str, list[str]]:
         return {}
     named = {f"{field}_names": dimension_names(parts)}
     return named | ({"observation_keys": list(parts)} if field == "observation" else {})
+
+
+def _next_protobuf() -> int:
+    """The first major version of protobuf that TensorFlow may not work with."""
+    return int(importlib.metadata.version("protobuf").split(".")[0]) + 1
 
 
 def _one_line(error: Exception) -> str:
