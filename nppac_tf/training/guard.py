@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 _WINDOW = 20  # Episodes that say how the policy does now.
-_RATE = 0.06  # Of log alpha, per episode.
+_RATE = 0.06  # Of log alpha, per episode of full length.
 
 
 class TemperatureGuard:
-    """Lowers alpha with each greedy training episode, and raises it when the skill is lost.
+    """Lowers alpha with the greedy training episodes, and raises it when the skill is lost.
 
     The skill is lost when the latest episodes score less than all episodes so far do in the mean,
     by more than the standard error of the latest. That mean begins with the prior's own episodes
@@ -21,11 +21,11 @@ class TemperatureGuard:
 
     Args:
         largest: First and largest alpha.
-        smallest: Smallest alpha, positive.
+        smallest: Smallest alpha, positive; None: alpha stays.
     """
 
-    def __init__(self, largest: float, smallest: float) -> None:
-        self._bounds = math.log(min(smallest, largest)), math.log(largest)
+    def __init__(self, largest: float, smallest: float | None) -> None:
+        self._bounds = math.log(min(smallest or largest, largest)), math.log(largest)
         self._log_alpha = math.log(largest)
         self._scores: list[float] = []
 
@@ -43,12 +43,16 @@ class TemperatureGuard:
         error = latest.std(ddof=1) / math.sqrt(len(latest))
         return bool(latest.mean() < np.mean(self._scores) - error)
 
-    def watch(self, scores: Sequence[float], may_change: bool) -> None:
-        """Takes in the scores of episodes that ended; alpha follows if it may change."""
+    def watch(self, scores: Sequence[float], episodes: float) -> None:
+        """Takes in the scores of greedy episodes that ended; alpha follows.
+
+        Args:
+            scores: In any unit.
+            episodes: Greedy steps since the last call, in episodes of full length; 0 keeps alpha.
+        """
         self._scores.extend(scores)
-        if may_change:
-            step = _RATE * len(scores) * (2.0 if self.lost else -1.0)
-            self._log_alpha = float(np.clip(self._log_alpha + step, *self._bounds))
+        step = _RATE * episodes * (2.0 if self.lost else -1.0)
+        self._log_alpha = float(np.clip(self._log_alpha + step, *self._bounds))
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs."""
