@@ -233,15 +233,15 @@ class TrainingConfig:
     )
     batch_size: int = option(256, "Transitions per update.", minimum=1)
     final_temperature: float | None = option(
-        0.2,
-        "Value that alpha falls to, geometrically, once the actor learns; none: alpha stays. A "
-        "lower one lets the policy climb, or lose its skill.",
+        0.001,
+        "Smallest alpha. Once the actor learns, alpha falls by 6 % per greedy training episode, "
+        "and rises while they go worse than before; none: alpha stays.",
         positive=True,
     )
     annealing_steps: int | None = option(
         None,
-        "Environment steps from the warm-up's end to the final alpha (default: to the end of the "
-        "run, from 16,000 to 41,000).",
+        "Instead, let alpha fall geometrically over this many environment steps, whatever the "
+        "episodes say.",
         minimum=0,
     )
     policy_averaging: int | None = option(
@@ -355,13 +355,6 @@ class TrainingConfig:
             return self.critic_warmup_steps
         steps = min(4000, self.num_env_steps // 2)
         return steps - steps % self.steps_per_epoch
-
-    @property
-    def annealed_steps(self) -> int:
-        """`annealing_steps`, or all steps after the warm-up, from 16,000 to 41,000; at least 1."""
-        if self.annealing_steps is not None:
-            return max(1, self.annealing_steps)
-        return min(max(self.num_env_steps - self.warmup_steps, 16_000), 41_000)
 
     @property
     def averaged_updates(self) -> int:

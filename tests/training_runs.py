@@ -121,7 +121,6 @@ EVERYTHING = dataclasses.replace(
     offline_updates=120,
     pretraining_steps=10,
     critic_warmup_steps=8,
-    annealing_steps=20,
     policy_averaging=50,
     final_temperature=0.01,
 )

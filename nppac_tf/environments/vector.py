@@ -79,6 +79,11 @@ class VectorEnvironment:
         """Which environments play whole episodes, [B] bool."""
         return np.isinf(self._limits)
 
+    @property
+    def longest(self) -> np.ndarray:
+        """Steps of the longest training episode of each, [B]; infinite without any limit."""
+        return np.minimum(self._limits, self._task.horizon or np.inf)
+
     def limit_episodes(self, steps: int) -> None:
         """Truncates episodes after this many steps, but for every fifth environment."""
         self._limits[np.arange(self.num_environments) % _WHOLE > 0] = steps

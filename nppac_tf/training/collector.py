@@ -44,6 +44,8 @@ class Collector:
             maxlen=environments.num_environments
         )
         actor, num_greedy = agent.actor_network, config.greedy_environments
+        self._num_greedy = num_greedy
+        self._scores: list[float] = []
         factors = np.zeros([environments.num_environments, 1], np.float32)
         factors[num_greedy:, 0] = np.linspace(
             1.0, config.exploration_spread, environments.num_environments - num_greedy
@@ -81,6 +83,14 @@ class Collector:
         transitions = Transitions(*map(np.concatenate, zip(*parts, strict=True)))
         return transitions, float(np.mean(self._finished)) if self._finished else float("nan")
 
+    def take_scores(self) -> list[float]:
+        """Returns per step of the greedy episodes that ended since the last call.
+
+        A step counts whether or not the episode reached it: one that falls scores less.
+        """
+        scores, self._scores = self._scores, []
+        return scores
+
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs: the returns of episodes underway and of finished ones."""
         return {"returns": self._returns.copy(), "finished": [float(r) for r in self._finished]}
@@ -98,6 +108,8 @@ class Collector:
     def _record(self, rewards: np.ndarray, ends: np.ndarray) -> None:
         self._returns += rewards
         self._finished.extend(self._returns[ends & self._environments.whole])
+        for index in np.flatnonzero(ends[: self._num_greedy]):
+            self._scores.append(self._returns[index] / self._environments.longest[index])
         self._returns[ends] = 0.0
 
 

@@ -22,6 +22,7 @@ from nppac_tf.evaluation import rollouts
 from nppac_tf.evaluation.episodes import Episodes
 from nppac_tf.training.checkpoints import RunCheckpoint
 from nppac_tf.training.collector import Collector
+from nppac_tf.training.guard import TemperatureGuard
 from nppac_tf.training.learner import Learner
 from nppac_tf.training.monitor import Monitor
 from nppac_tf.training.replay import Replay
@@ -161,6 +162,7 @@ class _Loop:
         self._should_stop = should_stop
         self._keep_best = keep_best
         self._schedule = Schedule.of(config, agent.temperature)
+        self._guard = TemperatureGuard(agent.temperature, config.final_temperature)
         self._steps_of_episodes = config.num_environments * (task.horizon or config.steps_per_epoch)
         self._learner = Learner(agent, self.replay, config, self._expert)
         self._collector = Collector(agent, environments, config)
@@ -241,6 +243,9 @@ class _Loop:
         if limit := self._episode_limit():
             self._environments.limit_episodes(limit)
         transitions, mean_return = self._collector.collect(steps, self._env_steps)
+        learned = self._env_steps >= self._schedule.warmup
+        greedy_steps = learned * steps * config.greedy_environments
+        self._guard.watch(self._collector.take_scores(), greedy_steps / self._steps_of_episodes)
         self._agent.calibrate_rewards(transitions.rewards)
         if self._demonstrations is None and not self._updates_before and self._env_steps == 0:
             self._agent.standardize(transitions.observations)
@@ -270,15 +275,10 @@ class _Loop:
             and not self._agent.anchored
             and self._agent.kl_regularized
         )
-        if learn_policy and self._agent.kl_regularized:
-            if self._agent.target_kl is not None:
-                self._agent.allow_kl(
-                    self._schedule.target_kl(
-                        self._agent.target_kl, self._env_steps, self._steps_of_episodes
-                    )
-                )
-            elif not self._agent.tunes_temperature:
-                self._agent.temperature = self._schedule.temperature(self._env_steps)
+        if learn_policy:
+            self._schedule.anchor(
+                self._agent, self._guard.temperature, self._env_steps, self._steps_of_episodes
+            )
         for done, losses in self._learner.update(
             num_updates, learn_policy, imitate, self._schedule.averaging
         ):
@@ -394,6 +394,7 @@ class _Loop:
             "collector": self._collector.state_dict(),
             "dominated_epochs": self._monitor.dominated_epochs if self._monitor else 0,
             "schedule": dataclasses.asdict(self._schedule),
+            "guard": self._guard.state_dict(),
         }
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
@@ -402,6 +403,8 @@ class _Loop:
         self._started -= state["wall_seconds"]
         self._losses = state["losses"]
         self._schedule = Schedule(**state["schedule"])
+        if "guard" in state:  # Runs of before have a fixed schedule.
+            self._guard.load_state_dict(state["guard"])
         if self._monitor:
             self._monitor.dominated_epochs = state.get("dominated_epochs", 0)
         unrepeated = self._environments.load_state_dict(state["environments"])

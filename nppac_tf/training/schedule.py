@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Self
 
+from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import TrainingConfig
 
 _FIRST_TARGET_KL = 0.05
@@ -16,14 +17,15 @@ class Schedule:
 
     Attributes:
         warmup: Environment steps before the actor learns.
-        annealing: Environment steps from there until alpha is at its final value.
+        annealing: Environment steps from there until alpha is at its final value, or None where
+            alpha follows the episodes (`guard`).
         averaging: Updates over which the evaluated policy averages the actor's weights.
         first_temperature: Alpha until the actor learns.
         final_temperature: Alpha at the end, never above the first.
     """
 
     warmup: int
-    annealing: int
+    annealing: int | None
     averaging: int
     first_temperature: float
     final_temperature: float
@@ -33,15 +35,34 @@ class Schedule:
         """The schedule of a run that starts with an agent's alpha."""
         return cls(
             config.warmup_steps,
-            config.annealed_steps,
+            config.annealing_steps,
             config.averaged_updates,
             temperature,
             min(config.final_temperature or temperature, temperature),
         )
 
+    def anchor(
+        self, agent: NppacAgent, guarded: float, env_steps: int, steps_of_episodes: int
+    ) -> None:
+        """Sets the agent's alpha, or the mean KL that it tunes alpha to.
+
+        Args:
+            agent: The actor learns.
+            guarded: Alpha where there is no schedule for it.
+            env_steps: Environment steps so far.
+            steps_of_episodes: Environment steps of one episode in all environments.
+        """
+        if not agent.kl_regularized:
+            return
+        if agent.target_kl is not None:
+            agent.allow_kl(self.target_kl(agent.target_kl, env_steps, steps_of_episodes))
+        elif not agent.tunes_temperature:
+            scheduled = self.annealing is not None
+            agent.temperature = self.temperature(env_steps) if scheduled else guarded
+
     def temperature(self, env_steps: int) -> float:
         """Alpha after a number of environment steps: geometric from first to final."""
-        share = min(max(env_steps - self.warmup, 0) / self.annealing, 1.0)
+        share = min(max(env_steps - self.warmup, 0) / max(1, self.annealing or 0), 1.0)
         return self.first_temperature ** (1.0 - share) * self.final_temperature**share
 
     def target_kl(self, largest: float, env_steps: int, steps_of_episodes: int) -> float:

@@ -216,7 +216,7 @@ def test_flagfiles_are_found_from_everywhere(tmp_path, monkeypatch):
     given = ["--flagfile=configs/comparison/pen.flags", "--seed=3", "--", "--flagfile=none"]
     expanded = flagfiles.expand(given)
     assert [argument.text for argument in expanded[-3:]] == given[1:]
-    flag = "--final_temperature=0.0015"  # In configs/pen_human.flags, which that one includes.
+    flag = "--actor_layers=256,256,256,256"  # In configs/pen_human.flags, which that one includes.
     (place,) = (argument.place for argument in expanded if argument.text == flag)
     assert place.startswith(f"{LAUNCH.parent}/configs/pen_human.flags:")
 

@@ -19,7 +19,7 @@ from training_runs import (
 )
 
 from nppac_tf.agents.nppac import NppacAgent
-from nppac_tf.config import AgentConfig, TrainingConfig
+from nppac_tf.config import TrainingConfig
 from nppac_tf.environments import VectorEnvironment, make_task
 from nppac_tf.priors import UniformPrior
 from nppac_tf.training import loop
@@ -52,9 +52,7 @@ def test_annealing_counts_environment_steps_from_the_end_of_the_warm_up():
     np.testing.assert_allclose(np.diff(logs), np.log(0.01) / 8)
     for steps in (12_000, 20_000):
         assert schedule.temperature(steps) == pytest.approx(0.002)
-    kept = Schedule.of(TrainingConfig(final_temperature=None), 0.2)
-    assert kept.temperature(50_000) == pytest.approx(0.2)
-    low = Schedule.of(TrainingConfig(final_temperature=0.2), 0.01)
+    low = Schedule.of(TrainingConfig(annealing_steps=8000, final_temperature=0.2), 0.01)
     assert low.temperature(50_000) == pytest.approx(0.01)  # It never rises.
 
 
@@ -81,12 +79,6 @@ def test_a_run_allows_more_kl_with_each_episode(task, demonstrations):
     assert schedule.target_kl(TINY.target_kl, 0, steps_of_episodes) < allowed < TINY.target_kl
     assert -float(agent._target_entropy) == pytest.approx(allowed)
     assert agent.target_kl == TINY.target_kl
-
-
-def test_a_short_run_ends_at_the_final_temperature():
-    config = TrainingConfig(num_env_steps=20_000, final_temperature=0.01)
-    schedule = Schedule.of(config, AgentConfig.temperature)
-    assert schedule.temperature(20_000) == pytest.approx(config.final_temperature)
 
 
 def test_a_longer_resumed_run_keeps_the_schedule(task, demonstrations, tmp_path):

@@ -1,0 +1,63 @@
+"""Alpha by what the policy keeps: it falls while greedy episodes go as well as before."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_WINDOW = 20  # Episodes that say how the policy does now.
+_RATE = 0.06  # Of log alpha, per episode of full length.
+
+
+class TemperatureGuard:
+    """Lowers alpha with the greedy training episodes, and raises it when the skill is lost.
+
+    The skill is lost when the latest episodes score less than all episodes so far do in the mean,
+    by more than the standard error of the latest. That mean begins with the prior's own episodes
+    and follows the policy slowly, so that what was learned is guarded too. Alpha rises twice as
+    fast as it falls. What a task tolerates is thus learned in episodes, and from the training
+    episodes alone: 1,000 steps are ten episodes of the pen and one of HalfCheetah.
+
+    Args:
+        largest: First and largest alpha.
+        smallest: Smallest alpha, positive; None: alpha stays.
+    """
+
+    def __init__(self, largest: float, smallest: float | None) -> None:
+        self._bounds = math.log(min(smallest or largest, largest)), math.log(largest)
+        self._log_alpha = math.log(largest)
+        self._scores: list[float] = []
+
+    @property
+    def temperature(self) -> float:
+        """Alpha."""
+        return math.exp(self._log_alpha)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the latest episodes are worse than those so far."""
+        if len(self._scores) < 2:
+            return False
+        latest = np.array(self._scores[-_WINDOW:])
+        error = latest.std(ddof=1) / math.sqrt(len(latest))
+        return bool(latest.mean() < np.mean(self._scores) - error)
+
+    def watch(self, scores: Sequence[float], episodes: float) -> None:
+        """Takes in the scores of greedy episodes that ended; alpha follows.
+
+        Args:
+            scores: In any unit.
+            episodes: Greedy steps since the last call, in episodes of full length; 0 keeps alpha.
+        """
+        self._scores.extend(scores)
+        step = _RATE * episodes * (2.0 if self.lost else -1.0)
+        self._log_alpha = float(np.clip(self._log_alpha + step, *self._bounds))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs."""
+        return {"log_alpha": self._log_alpha, "scores": list(self._scores)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores a saved state."""
+        self._log_alpha, self._scores = state["log_alpha"], list(state["scores"])
