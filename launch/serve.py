@@ -34,14 +34,17 @@ def main() -> None:
     name = flag.name or path.resolve().name
     log = shadow_log.ShadowLog(flag.record) if flag.record else None
     application = server.make_application(load_model(path), name, flag.max_bytes, flag.timeout, log)
-    print(f"Serving http://{flag.host}:{flag.port}/v1/models/{name}", flush=True)
+
+    def announce(*_: object) -> None:
+        print(f"Serving http://{flag.host}:{flag.port}/v1/models/{name}", flush=True)
+
     try:
         # On Ctrl-C or SIGTERM it finishes the requests that it has.
         web.run_app(
             application,
             host=flag.host,
             port=flag.port,
-            print=None,
+            print=announce,  # Called once it listens.
             access_log=None,
             shutdown_timeout=flag.timeout,
         )
