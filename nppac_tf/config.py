@@ -200,8 +200,7 @@ class AgentConfig:
 class TrainingConfig:
     """The loop: pre-train, then collect, update, evaluate, save.
 
-    Schedules are shares of the run unless given: warm-up, annealing and averaging end where they
-    should whatever the length of the run.
+    Warm-up and averaging are shares of the run unless given.
     """
 
     num_env_steps: int = option(
@@ -234,14 +233,14 @@ class TrainingConfig:
     batch_size: int = option(256, "Transitions per update.", minimum=1)
     final_temperature: float | None = option(
         0.001,
-        "Smallest alpha. Once the actor learns, alpha falls by 6 % per greedy training episode, "
-        "and rises while they go worse than before; none: alpha stays.",
+        "Smallest alpha. Once the actor learns, alpha falls by 6 % per greedy training episode of "
+        "full length, and rises while they go worse than before; none: alpha stays.",
         positive=True,
     )
     annealing_steps: int | None = option(
         None,
-        "Instead, let alpha fall geometrically over this many environment steps, whatever the "
-        "episodes say.",
+        "Environment steps in which alpha falls geometrically to final_temperature, instead of "
+        "following the episodes.",
         minimum=0,
     )
     policy_averaging: int | None = option(
@@ -347,6 +346,11 @@ class TrainingConfig:
         if self.num_greedy_environments is None:
             return self.num_environments // 2
         return self.num_greedy_environments
+
+    @property
+    def judged_environments(self) -> int:
+        """Environments whose episodes say how the policy does: the greedy ones, or all."""
+        return self.greedy_environments or self.num_environments
 
     @property
     def warmup_steps(self) -> int:

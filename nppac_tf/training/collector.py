@@ -44,7 +44,8 @@ class Collector:
             maxlen=environments.num_environments
         )
         actor, num_greedy = agent.actor_network, config.greedy_environments
-        self._num_greedy = num_greedy
+        self._num_judged = config.judged_environments
+        self._default_length = config.steps_per_epoch
         self._scores: list[float] = []
         factors = np.zeros([environments.num_environments, 1], np.float32)
         factors[num_greedy:, 0] = np.linspace(
@@ -84,7 +85,7 @@ class Collector:
         return transitions, float(np.mean(self._finished)) if self._finished else float("nan")
 
     def take_scores(self) -> list[float]:
-        """Returns per step of the greedy episodes that ended since the last call.
+        """Returns per step of the judged episodes that ended since the last call.
 
         A step counts whether or not the episode reached it: one that falls scores less.
         """
@@ -108,8 +109,10 @@ class Collector:
     def _record(self, rewards: np.ndarray, ends: np.ndarray) -> None:
         self._returns += rewards
         self._finished.extend(self._returns[ends & self._environments.whole])
-        for index in np.flatnonzero(ends[: self._num_greedy]):
-            self._scores.append(self._returns[index] / self._environments.longest[index])
+        longest = self._environments.longest
+        lengths = np.where(np.isinf(longest), self._default_length, longest)
+        judged = np.flatnonzero(ends[: self._num_judged])
+        self._scores.extend((self._returns[judged] / lengths[judged]).tolist())
         self._returns[ends] = 0.0
 
 

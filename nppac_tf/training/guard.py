@@ -1,4 +1,4 @@
-"""Alpha by what the policy keeps: it falls while greedy episodes go as well as before."""
+"""Alpha follows the training episodes: it falls while they go as well as before."""
 
 import math
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ import numpy as np
 
 _WINDOW = 20  # Episodes that say how the policy does now.
 _RATE = 0.06  # Of log alpha, per episode of full length.
+_STRONG = 1.0  # An alpha that holds the policy at its prior, whatever alpha starts at.
+_ROUNDING = 1e-9
 
 
 class TemperatureGuard:
@@ -20,13 +22,15 @@ class TemperatureGuard:
     episodes alone: 1,000 steps are ten episodes of the pen and one of HalfCheetah.
 
     Args:
-        largest: First and largest alpha.
+        first: First alpha. It may rise up to 1, the scale of the reward per nat.
         smallest: Smallest alpha, positive; None: alpha stays.
     """
 
-    def __init__(self, largest: float, smallest: float | None) -> None:
-        self._bounds = math.log(min(smallest or largest, largest)), math.log(largest)
-        self._log_alpha = math.log(largest)
+    def __init__(self, first: float, smallest: float | None) -> None:
+        self._log_alpha = math.log(first)
+        self._bounds = (self._log_alpha, self._log_alpha)
+        if smallest is not None:
+            self._bounds = math.log(min(smallest, first)), math.log(max(_STRONG, first))
         self._scores: list[float] = []
 
     @property
@@ -40,7 +44,7 @@ class TemperatureGuard:
         if len(self._scores) < 2:
             return False
         latest = np.array(self._scores[-_WINDOW:])
-        error = latest.std(ddof=1) / math.sqrt(len(latest))
+        error = latest.std(ddof=1) / math.sqrt(len(latest)) + _ROUNDING * np.abs(latest).max()
         return bool(latest.mean() < np.mean(self._scores) - error)
 
     def watch(self, scores: Sequence[float], episodes: float) -> None:
@@ -56,8 +60,14 @@ class TemperatureGuard:
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs."""
-        return {"log_alpha": self._log_alpha, "scores": list(self._scores)}
+        return {
+            "log_alpha": self._log_alpha,
+            "bounds": list(self._bounds),
+            "scores": list(self._scores),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a saved state."""
         self._log_alpha, self._scores = state["log_alpha"], list(state["scores"])
+        low, high = state["bounds"]
+        self._bounds = low, high

@@ -243,9 +243,9 @@ class _Loop:
         if limit := self._episode_limit():
             self._environments.limit_episodes(limit)
         transitions, mean_return = self._collector.collect(steps, self._env_steps)
-        learned = self._env_steps >= self._schedule.warmup
-        greedy_steps = learned * steps * config.greedy_environments
-        self._guard.watch(self._collector.take_scores(), greedy_steps / self._steps_of_episodes)
+        episodes = steps / self._steps_of_episodes * config.judged_environments
+        learns = self._env_steps >= self._schedule.warmup
+        self._guard.watch(self._collector.take_scores(), episodes if learns else 0.0)
         self._agent.calibrate_rewards(transitions.rewards)
         if self._demonstrations is None and not self._updates_before and self._env_steps == 0:
             self._agent.standardize(transitions.observations)
@@ -403,7 +403,7 @@ class _Loop:
         self._started -= state["wall_seconds"]
         self._losses = state["losses"]
         self._schedule = Schedule(**state["schedule"])
-        if "guard" in state:  # Runs of before have a fixed schedule.
+        if "guard" in state:  # Older checkpoints have a fixed schedule.
             self._guard.load_state_dict(state["guard"])
         if self._monitor:
             self._monitor.dominated_epochs = state.get("dominated_epochs", 0)

@@ -62,7 +62,8 @@ class Schedule:
 
     def temperature(self, env_steps: int) -> float:
         """Alpha after a number of environment steps: geometric from first to final."""
-        share = min(max(env_steps - self.warmup, 0) / max(1, self.annealing or 0), 1.0)
+        assert self.annealing is not None
+        share = min(max(env_steps - self.warmup, 0) / max(1, self.annealing), 1.0)
         return self.first_temperature ** (1.0 - share) * self.final_temperature**share
 
     def target_kl(self, largest: float, env_steps: int, steps_of_episodes: int) -> float:

@@ -95,3 +95,17 @@ def test_an_episode_that_restarts_has_no_return_yet(make):
     _, collector = make(2)
     collector.load_state_dict({"returns": [6.0, 4.0], "finished": [1.0]}, restarted=[1])
     assert collector.state_dict() == {"returns": pytest.approx([6.0, 0.0]), "finished": [1.0]}
+
+
+def test_the_scores_of_greedy_episodes_are_returns_per_step(make):
+    _, collector = make(3, num_greedy_environments=2)
+    transitions, _ = collector.collect(3 * HORIZON, 0)
+    returns = transitions.rewards.reshape(HORIZON, 3).sum(axis=0)
+    np.testing.assert_allclose(collector.take_scores(), returns[:2] / HORIZON, rtol=1e-6)
+    assert collector.take_scores() == []
+
+
+def test_where_no_environment_is_greedy_all_episodes_are_judged(make):
+    _, collector = make(3, num_greedy_environments=0)
+    collector.collect(3 * HORIZON, 0)
+    assert len(collector.take_scores()) == 3

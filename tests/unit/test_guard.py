@@ -54,6 +54,24 @@ def test_the_unit_and_origin_of_scores_do_not_matter(unit):
     assert scaled.temperature == pytest.approx(guard.temperature)
 
 
+@pytest.mark.parametrize("score", [0.804, 1 / 3, 0.1, -10.6, 0.0])
+def test_equal_scores_are_no_loss(score):
+    guard = TemperatureGuard(1.0, 0.001)
+    for _ in range(30):
+        guard.watch([score] * 5, episodes=5)
+        assert not guard.lost
+    assert guard.temperature == pytest.approx(0.001)
+
+
+def test_a_low_alpha_may_rise_when_the_skill_is_lost():
+    guard = TemperatureGuard(0.02, 0.001)
+    guard.watch(scores(1.0, 50), episodes=0)
+    guard.watch(scores(0.0, 50, seed=1), episodes=20)
+    assert guard.temperature == pytest.approx(0.02 * np.exp(2.4))
+    guard.watch(scores(-1.0, 20, seed=2), episodes=1000)
+    assert guard.temperature == pytest.approx(1.0)
+
+
 def test_alpha_stays_while_the_actor_does_not_learn():
     guard = TemperatureGuard(0.2, 0.001)
     guard.watch(scores(1.0, 50), episodes=0)
@@ -61,7 +79,9 @@ def test_alpha_stays_while_the_actor_does_not_learn():
     kept = TemperatureGuard(0.2, None)
     kept.watch(scores(1.0, 50), episodes=50)
     assert kept.temperature == pytest.approx(0.2)
-    assert TemperatureGuard(0.01, 0.2).temperature == pytest.approx(0.01)  # It never rises.
+    low = TemperatureGuard(0.01, 0.2)
+    low.watch(scores(1.0, 50), episodes=50)
+    assert low.temperature == pytest.approx(0.01)
 
 
 def test_a_restored_guard_continues_as_the_saved_one():

@@ -136,7 +136,7 @@ def test_a_baseline_has_nothing_of_the_recipe(configure, name):
 
 @pytest.mark.parametrize("task", ["pen", "door"])
 def test_the_configurations_of_a_task_differ_in_their_demonstrations_only(configure, task):
-    of_data = ("--demonstrations=", "--action_lookahead=", "--num_env_steps=")
+    of_data = ("--demonstrations=", "--action_lookahead=", "--final_temp", "--num_env_steps=")
 
     def settings(name):
         lines = (CONFIGS / name).read_text().splitlines()

@@ -58,7 +58,9 @@ def test_the_likelihood_is_that_of_one_process_per_action_in_its_best_units():
 
 def test_the_gradient_of_the_likelihood_is_that_of_differences():
     rng = np.random.default_rng(0)
-    states, actions = rng.normal(size=(12, 2)), rng.normal(size=(12, 3)) * [1.0, 0.1, 0.0] + 0.5
+    states, actions = rng.normal(size=(12, 2)), rng.normal(size=(12, 4))
+    states[1] = states[0]
+    actions = actions * [1.0, 0.1, 0.0, 1e-7] + 0.5  # One constant, one below the floor.
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
         model = hyperparameters._MarginalLikelihood("matern52", True, states, actions)
         variables = model.trainable_variables
