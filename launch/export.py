@@ -24,6 +24,7 @@ flags.DEFINE_string("run", None, "Folder of a run.")
 flags.DEFINE_string(
     "task", None, "Task of the run; needed only if it imports a module, as my_robot:Reach-v0 does."
 )
+flags.DEFINE_enum("policy", "last", ("last", "best"), "Which policy of the run to export.")
 flags.DEFINE_string("output", None, "Folder to write: a new one, or an earlier export.")
 flags.DEFINE_enum("format", "savedmodel", ("savedmodel", "onnx", "tflite"), "Format of the model.")
 _NUMBERS = "one number, or one per action component"
@@ -58,7 +59,7 @@ def main() -> None:
         **{name: _numbers(name) for name in _LIMITS if flags.FLAGS[name].value is not None}
     )
     directory = RunDirectory(path)
-    agent, task = directory.load_agent()
+    agent, task = directory.load_agent(flags.FLAGS.policy)
     novelty = directory.load_novelty()
     if novelty is None and agent.prior.informative:
         novelty = _calibrate(config.demonstrations, agent.prior, task)

@@ -70,7 +70,7 @@ def main() -> None:
                 stop.exit(how_to_resume)
         run.conclude(agent, rows)
     _print_results(run.directory, inputs.title(config), rows)
-    _print_next_steps(run.directory.path, given.task)
+    _print_next_steps(run.directory.path, given.task, rows)
 
 
 def _plan() -> tuple[pathlib.Path, RunConfig, bool]:
@@ -136,9 +136,15 @@ def _print_results(directory: Any, title: str, rows: list[dict[str, float]]) -> 
         print(path)
 
 
-def _print_next_steps(folder: pathlib.Path, task: Any) -> None:
+def _print_next_steps(folder: pathlib.Path, task: Any, rows: list[dict[str, float]]) -> None:
     """Prints commands; those that would import a module of the user's own need its name."""
+    from nppac_tf.training import loop
+
     run = [f"--run={folder}", *([f"--task={task.name}"] if ":" in task.name else [])]
+    first, last = loop.main_metric(rows[0]), loop.main_metric(rows[-1])
+    if last < first - 0.1 * abs(first):
+        print("The last policy is worse than the first; --policy=best takes the best of the run.")
+        run.append("--policy=best")
     film = ["--num_episodes=3", f"--video={folder / 'policy.mp4'}"]
     steps: dict[str, tuple[str, list[str]]] = {
         "evaluate on starts that training did not use": ("evaluate", [])

@@ -231,8 +231,8 @@ def _minus_log_likelihood(covariance: tf.Tensor, actions: tf.Tensor) -> tuple[tf
     """The loss of `_MarginalLikelihood` [] at a covariance K [N, N] of actions [N, P].
 
     With the residuals r_p = (A_p - m_p) / u_p, its gradient is (P K^-1 - sum_p b_p b_p') / 2 with
-    b_p = K^-1 r_p, since m and u are at their best. Differentiating through the Cholesky factor takes
-    four times as long.
+    b_p = K^-1 r_p, since m and u are at their best. Differentiating through the Cholesky factor
+    takes four times as long.
     """
     factor = tf.linalg.cholesky(covariance)
     means, squares = _best_mean(factor, actions)

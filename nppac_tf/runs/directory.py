@@ -351,9 +351,7 @@ class RunDirectory:
             UserError: if there is no such policy.
         """
         if which == "best":
-            if not self._best.exists():
-                raise UserError(f"{self.path} has no best policy yet: it was never evaluated")
-            agent = self._restored(task, self.load_prior(), self._best)
+            agent = self._restored(task, self.load_prior(), self._best_weights())
             return rollouts.as_policy_function(agent.policy), int(agent.train_step_counter)
         newest = checkpoints.latest(self._checkpoints)
         saved = self._updates(newest)
@@ -365,8 +363,11 @@ class RunDirectory:
         agent = self._restored(task, self.load_prior(), newest)
         return rollouts.as_policy_function(agent.policy), saved
 
-    def load_agent(self) -> tuple[NppacAgent, Task]:
-        """The agent of the latest checkpoint, to act and to be exported, and its task.
+    def load_agent(self, which: str = "last") -> tuple[NppacAgent, Task]:
+        """An agent of the run, to act and to be exported, and its task.
+
+        Args:
+            which: "last", of the latest checkpoint, or "best".
 
         Raises:
             UserError: if there is no checkpoint or no prior, or they do not fit.
@@ -374,7 +375,13 @@ class RunDirectory:
         config = self.config()
         prior = self.load_prior()
         task = inputs.task_of(config)
-        return self._restored(task, prior, checkpoints.latest(self._checkpoints)), task
+        path = checkpoints.latest(self._checkpoints) if which == "last" else self._best_weights()
+        return self._restored(task, prior, path), task
+
+    def _best_weights(self) -> pathlib.Path:
+        if not self._best.exists():
+            raise UserError(f"{self.path} has no best policy yet: it was never evaluated")
+        return self._best
 
     def load_novelty(self) -> Novelty | None:
         """The calibrated out-of-demonstration score; None where the run has none yet."""

@@ -279,6 +279,7 @@ def test_policies_of_a_run(directory, task, demonstrations, prior):
     assert home.name == task.name
     assert int(loaded.train_step_counter) == 5
     np.testing.assert_array_equal(actions(loaded), actions(saved))
+    np.testing.assert_array_equal(actions(directory.load_agent("best")[0]), actions(best))
 
 
 def test_an_agent_needs_a_prior_and_a_checkpoint_that_fits(directory, task, demonstrations):
