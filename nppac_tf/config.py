@@ -276,7 +276,7 @@ class TrainingConfig:
     )
     eval_interval: int = option(2000, "Environment steps between evaluations.", minimum=1)
     eval_episodes: int = option(50, "Episodes per evaluation.", minimum=1)
-    checkpoint_interval: int = option(10_000, "Environment steps between checkpoints.", minimum=1)
+    checkpoint_interval: int = option(2000, "Environment steps between checkpoints.", minimum=1)
     seed: int = option(0, "Seed of networks, environments, replay and exploration.", minimum=0)
     xla: str = option("auto", "Compile updates with XLA; auto: on a GPU.", XLA_MODES)
 
