@@ -233,9 +233,12 @@ class TrainingConfig:
     batch_size: int = option(256, "Transitions per update.", minimum=1)
     final_temperature: float | None = option(
         0.001,
-        "Smallest alpha. Once the actor learns, alpha falls by 6 % per greedy training episode of "
-        "full length, and rises while they go worse than before; none: alpha stays.",
+        "Smallest alpha. Once the actor learns, alpha falls with the greedy training episodes, and "
+        "rises while they go worse than before; none: alpha stays.",
         positive=True,
+    )
+    temperature_decay: float = option(
+        0.03, "Share by which alpha falls per greedy episode of full length.", positive=True
     )
     annealing_steps: int | None = option(
         None,

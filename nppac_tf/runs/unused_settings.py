@@ -59,9 +59,11 @@ def _unused_of_training(config: RunConfig) -> set[str]:
     if config.prior.prior == "uniform" or (agent.actor == "anchored" and agent.algorithm != "awac"):
         unused |= _OF_A_NETWORK_ACTOR
     if agent.target_kl is not None or agent.algorithm == "awac":
-        unused |= {"final_temperature", "annealing_steps"}
+        unused |= {"final_temperature", "temperature_decay", "annealing_steps"}
     if training.final_temperature is None:
-        unused.add("annealing_steps")
+        unused |= {"temperature_decay", "annealing_steps"}
+    if training.annealing_steps is not None:
+        unused.add("temperature_decay")
     if training.num_environments - training.greedy_environments < 2:
         unused.add("exploration_spread")
     return unused

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 _WINDOW = 20  # Episodes that say how the policy does now.
-_RATE = 0.06  # Of log alpha, per episode of full length.
 _STRONG = 1.0  # An alpha that holds the policy at its prior, whatever alpha starts at.
 _ROUNDING = 1e-9
 
@@ -24,9 +23,11 @@ class TemperatureGuard:
     Args:
         first: First alpha. It may rise up to 1, the scale of the reward per nat.
         smallest: Smallest alpha, positive; None: alpha stays.
+        decay: Fall of log alpha per episode of full length.
     """
 
-    def __init__(self, first: float, smallest: float | None) -> None:
+    def __init__(self, first: float, smallest: float | None, decay: float) -> None:
+        self._decay = decay
         self._log_alpha = math.log(first)
         self._bounds = (self._log_alpha, self._log_alpha)
         if smallest is not None:
@@ -55,7 +56,7 @@ class TemperatureGuard:
             episodes: Greedy steps since the last call, in episodes of full length; 0 keeps alpha.
         """
         self._scores.extend(scores)
-        step = _RATE * episodes * (2.0 if self.lost else -1.0)
+        step = self._decay * episodes * (2.0 if self.lost else -1.0)
         self._log_alpha = float(np.clip(self._log_alpha + step, *self._bounds))
 
     def state_dict(self) -> dict[str, Any]:

@@ -162,7 +162,8 @@ class _Loop:
         self._should_stop = should_stop
         self._keep_best = keep_best
         self._schedule = Schedule.of(config, agent.temperature)
-        self._guard = TemperatureGuard(agent.temperature, config.final_temperature)
+        first, last = agent.temperature, config.final_temperature
+        self._guard = TemperatureGuard(first, last, config.temperature_decay)
         self._steps_of_episodes = config.num_environments * (task.horizon or config.steps_per_epoch)
         self._learner = Learner(agent, self.replay, config, self._expert)
         self._collector = Collector(agent, environments, config)
@@ -276,9 +277,8 @@ class _Loop:
             and self._agent.kl_regularized
         )
         if learn_policy:
-            self._schedule.anchor(
-                self._agent, self._guard.temperature, self._env_steps, self._steps_of_episodes
-            )
+            guarded, episode = self._guard.temperature, self._steps_of_episodes
+            self._schedule.anchor(self._agent, guarded, self._env_steps, episode)
         for done, losses in self._learner.update(
             num_updates, learn_policy, imitate, self._schedule.averaging
         ):

@@ -11,7 +11,7 @@ def scores(mean, number, seed=0):
 
 
 def test_alpha_falls_to_its_bound_while_episodes_go_as_well():
-    guard = TemperatureGuard(1.0, 0.01)
+    guard = TemperatureGuard(1.0, 0.01, 0.06)
     alphas = [guard.temperature]
     for seed in range(60):
         guard.watch(scores(1.0 + 0.01 * seed, 5, seed), episodes=5)
@@ -22,7 +22,7 @@ def test_alpha_falls_to_its_bound_while_episodes_go_as_well():
 
 
 def test_alpha_rises_when_the_skill_is_lost_and_falls_again_when_it_is_back():
-    guard = TemperatureGuard(1.0, 0.001)
+    guard = TemperatureGuard(1.0, 0.001, 0.06)
     guard.watch(scores(1.0, 60), episodes=60)
     low = guard.temperature
     assert not guard.lost
@@ -37,7 +37,7 @@ def test_alpha_rises_when_the_skill_is_lost_and_falls_again_when_it_is_back():
 
 
 def test_what_was_learned_is_guarded_too():
-    guard = TemperatureGuard(1.0, 0.001)
+    guard = TemperatureGuard(1.0, 0.001, 0.06)
     guard.watch(scores(1.0, 20), episodes=20)
     guard.watch(scores(2.0, 200, seed=1), episodes=200)
     guard.watch(scores(1.5, 20, seed=2), episodes=20)  # Still better than at first.
@@ -46,7 +46,7 @@ def test_what_was_learned_is_guarded_too():
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
 def test_the_unit_and_origin_of_scores_do_not_matter(unit):
-    guard, scaled = TemperatureGuard(1.0, 0.001), TemperatureGuard(1.0, 0.001)
+    guard, scaled = TemperatureGuard(1.0, 0.001, 0.06), TemperatureGuard(1.0, 0.001, 0.06)
     for seed in range(30):
         batch = np.array(scores(1.0 - 0.02 * seed, 4, seed))
         guard.watch(batch.tolist(), episodes=4)
@@ -56,7 +56,7 @@ def test_the_unit_and_origin_of_scores_do_not_matter(unit):
 
 @pytest.mark.parametrize("score", [0.804, 1 / 3, 0.1, -10.6, 0.0])
 def test_equal_scores_are_no_loss(score):
-    guard = TemperatureGuard(1.0, 0.001)
+    guard = TemperatureGuard(1.0, 0.001, 0.06)
     for _ in range(30):
         guard.watch([score] * 5, episodes=5)
         assert not guard.lost
@@ -64,7 +64,7 @@ def test_equal_scores_are_no_loss(score):
 
 
 def test_a_low_alpha_may_rise_when_the_skill_is_lost():
-    guard = TemperatureGuard(0.02, 0.001)
+    guard = TemperatureGuard(0.02, 0.001, 0.06)
     guard.watch(scores(1.0, 50), episodes=0)
     guard.watch(scores(0.0, 50, seed=1), episodes=20)
     assert guard.temperature == pytest.approx(0.02 * np.exp(2.4))
@@ -73,19 +73,19 @@ def test_a_low_alpha_may_rise_when_the_skill_is_lost():
 
 
 def test_alpha_stays_while_the_actor_does_not_learn():
-    guard = TemperatureGuard(0.2, 0.001)
+    guard = TemperatureGuard(0.2, 0.001, 0.06)
     guard.watch(scores(1.0, 50), episodes=0)
     assert guard.temperature == pytest.approx(0.2)
-    kept = TemperatureGuard(0.2, None)
+    kept = TemperatureGuard(0.2, None, 0.06)
     kept.watch(scores(1.0, 50), episodes=50)
     assert kept.temperature == pytest.approx(0.2)
-    low = TemperatureGuard(0.01, 0.2)
+    low = TemperatureGuard(0.01, 0.2, 0.06)
     low.watch(scores(1.0, 50), episodes=50)
     assert low.temperature == pytest.approx(0.01)
 
 
 def test_a_restored_guard_continues_as_the_saved_one():
-    guard, restored = TemperatureGuard(1.0, 0.001), TemperatureGuard(1.0, 0.001)
+    guard, restored = TemperatureGuard(1.0, 0.001, 0.06), TemperatureGuard(1.0, 0.001, 0.06)
     guard.watch(scores(1.0, 30), episodes=30)
     restored.load_state_dict(guard.state_dict())
     for one in (guard, restored):

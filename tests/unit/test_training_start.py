@@ -87,7 +87,7 @@ def test_alpha_follows_the_episodes_once_the_actor_learns(task, demonstrations):
         critic_warmup_steps=20,
         num_env_steps=80,
         num_greedy_environments=1,
-        annealing_steps=None,
+        temperature_decay=0.06,
         final_temperature=1e-6,
     )
     recorder = Recorder()
