@@ -351,7 +351,8 @@ class RunDirectory:
             UserError: if there is no such policy.
         """
         if which == "best":
-            agent = self._restored(task, self.load_prior(), self._best_weights())
+            path = self._best_weights()
+            agent = self._restored(task, self.load_prior(), path)
             return rollouts.as_policy_function(agent.policy), int(agent.train_step_counter)
         newest = checkpoints.latest(self._checkpoints)
         saved = self._updates(newest)
