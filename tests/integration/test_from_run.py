@@ -77,7 +77,7 @@ def test_a_run_starts_where_another_ended(launchers):
         "prior": "kept",
     }
     assert content["config"]["agent"]["actor_layers"] == [8]
-    assert content["config"]["agent"]["temperature"] == pytest.approx(0.2)
+    assert content["config"]["agent"]["temperature"] == pytest.approx(0.001, rel=1e-5)
     assert RunDirectory(folders[1]).provenance()["from_run"]["run"] == "run"
 
 
