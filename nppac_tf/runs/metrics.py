@@ -127,6 +127,11 @@ def summarize(table: Table) -> Summary:
     )
 
 
+def is_kept(first: float, value: float) -> bool:
+    """Whether a metric has not fallen by more than a tenth of its first value, of either sign."""
+    return not value < first - (1.0 - KEPT_SHARE) * abs(first)
+
+
 def in_common(tables: Sequence[Table]) -> list[Table]:
     """Selects the rows at the steps at which all runs were evaluated.
 

@@ -109,10 +109,11 @@ class Collector:
     def _record(self, rewards: np.ndarray, ends: np.ndarray) -> None:
         self._returns += rewards
         self._finished.extend(self._returns[ends & self._environments.whole])
-        longest = self._environments.longest
-        lengths = np.where(np.isinf(longest), self._default_length, longest)
         judged = np.flatnonzero(ends[: self._num_judged])
-        self._scores.extend((self._returns[judged] / lengths[judged]).tolist())
+        if judged.size:
+            longest = self._environments.longest[judged]
+            lengths = np.where(np.isinf(longest), self._default_length, longest)
+            self._scores.extend((self._returns[judged] / lengths).tolist())
         self._returns[ends] = 0.0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 _WINDOW = 20  # Episodes that say how the policy does now.
-_STRONG = 1.0  # An alpha that holds the policy at its prior, whatever alpha starts at.
+_LARGEST = 1.0  # Up to which alpha may rise, or up to its start if that is larger.
 _ROUNDING = 1e-9
 
 
@@ -21,7 +21,7 @@ class TemperatureGuard:
     episodes alone: 1,000 steps are ten episodes of the pen and one of HalfCheetah.
 
     Args:
-        first: First alpha. It may rise up to 1, the scale of the reward per nat.
+        first: First alpha. It may rise up to 1, or to `first` if that is larger.
         smallest: Smallest alpha, positive; None: alpha stays.
         decay: Fall of log alpha per episode of full length.
     """
@@ -31,7 +31,7 @@ class TemperatureGuard:
         self._log_alpha = math.log(first)
         self._bounds = (self._log_alpha, self._log_alpha)
         if smallest is not None:
-            self._bounds = math.log(min(smallest, first)), math.log(max(_STRONG, first))
+            self._bounds = math.log(min(smallest, first)), math.log(max(_LARGEST, first))
         self._scores: list[float] = []
 
     @property

@@ -37,6 +37,21 @@ def test_summary(tmp_path, times, dip):
     assert summary.env_steps == 1000 * (len(times) - 1)
 
 
+@pytest.mark.parametrize(
+    ("first", "value", "kept"),
+    [
+        (0.5, 0.46, True),
+        (0.5, 0.44, False),
+        (-10.0, -10.9, True),
+        (-10.0, -11.1, False),
+        (0.0, 0.0, True),
+        (float("nan"), 0.5, True),
+    ],
+)
+def test_a_tenth_may_be_lost(first, value, kept):
+    assert metrics.is_kept(first, value) == kept
+
+
 def test_a_table_without_success_has_a_summary(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("env_steps,eval/return\n0,-9\n1000,-3\n")

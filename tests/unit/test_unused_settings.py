@@ -46,6 +46,8 @@ def test_settings_that_a_prior_ignores(prior, names):
             ["--annealing_steps=9"],
         ),
         ({}, {"final_temperature": 0.3, "annealing_steps": 9}, []),
+        ({}, {"temperature_decay": 0.1}, []),
+        ({}, {"temperature_decay": 0.1, "annealing_steps": 9}, ["--temperature_decay=0.1"]),
         ({"algorithm": "awac", "kl_in_target": False}, {}, ["--kl_in_target=False"]),
         ({"algorithm": "awac", "num_critics": 2}, {"pretraining_steps": 9}, []),
         ({}, {"pretraining_steps": 9}, ["--pretraining_steps=9"]),
