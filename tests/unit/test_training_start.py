@@ -54,6 +54,9 @@ def test_annealing_counts_environment_steps_from_the_end_of_the_warm_up():
         assert schedule.temperature(steps) == pytest.approx(0.002)
     low = Schedule.of(TrainingConfig(annealing_steps=8000, final_temperature=0.2), 0.01)
     assert low.temperature(50_000) == pytest.approx(0.01)  # It never rises.
+    at_once = Schedule.of(TrainingConfig(annealing_steps=0, final_temperature=0.002), 0.2)
+    assert at_once.temperature(at_once.warmup) == pytest.approx(0.2)
+    assert at_once.temperature(at_once.warmup + 1) == pytest.approx(0.002)
 
 
 def test_the_target_kl_grows_with_the_episodes_up_to_the_largest():
