@@ -32,7 +32,7 @@ from nppac_tf.priors.sparse_gp import SparseGPPrior
 
 _VERSION = 2
 # Part of the cache's keys: to be raised where a fit with the same settings gives another prior.
-_FIT_VERSION = 7
+_FIT_VERSION = 8
 _CLASSES: dict[str, Any] = {
     "gp": GPPrior,
     "sparse_gp": SparseGPPrior,
