@@ -99,6 +99,7 @@ def main() -> None:
 def _collect(source: policies.Policy) -> tuple[list[Any], list[dict[str, Any]], int]:
     """Returns the kept episodes, their outcomes, and the number of episodes tried."""
     from nppac_tf.evaluation import rollouts
+    from nppac_tf.runs import display
 
     wanted = _NUM_EPISODES.value
     kept: list[Any] = []
@@ -107,7 +108,11 @@ def _collect(source: policies.Policy) -> tuple[list[Any], list[dict[str, Any]], 
         round_, index = divmod(tried, wanted)
         seed = _SEED.value + round_
         if index == 0:
-            episodes = rollouts.evaluate(source.act, source.task, wanted, seed, record=True)
+            with (
+                display.ProgressDisplay() as progress,
+                progress.busy(f"Acting in {wanted:,} episodes ({len(kept):,} kept so far)"),
+            ):
+                episodes = rollouts.evaluate(source.act, source.task, wanted, seed, record=True)
             if math.isnan(episodes.any_success[0]) and (
                 _ONLY_SUCCESSFUL.value or _MIN_TIME_AT_GOAL.value
             ):

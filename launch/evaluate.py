@@ -75,14 +75,14 @@ def _load_prior() -> policies.Policy:
 
 def _evaluate(policy: policies.Policy, video: pathlib.Path | None) -> None:
     from nppac_tf.evaluation import rollouts
+    from nppac_tf.runs import display
 
     with _filming(video, policy.task, _NUM_EPISODES.value) as (on_frame, number):
         if on_frame is not None:
             rollouts.evaluate(policy.act, policy.task, number, _SEED.value, on_frame=on_frame)
-    is_run = flags.FLAGS.run is not None
-    episodes = rollouts.evaluate(
-        policy.act, policy.task, _NUM_EPISODES.value, _SEED.value, record=is_run
-    )
+    is_run, number = flags.FLAGS.run is not None, _NUM_EPISODES.value
+    with display.ProgressDisplay() as progress, progress.busy(f"Acting in {number:,} episodes"):
+        episodes = rollouts.evaluate(policy.act, policy.task, number, _SEED.value, record=is_run)
     print(f"{policy.name} on {policy.task.name}, seed {_SEED.value}\n\n{episodes}")
     if is_run:
         _compare_with_run(episodes)

@@ -64,22 +64,28 @@ def main() -> None:
     if novelty is None and agent.prior.informative:
         novelty = _calibrate(config.demonstrations, agent.prior, task)
     format, provenance = flags.FLAGS.format, directory.provenance()
-    if format == "savedmodel":
-        saved_model.export_policy(agent, output, task, novelty, provenance, options)
-    else:
-        content = portable.export_portable(
-            agent, output, format, task, novelty, provenance, options
-        )
-        for line in portable.remarks(content):
-            print(line)
-
-    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    with multiprocessing.get_context("spawn").Pool(1, program.silence_libraries) as pool:
-        load_seconds, latencies = pool.apply(_measure, (str(output),))
+    steps = directory.steps_after(int(agent.train_step_counter))
+    with display.ProgressDisplay() as progress:
+        with progress.busy(f"Exporting to {output}"):
+            if format == "savedmodel":
+                saved_model.export_policy(agent, output, task, novelty, provenance, options)
+            else:
+                content = portable.export_portable(
+                    agent, output, format, task, novelty, provenance, options
+                )
+        if format != "savedmodel":
+            for line in portable.remarks(content):
+                progress.say(line)
+        size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+        with (
+            progress.busy("Measuring its speed"),
+            multiprocessing.get_context("spawn").Pool(1, program.silence_libraries) as pool,
+        ):
+            load_seconds, latencies = pool.apply(_measure, (str(output),))
     display.print_table(
-        f"{task.name} after {int(agent.train_step_counter):,} updates: "
-        f"{size / 1e6:.1f} MB, loads in {load_seconds:.1f} s",
-        ("latency (ms)", *(f"{n:,} {part}" for n in _BATCHES for part in ("median", "95 %"))),
+        f"{task.name} after {steps:,} steps: {size / 1e6:.1f} MB, loads in {load_seconds:.1f} s\n"
+        "Milliseconds per call with 1 observation, and with 1,000",
+        ("function", *(f"{n:,}, {part}" for n in _BATCHES for part in ("median", "95 %"))),
         [
             (name, *(f"{1000 * seconds:.2f}" for pair in pairs for seconds in pair))
             for name, pairs in latencies.items()

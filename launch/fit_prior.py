@@ -111,9 +111,11 @@ def main() -> None:
         prior = priors.fit_prior(data, config)
     if task is not None and num_episodes:
         mean = tf.function(lambda observations: prior.statistics(observations).location)
-        evaluated = rollouts.evaluate(
-            lambda observations: mean(observations).numpy(), task, num_episodes, _SEED.value
-        )
+        acting = f"Acting in {num_episodes:,} episodes"
+        with display.ProgressDisplay() as progress, progress.busy(acting):
+            evaluated = rollouts.evaluate(
+                lambda observations: mean(observations).numpy(), task, num_episodes, _SEED.value
+            )
         print(f"mean of the prior fitted to all episodes, seed {_SEED.value}\n\n{evaluated}")
     if output is not None:
         priors.save_prior(prior, output)

@@ -139,10 +139,10 @@ def _print_results(directory: Any, title: str, rows: list[dict[str, float]]) -> 
 def _print_next_steps(folder: pathlib.Path, task: Any, rows: list[dict[str, float]]) -> None:
     """Prints commands; those that would import a module of the user's own need its name."""
     from nppac_tf.runs import metrics
-    from nppac_tf.training import loop
+    from nppac_tf.training import evaluator
 
     run = [f"--run={folder}", *([f"--task={task.name}"] if ":" in task.name else [])]
-    if not metrics.is_kept(loop.main_metric(rows[0]), loop.main_metric(rows[-1])):
+    if not metrics.is_kept(evaluator.main_metric(rows[0]), evaluator.main_metric(rows[-1])):
         print("The last policy is worse than the first; --policy=best takes the best of the run.")
         run.append("--policy=best")
     film = ["--num_episodes=3", f"--video={folder / 'policy.mp4'}"]

@@ -65,7 +65,8 @@ def load() -> Policy:
         trained = inputs.task_of(config)
         require_sizes("policy", (trained.observation_size, trained.action_size), task)
         act, updates = directory.load_policy(trained, FLAGS.policy)
-        return Policy(path.name, act, task, {**directory.provenance(), "updates": updates})
+        name = f"{path.name} after {directory.steps_after(updates):,} steps"
+        return Policy(name, act, task, {**directory.provenance(), "updates": updates})
     path = checks.existing("saved_model")
     from nppac_tf.serving import runtimes
     from nppac_tf.serving.metadata import load_metadata

@@ -48,7 +48,7 @@ from nppac_tf.serving import runtimes, saved_model
 from nppac_tf.serving.metadata import load_metadata
 from nppac_tf.training import checkpoints
 from nppac_tf.training.checkpoints import RunCheckpoint
-from nppac_tf.training.loop import Metrics
+from nppac_tf.training.evaluator import Metrics
 from nppac_tf.training.replay import Replay
 
 _PACKAGES = (
@@ -378,6 +378,13 @@ class RunDirectory:
         task = inputs.task_of(config)
         path = checkpoints.latest(self._checkpoints) if which == "last" else self._best_weights()
         return self._restored(task, prior, path), task
+
+    def steps_after(self, updates: int) -> int:
+        """Environment steps after which the run's agent had had this many updates."""
+        training, rows = self.config().training, self.rows()
+        before = rows[0]["updates"] if rows else 0
+        epochs = (updates - before) / training.updates_per_step / training.steps_per_epoch
+        return round(epochs) * training.steps_per_epoch
 
     def _best_weights(self) -> pathlib.Path:
         if not self._best.exists():

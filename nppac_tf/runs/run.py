@@ -18,7 +18,8 @@ from nppac_tf.runs.directory import RunDirectory
 from nppac_tf.runs.display import ProgressDisplay
 from nppac_tf.runs.inputs import Inputs
 from nppac_tf.runs.unused_settings import unused_settings
-from nppac_tf.training.loop import Metrics, train
+from nppac_tf.training.evaluator import Metrics
+from nppac_tf.training.loop import train
 
 
 class TrainingRun:

@@ -11,17 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import tensorflow as tf
-
 from nppac_tf.agents.nppac import NppacAgent, NppacLossInfo
 from nppac_tf.config import TrainingConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task, VectorEnvironment
-from nppac_tf.evaluation import rollouts
-from nppac_tf.evaluation.episodes import Episodes
 from nppac_tf.training.checkpoints import RunCheckpoint
 from nppac_tf.training.collector import Collector
+from nppac_tf.training.evaluator import Evaluator, Metrics, main_metric
 from nppac_tf.training.guard import TemperatureGuard
 from nppac_tf.training.learner import Learner
 from nppac_tf.training.monitor import Monitor
@@ -33,8 +29,6 @@ from nppac_tf.training.transitions import (
     over_steps,
     replayed,
 )
-
-Metrics = dict[str, float]
 
 _EPISODE_LIMIT = 200
 
@@ -167,7 +161,11 @@ class _Loop:
         self._steps_of_episodes = config.num_environments * (task.horizon or config.steps_per_epoch)
         self._learner = Learner(agent, self.replay, config, self._expert)
         self._collector = Collector(agent, environments, config)
-        self._policy = rollouts.as_policy_function(agent.policy)
+        self._evaluator = Evaluator(
+            *(agent, task, demonstrations, environments, self._collector, config),
+            notice=self._notice,
+            check=self._stop_if_asked,
+        )
 
         self._env_steps = 0
         self._saved = -1  # environment steps of the latest checkpoint
@@ -177,7 +175,6 @@ class _Loop:
         self._rows: list[Metrics] = []  # one per evaluation
         self._epochs: list[Metrics] = []  # one per epoch
         self._losses: Metrics = {}  # of the latest updates
-        self._noted = False  # whether a notice said how B counts
 
     def run(self, saved: RunCheckpoint | None) -> list[Metrics]:
         """Pre-trains or restores, and then trains until the configured step."""
@@ -250,6 +247,7 @@ class _Loop:
         self._agent.calibrate_rewards(transitions.rewards)
         if self._demonstrations is None and not self._updates_before and self._env_steps == 0:
             self._agent.standardize(transitions.observations)
+            self._evaluator.policy_changed()
         stride = config.num_environments
         transitions = over_steps(transitions, config.n_step, self._agent.discount, stride)
         self.replay.add(self._learner.with_statistics(transitions, stride * config.n_step))
@@ -276,6 +274,8 @@ class _Loop:
             and not self._agent.anchored
             and self._agent.kl_regularized
         )
+        if num_updates and (learn_policy or imitate):
+            self._evaluator.policy_changed()
         if learn_policy:
             guarded, episode = self._guard.temperature, self._steps_of_episodes
             self._schedule.anchor(self._agent, guarded, self._env_steps, episode)
@@ -291,70 +291,18 @@ class _Loop:
             self._end_epoch({"env_steps": self._env_steps, **self._losses})
 
     def _evaluate(self) -> None:
-        episodes = self._roll_out(self._policy)
+        metrics = self._evaluator.measure(self._rows[-1] if self._rows else None)
         row = {
             "env_steps": self._env_steps,
             "updates": int(self._agent.train_step_counter),
             "wall_seconds": time.monotonic() - self._started,
-            **episodes.summary(),
+            **metrics,
             **self._losses,
         }
         best = max((main_metric(past) for past in self._rows), default=-math.inf)
-        if not self._rows:
-            row |= self._compare_with_demonstrations(episodes)
-        if not self._rows and self._agent.prior.informative:
-            row |= self._compare_with_prior(episodes)
-        if episodes.note and not self._noted:
-            self._noted = True
-            self._notice(episodes.note)
         self._end_evaluation(row)
         if self._keep_best is not None and main_metric(row) > best:
             self._keep_best(self._agent)
-
-    def _roll_out(self, policy: rollouts.PolicyFunction) -> Episodes:
-        def stoppable(observations: np.ndarray) -> np.ndarray:
-            self._stop_if_asked()
-            return policy(observations)
-
-        number = self._config.eval_episodes
-        if self._config.num_environments > 1:
-            return rollouts.evaluate(stoppable, self._task, number)
-        # Of some simulators, and of a robot, there is one only: evaluation takes it, and then its
-        # episode is taken up again.
-        before = self._environments.state_dict()
-        episodes = rollouts.evaluate(
-            stoppable, self._task, number, environments=self._environments.environments
-        )
-        self._collector.drop_episodes(self._environments.load_state_dict(before))
-        return episodes
-
-    def _compare_with_demonstrations(self, episodes: Episodes) -> Metrics:
-        """The recorded return, for a task without a success signal."""
-        data = self._demonstrations
-        if data is None or data.mean_return is None or np.isfinite(episodes.any_success).any():
-            return {}
-        return {"demonstrations/return": data.mean_return}
-
-    def _compare_with_prior(self, episodes: Episodes) -> Metrics:
-        """The prior's mean on the episodes of the policy; a notice if the policy is far below."""
-        prior = self._agent.prior
-        if not (self._agent.anchored and not self._updates_before):  # Else it is the policy.
-            mean = tf.function(lambda states: prior.statistics(states).location, autograph=False)
-            episodes_of_prior = self._roll_out(lambda states: mean(tf.constant(states)).numpy())
-        else:
-            episodes_of_prior = episodes
-        metrics = {
-            name.replace("eval/", "prior/"): value
-            for name, value in episodes_of_prior.summary().items()
-        }
-        had, has = main_values(episodes_of_prior), main_values(episodes)
-        error = math.sqrt((had.var() + has.var()) / len(had))
-        if had.mean() - has.mean() > max(2.0 * error, 0.1 * abs(had.mean())):
-            self._notice(
-                f"The policy starts far below its prior ({has.mean():.3g}, prior "
-                f"{had.mean():.3g}): use --actor=anchored, or more --pretraining_steps"
-            )
-        return metrics
 
     def _end_epoch(self, row: Metrics) -> None:
         self._epochs.append(row)
@@ -427,18 +375,6 @@ class _Loop:
             self._notice(
                 f"All {self._env_steps:,} steps are done; a larger num_env_steps adds more"
             )
-
-
-def main_metric(row: Metrics) -> float:
-    """Time at the goal, or return where the task has no goal."""
-    time_at_goal = row["eval/time_at_goal"]
-    return row["eval/return"] if math.isnan(time_at_goal) else time_at_goal
-
-
-def main_values(episodes: Episodes) -> np.ndarray:
-    """The main metric of each episode, [E]."""
-    has_goal = np.isfinite(episodes.time_at_goal).all()
-    return np.asarray(episodes.time_at_goal if has_goal else episodes.returns, np.float64)
 
 
 def _capacity(config: TrainingConfig, expert: Transitions | None) -> int:

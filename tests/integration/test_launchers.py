@@ -160,7 +160,7 @@ def test_an_interrupt_ends_a_run_in_one_line(launchers):
 def test_a_run_is_evaluated_and_filmed(launchers, run, name, frames):
     arguments = ("--run=run", "--num_episodes=3", f"--video=videos/{name}", "--video_episodes=2")
     lines = succeed(launchers, "evaluate", *arguments).splitlines()
-    assert "run on Pendulum-v1, seed 1000" in lines
+    assert "run after 200 steps on Pendulum-v1, seed 1000" in lines
     (line,) = (line for line in lines if line.startswith("return"))
     mean, low, high = (float(word.strip("[],").replace(",", "")) for word in line.split()[1:])
     assert low <= mean <= high < 0
@@ -257,7 +257,7 @@ def test_a_prior_is_fitted_scored_saved_and_evaluated(launchers):
     assert load_prior(launchers.folder / "prior.npz").action_size == 1
     arguments = ("--prior_file=prior.npz", "--task=Pendulum-v1", "--num_episodes=2")
     output = succeed(launchers, "evaluate", *arguments)
-    assert output.startswith("prior mean on Pendulum-v1, seed 1000\n\n2 episodes ")
+    assert "\nprior mean on Pendulum-v1, seed 1000\n\n2 episodes " in output
 
 
 def test_a_prior_is_fitted_where_there_is_no_simulator(launchers):

@@ -282,6 +282,17 @@ def test_policies_of_a_run(directory, task, demonstrations, prior):
     np.testing.assert_array_equal(actions(directory.load_agent("best")[0]), actions(best))
 
 
+def test_steps_are_counted_from_the_updates(tmp_path, demonstrations):
+    directory = RunDirectory(tmp_path / "slow")
+    training = dataclasses.replace(CONFIG.training, updates_per_step=0.5, steps_per_epoch=40)
+    directory.begin(dataclasses.replace(CONFIG, training=training), demonstrations)
+    assert directory.steps_after(21) == 40
+    observer = directory.observer()
+    for steps in (0, 80):
+        observer.on_evaluation({**row(steps), "updates": 1000 + steps / 2})
+    assert [directory.steps_after(1000 + updates) for updates in (0, 20, 40)] == [0, 40, 80]
+
+
 def test_an_agent_needs_a_prior_and_a_checkpoint_that_fits(directory, task, demonstrations):
     with pytest.raises(UserError, match=r"has no prior yet: .* pass --resume"):
         directory.load_agent()

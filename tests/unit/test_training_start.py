@@ -22,7 +22,7 @@ from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import TrainingConfig
 from nppac_tf.environments import VectorEnvironment, make_task
 from nppac_tf.priors import UniformPrior
-from nppac_tf.training import loop
+from nppac_tf.training import evaluator, loop
 from nppac_tf.training.collector import Collector
 from nppac_tf.training.schedule import Schedule
 
@@ -302,6 +302,27 @@ def test_networks_see_observations_in_units_of_the_first_data(task, demonstratio
     np.testing.assert_allclose(layer.shift, data.mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_a_policy_that_has_not_changed_is_not_evaluated_again(
+    task, demonstrations, monkeypatch, warmup
+):
+    evaluate, calls = evaluator.rollouts.evaluate, []
+
+    def count(*args, **kwargs):
+        calls.append(args)
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(evaluator.rollouts, "evaluate", count)
+    agent_config = dataclasses.replace(TINY, actor="anchored")
+    config = dataclasses.replace(CONFIG, num_env_steps=40, critic_warmup_steps=warmup)
+    config = dataclasses.replace(config, eval_interval=10)
+    _, rows = run(task, demonstrations, config, agent_config)
+    assert [row["env_steps"] for row in rows] == [0, 10, 20, 30, 40]
+    assert len(calls) == (3 if warmup else 5)
+    returns = [row["eval/return"] for row in rows]
+    assert returns[0] == returns[1] == returns[2] or not warmup
+
+
 def test_the_best_policy_is_kept(task, demonstrations, tmp_path):
     kept = []
 
@@ -309,7 +330,7 @@ def test_the_best_policy_is_kept(task, demonstrations, tmp_path):
         kept.append(int(agent.train_step_counter))
 
     _, rows = run(task, demonstrations, keep_best=keep, checkpoint=saving_in(tmp_path))
-    scores = [loop.main_metric(row) for row in rows]
+    scores = [evaluator.main_metric(row) for row in rows]
     best = [max(scores[:index], default=-np.inf) for index in range(len(rows))]
     expected = [row["updates"] for row, s, b in zip(rows, scores, best, strict=True) if s > b]
     assert kept == expected
