@@ -1,0 +1,140 @@
+"""Evaluation during training, always on the same starts."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from nppac_tf.agents.nppac import NppacAgent
+from nppac_tf.config import TrainingConfig
+from nppac_tf.demonstrations import Demonstrations
+from nppac_tf.environments import Task, VectorEnvironment
+from nppac_tf.evaluation import rollouts
+from nppac_tf.evaluation.episodes import Episodes
+from nppac_tf.training.collector import Collector
+
+Metrics = dict[str, float]
+
+
+class Evaluator:
+    """Rolls out the policy's mean, unless it has not changed since.
+
+    Args:
+        agent: Whose policy.
+        task: To roll out in.
+        demonstrations: To compare the first evaluation with, or None.
+        environments: Those of training. A task with only one of them, such as a robot, is evaluated
+            in it; the interrupted episode then goes on.
+        collector: Of the interrupted episode.
+        config: `eval_episodes` and `num_environments`.
+        notice: Called with what a person should know.
+        check: Called before each step; what it raises ends the evaluation.
+    """
+
+    def __init__(
+        self,
+        agent: NppacAgent,
+        task: Task,
+        demonstrations: Demonstrations | None,
+        environments: VectorEnvironment,
+        collector: Collector,
+        config: TrainingConfig,
+        notice: Callable[[str], None],
+        check: Callable[[], None],
+    ) -> None:
+        self._agent = agent
+        self._task = task
+        self._demonstrations = demonstrations
+        self._environments = environments
+        self._collector = collector
+        self._config = config
+        self._notice = notice
+        self._check = check
+        self._policy = rollouts.as_policy_function(agent.policy)
+        self._is_prior = agent.anchored and not int(agent.train_step_counter)
+        self._is_measured = False
+        self._noted = False  # whether a notice said how B counts
+
+    def policy_changed(self) -> None:
+        """Says that the policy is another than at the latest evaluation."""
+        self._is_prior = self._is_measured = False
+
+    def measure(self, latest: Metrics | None) -> Metrics:
+        """Evaluates the policy.
+
+        Args:
+            latest: What this returned last; None at the start of a run, where the policy is
+                compared with its prior and the demonstrations as well.
+
+        Returns:
+            "eval/any_success" and the like, means over the episodes. At the start also
+            "prior/any_success" and the like, and "demonstrations/return" for a task without a
+            success signal.
+        """
+        if latest is not None and self._is_measured:
+            return {name: value for name, value in latest.items() if name.startswith("eval/")}
+        episodes = self._roll_out(self._policy)
+        metrics = episodes.summary()
+        if latest is None:
+            metrics |= self._compare_with_demonstrations(episodes)
+            metrics |= self._compare_with_prior(episodes)
+        if episodes.note and not self._noted:
+            self._noted = True
+            self._notice(episodes.note)
+        self._is_measured = True
+        return metrics
+
+    def _roll_out(self, policy: rollouts.PolicyFunction) -> Episodes:
+        def stoppable(observations: np.ndarray) -> np.ndarray:
+            self._check()
+            return policy(observations)
+
+        number = self._config.eval_episodes
+        if self._config.num_environments > 1:
+            return rollouts.evaluate(stoppable, self._task, number)
+        before = self._environments.state_dict()
+        episodes = rollouts.evaluate(
+            stoppable, self._task, number, environments=self._environments.environments
+        )
+        self._collector.drop_episodes(self._environments.load_state_dict(before))
+        return episodes
+
+    def _compare_with_demonstrations(self, episodes: Episodes) -> Metrics:
+        """The recorded return, for a task without a success signal."""
+        data = self._demonstrations
+        if data is None or data.mean_return is None or np.isfinite(episodes.any_success).any():
+            return {}
+        return {"demonstrations/return": data.mean_return}
+
+    def _compare_with_prior(self, episodes: Episodes) -> Metrics:
+        """The prior's mean on the same starts; a notice if the policy is far below."""
+        prior, episodes_of_prior = self._agent.prior, episodes
+        if not prior.informative:
+            return {}
+        if not self._is_prior:
+            mean = tf.function(lambda states: prior.statistics(states).location, autograph=False)
+            episodes_of_prior = self._roll_out(lambda states: mean(tf.constant(states)).numpy())
+        had, has = main_values(episodes_of_prior), main_values(episodes)
+        error = math.sqrt((had.var() + has.var()) / len(had))
+        if had.mean() - has.mean() > max(2.0 * error, 0.1 * abs(had.mean())):
+            self._notice(
+                f"The policy starts far below its prior ({has.mean():.3g}, prior "
+                f"{had.mean():.3g}): use --actor=anchored, or more --pretraining_steps"
+            )
+        return {
+            name.replace("eval/", "prior/"): value
+            for name, value in episodes_of_prior.summary().items()
+        }
+
+
+def main_metric(row: Metrics) -> float:
+    """Time at the goal, or return where the task has no goal."""
+    time_at_goal = row["eval/time_at_goal"]
+    return row["eval/return"] if math.isnan(time_at_goal) else time_at_goal
+
+
+def main_values(episodes: Episodes) -> np.ndarray:
+    """The main metric of each episode, [E]."""
+    has_goal = np.isfinite(episodes.time_at_goal).all()
+    return np.asarray(episodes.time_at_goal if has_goal else episodes.returns, np.float64)
