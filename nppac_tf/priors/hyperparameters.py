@@ -22,9 +22,10 @@ from nppac_tf.priors.standardization import Standardization
 JITTER = 1e-6
 SMALLEST_VARIANCE = 1e-10
 _NUM_POINTS = 1000
-_NUM_COARSE_POINTS = 250
+_NUM_COARSE_POINTS = 500
 _MAX_ITERATIONS = 100
-_MAX_FINE_ITERATIONS = 25
+_MAX_COARSE_ITERATIONS = 60
+_MAX_FINE_ITERATIONS = 30
 _INITIAL_NOISE = 0.01
 _SMALLEST_INITIAL_NOISE = 2 * JITTER
 _CHUNK_ROWS = 100
@@ -266,15 +267,16 @@ def _minus_log_likelihood(covariance: tf.Tensor, actions: tf.Tensor) -> tuple[tf
 def _most_likely(
     kernel: str, ard: bool, states: np.ndarray, actions: np.ndarray
 ) -> _MarginalLikelihood:
-    """Maximizes the marginal likelihood: of a part of the points, and from there that of all.
+    """Maximizes the marginal likelihood: of half the points, and from there that of all.
 
-    An iteration with a quarter of the points takes a twentieth of the time, and most iterations
-    are far from the end.
+    On the tasks of `docs/results.md` this comes within 0.1 % of the likelihood of 300 iterations
+    with all points, in half the time of 100.
     """
-    every = max(1, len(states) // _NUM_COARSE_POINTS)
-    coarse = _from_standard_start(kernel, ard, states[::every], actions[::every])
-    if every == 1:
-        return coarse
+    every = len(states) // _NUM_COARSE_POINTS
+    if every < 2:
+        return _from_standard_start(kernel, ard, states, actions, _MAX_ITERATIONS)
+    few = states[::every], actions[::every]
+    coarse = _from_standard_start(kernel, ard, *few, _MAX_COARSE_ITERATIONS)
     model = _MarginalLikelihood(kernel, ard, states, actions)
     model.start_from(coarse)
     _maximize(model, _MAX_FINE_ITERATIONS)
@@ -282,7 +284,7 @@ def _most_likely(
 
 
 def _from_standard_start(
-    kernel: str, ard: bool, states: np.ndarray, actions: np.ndarray
+    kernel: str, ard: bool, states: np.ndarray, actions: np.ndarray, max_iterations: int
 ) -> _MarginalLikelihood:
     """Maximizes the marginal likelihood from the lengthscales that standardized states suggest.
 
@@ -291,12 +293,12 @@ def _from_standard_start(
     lengthscale, or that is the fit.
     """
     model = _MarginalLikelihood(kernel, ard, states, actions)
-    if _maximize(model, _MAX_ITERATIONS) or not ard:
+    if _maximize(model, max_iterations) or not ard:
         return model
     shared = _MarginalLikelihood(kernel, False, states, actions)
-    _maximize(shared, _MAX_ITERATIONS)
+    _maximize(shared, max_iterations)
     model.start_from(shared)
-    if not _maximize(model, _MAX_ITERATIONS):
+    if not _maximize(model, max_iterations):
         model.start_from(shared)
     return model
 

@@ -116,8 +116,8 @@ def test_an_optimization_that_ends_below_its_start_is_not_the_fit(monkeypatch, f
 
 def test_a_fit_that_begins_with_a_part_of_the_points_is_that_of_all():
     rng = np.random.default_rng(0)
-    states = rng.normal(size=(600, 2))
-    actions = np.sin(states / [0.5, 2.0]) + 0.1 * rng.normal(size=(600, 2))
+    states = rng.normal(size=(1000, 2))
+    actions = np.sin(states / [0.5, 2.0]) + 0.1 * rng.normal(size=(1000, 2))
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
         fit = hyperparameters._most_likely("matern52", True, states, actions)
         at_once = hyperparameters._MarginalLikelihood("matern52", True, states, actions)
