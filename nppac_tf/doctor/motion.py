@@ -14,6 +14,7 @@ from nppac_tf.doctor.findings import Examination, Finding, format_count
 
 _FEW_STEPS = 12
 _SMOOTH = 0.7  # Correlation of successive changes, above which a dimension is a position.
+_ROUNDING = 1e-6  # In units of a usual change.
 _SAME = 0.9  # Correlation with a position's change, above which a dimension is its velocity.
 
 
@@ -54,7 +55,8 @@ def in_motion(episodes: Sequence[RecordedEpisode]) -> list[int]:
 
     Positions are dimensions that change smoothly. If the observations hold the velocities of most,
     the first velocity counts. Otherwise the first change counts: after a start at rest it is about
-    half of the second, or small.
+    half of the second, or small. Episodes in which a moving dimension begins exactly where that of
+    others does, such as a velocity of 0, come from a reset and are left out.
 
     Args:
         episodes: Finite observations of one size; episodes of less than 12 steps are left out.
@@ -70,6 +72,7 @@ def in_motion(episodes: Sequence[RecordedEpisode]) -> list[int]:
     smooth = np.flatnonzero((products > _SMOOTH * scale**2) & (scale > 1e-9))
     if not smooth.size:
         return []
+    is_reset = _begin_alike(rows, _ROUNDING * scale)
     before, after = (np.concatenate([row[part] for row in rows]) for part in (_BEFORE, _AFTER))
     likeness = np.maximum(
         _correlation(everything[:, smooth], before), _correlation(everything[:, smooth], after)
@@ -87,12 +90,23 @@ def in_motion(episodes: Sequence[RecordedEpisode]) -> list[int]:
     usual = np.median(np.concatenate(speeds))
     return [
         position
-        for position, speed, steady in zip(long, speeds, is_steady, strict=True)
-        if steady and speed[0] > 0.6 * usual
+        for position, speed, steady, reset in zip(long, speeds, is_steady, is_reset, strict=True)
+        if steady and not reset and speed[0] > 0.6 * usual
     ]
 
 
 _BEFORE, _AFTER = slice(None, -1), slice(1, None)
+
+
+def _begin_alike(rows: Sequence[np.ndarray], tolerance: np.ndarray) -> np.ndarray:
+    """Whether a dimension that keeps moving begins where that of most others does, [E].
+
+    Flags and contacts begin alike too, but they change rarely.
+    """
+    first = np.stack([row[0] for row in rows])
+    moves = np.stack([np.mean(np.abs(np.diff(row, axis=0)) > tolerance, axis=0) for row in rows])
+    alike = (moves > 0.5) & (np.abs(first - np.median(first, axis=0)) <= tolerance)
+    return np.asarray((alike & (alike.sum(axis=0) > 1)).any(axis=1))
 
 
 def _speed(values: np.ndarray, everything: np.ndarray) -> np.ndarray:
