@@ -1,14 +1,16 @@
-"""Converts demonstrations to npz, Minari or LeRobot v3.0.
+"""Converts demonstrations to npz, Minari or LeRobot v3.0, whole or in part.
 
 python launch/convert_demonstrations.py --demonstrations=SOURCE --output=demonstrations.npz
 python launch/convert_demonstrations.py --demonstrations=SOURCE --output=minari:lift/human-v0
 python launch/convert_demonstrations.py --demonstrations=SOURCE --output=lerobot:lift --fps=20
+python launch/convert_demonstrations.py --demonstrations=SOURCE --leave_out=3,17 --output=good.npz
 
 Observations and actions are kept as recorded: parts are joined, images are left out, and nothing is
 clipped. docs/data_formats.md lists what each format holds.
 """
 
 import contextlib
+import re
 
 from common import policies, program
 from absl import flags
@@ -28,6 +30,10 @@ _OBSERVATION_KEYS = flags.DEFINE_list(
 _FPS = flags.DEFINE_float(
     "fps", None, "Steps per second, for LeRobot (default: what the data say).", lower_bound=1e-3
 )
+_EPISODES = flags.DEFINE_list(
+    "episodes", [], "Episodes to keep, such as 0-4,7, numbered as by the doctor (default: all)."
+)
+_LEAVE_OUT = flags.DEFINE_list("leave_out", [], "Episodes to leave out, such as 3,17.")
 
 
 def main() -> None:
@@ -40,7 +46,11 @@ def main() -> None:
 
     saving.check_output(output)
     keys = _OBSERVATION_KEYS.value
+    kept, left_out = _numbers("episodes"), _numbers("leave_out")
     recording = demonstrations.load_recording(source, keys)
+    if kept or left_out:
+        known = set(recording.indices)
+        recording = recording.select(left_out - known or (kept or known) - left_out)
     data = recording.demonstrations()
     print(f"{data!r}, {recording.format}")
     with contextlib.ExitStack() as stack:
@@ -53,6 +63,18 @@ def main() -> None:
     for notice in (*data.notices, *notices):
         print(notice)
     print(path)
+
+
+def _numbers(flag: str) -> set[int]:
+    """The numbers that a list such as 0-4,7 names."""
+    numbers: set[int] = set()
+    for item in flags.FLAGS[flag].value or []:
+        match = re.fullmatch(r"\s*(\d{1,7})(?:-(\d{1,7}))?\s*", item)
+        if match is None:
+            raise UserError(f"--{flag} must be numbers and ranges, such as 0-4,7; got {item!r}")
+        first, last = match[1], match[2] or match[1]
+        numbers.update(range(int(first), int(last) + 1))
+    return numbers
 
 
 if __name__ == "__main__":

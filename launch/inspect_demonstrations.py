@@ -2,11 +2,12 @@
 
 python launch/inspect_demonstrations.py --demonstrations=FILE --output=report.png
 
-Success is computed from the observations by the task's rule, and the actions are replayed in the
-simulator. Files that training refuses are examined as far as they can be read. The exit code is 1
-if an error is found.
+Success is computed from the observations by the task's rule, or else as recorded, and the actions
+are replayed in the simulator. Files that training refuses are examined as far as they can be read.
+The exit code is 1 if an error is found.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -54,13 +55,23 @@ def main() -> None:
     elif (task := simulator_replay.likeliest_task(recording, keys)) is not None:
         source = "named by the file" if recording.environment_id else "guessed from the sizes"
         known = f"{task.name}, {source}: pass --task if it is another"
+    recording = _with_names(recording, task)
     simulation = simulator_replay.simulate(task, recording) if task is not None else None
     findings = diagnosis.diagnose(recording, task, simulation)
     goals = diagnosis.goal_flags(recording, task) if task is not None else None
+    if goals is None and all(_says_success(episode) for episode in recording.episodes):
+        goals = [episode.successes.astype("float32") for episode in recording.episodes]
     title = f"{recording.name} ({recording.format}); task {known}"
     _print_summary(title, recording, task, goals)
     for finding in findings:
         _print_finding(finding)
+    if any(finding.severity != "note" and finding.episodes for finding in findings):
+        given = [f"--demonstrations={_DEMONSTRATIONS.value}"]
+        if keys:
+            given.append(f"--observation_keys={','.join(keys)}")
+        chosen = ["--leave_out=NUMBERS", "--output=chosen.npz"]
+        command = program.command(*given, *chosen, launcher="convert_demonstrations")
+        print(f"To leave episodes out:\n  {command}\n")
     counts = {
         severity: sum(finding.severity == severity for finding in findings)
         for severity in diagnosis.SEVERITIES
@@ -73,6 +84,22 @@ def main() -> None:
         print(output)
     if counts["error"]:
         sys.exit(1)
+
+
+def _with_names(recording: Any, task: Any) -> Any:
+    """The recording with the task's names of dimensions, where it has none and they fit."""
+    from nppac_tf.demonstrations.recording import dimension_names
+    from nppac_tf.environments.standard import part_sizes
+
+    if task is None or not task.observation_keys or "observation_names" in recording.metadata:
+        return recording
+    names = dimension_names(part_sizes(task.observation_parts))
+    metadata = {**recording.metadata, "observation_names": names}
+    return dataclasses.replace(recording, metadata=metadata)
+
+
+def _says_success(episode: Any) -> bool:
+    return episode.successes is not None and episode.successes.shape == (episode.length,)
 
 
 def _print_summary(title: str, recording: Any, task: Any, goals: Any) -> None:
@@ -102,8 +129,10 @@ def _print_summary(title: str, recording: Any, task: Any, goals: Any) -> None:
             ("recorded return: min, median, max", f"{low:,.4g}, {median:,.4g}, {high:,.4g}")
         )
     if goals and all(len(goal) for goal in goals):
-        for steps in (None, task.horizon) if task.horizon is not None else (None,):
-            name = "all steps" if steps is None else f"the first {steps} steps"
+        horizon = task.horizon if task is not None else None
+        is_longer = horizon is not None and max(lengths) > horizon
+        for steps in (None, horizon) if is_longer else (None,):
+            name = f", the first {steps} steps" if steps else ", all steps" * is_longer
             at_goal = [goal[:steps] == 1 for goal in goals]
             any_success = np.mean([flags.any() for flags in at_goal])
             unknown = [np.isnan(goal[:steps]).sum() for goal in goals]
@@ -112,8 +141,8 @@ def _print_summary(title: str, recording: Any, task: Any, goals: Any) -> None:
                 for flags, count in zip(at_goal, unknown, strict=True)
             ]
             rows += [
-                (f"A, any-time success, {name}", f"{any_success:.2f}"),
-                (f"B, time at goal, {name}", f"{np.mean(spent):.2f}"),
+                (f"A, any-time success{name}", f"{any_success:.2f}"),
+                (f"B, time at goal{name}", f"{np.mean(spent):.2f}"),
             ]
     display.print_table(title, ("", "value"), rows)
 

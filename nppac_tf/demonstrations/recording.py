@@ -6,7 +6,7 @@ Glossary: E episodes, T steps of an episode, D observation size, A action size.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -111,6 +111,32 @@ class Recording:
         if not isinstance(names, list) or sizes != {len(names)}:
             return None
         return names if all(isinstance(name, str) for name in names) else None
+
+    def select(self, indices: Collection[int]) -> Recording:
+        """Returns a recording of some of the episodes, in the order of the file.
+
+        Args:
+            indices: Positions in the file, of which each must be in `self.indices`.
+
+        Raises:
+            UserError: An episode is not there, or none is left.
+        """
+        missing = sorted(set(indices) - set(self.indices))
+        if missing or not indices:
+            raise UserError(
+                f"episodes must be of the {len(self.indices)} in {self.name}, numbered from 0; got "
+                f"{missing[0] if missing else 'none'}"
+            )
+        kept = [row for row, index in enumerate(self.indices) if index in indices]
+        metadata, outcomes = dict(self.metadata), self.metadata.get("episodes")
+        if isinstance(outcomes, list) and len(outcomes) == len(self.episodes):
+            metadata["episodes"] = [outcomes[row] for row in kept]
+        return dataclasses.replace(
+            self,
+            episodes=tuple(self.episodes[row] for row in kept),
+            indices=tuple(self.indices[row] for row in kept),
+            metadata=metadata,
+        )
 
     def demonstrations(self) -> Demonstrations:
         """Returns the part that training uses.

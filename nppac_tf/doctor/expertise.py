@@ -42,7 +42,7 @@ def check_lengths(examination: Examination) -> Iterator[Finding]:
             "fails early",
             f"{format_count(failures, episodes)} end in a terminal state after "
             f"{format_list(lengths[failures])} steps (median: {median:,.0f})",
-            "Remove them with Demonstrations.select: they teach how to fail.",
+            "Leave them out: they teach how to fail.",
             examination.file_indices(failures),
         )
     spread = float(np.median(np.abs(lengths - median)))  # Where it is large, lengths just vary.
@@ -54,7 +54,7 @@ def check_lengths(examination: Examination) -> Iterator[Finding]:
             "short episodes",
             f"{format_count(short, episodes)} are far shorter than the median of {median:,.0f} "
             f"steps: {format_list(lengths[short])}",
-            "Check that they are complete, and remove failures.",
+            "Check that they are complete, and leave failures out.",
             examination.file_indices(short),
         )
     is_long = (lengths * SHORT_RATIO > median) & (lengths > median + 5 * spread)
@@ -95,7 +95,7 @@ def check_goal(examination: Examination) -> Iterator[Finding]:
             "warning",
             "marked as failed",
             f"the file marks {format_count(marked, episodes)} as failed",
-            "Leave them out: Demonstrations.select, or FILE.hdf5:success for a robomimic file.",
+            "Leave them out; of a robomimic file also with FILE.hdf5:success.",
             examination.file_indices(marked),
         )
     if task is None or goals is None:
@@ -107,7 +107,7 @@ def check_goal(examination: Examination) -> Iterator[Finding]:
             "warning",
             "no success",
             f"{format_count(failed, episodes)} never reach the goal of {task.name}",
-            "Remove the wrong ones with Demonstrations.select. Keep those that are right but slow: "
+            "Leave the wrong ones out. Keep those that are right but slow: "
             "--action_lookahead speeds the prior up."
             if len(failed) < len(episodes)
             else "Check the task, and the units and the order of the observations.",
@@ -163,7 +163,7 @@ def check_modes(examination: Examination) -> Iterator[Finding]:
             "warning",
             "two modes",
             f"in {share:.0%} of the states the demonstrations act in two different ways",
-            "Keep the episodes that do it in one way (Demonstrations.select), or add what the "
+            "Keep the episodes that do it in one way, or add what the "
             "choice depends on to the observations: a prior takes the middle.",
         )
 
@@ -229,7 +229,7 @@ def check_rewards(examination: Examination) -> Iterator[Finding]:
             "low return",
             f"the returns of {format_count(low, episodes)} are far below the median of "
             f"{format_number(median)}: {format_list(returns[low])}",
-            "Remove them with Demonstrations.select: they do not show an expert.",
+            "Leave them out: they do not show an expert.",
             examination.file_indices(low),
         )
 

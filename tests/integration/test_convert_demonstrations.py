@@ -42,6 +42,24 @@ def test_demonstrations_are_converted(folder, output, arguments, path):
     assert written.fingerprint() == load_demonstrations(folder / "stacked.npz").fingerprint()
 
 
+def test_episodes_are_chosen_by_their_numbers(folder):
+    everything = list(load_demonstrations(folder / "stacked.npz").episodes())
+    for number, (arguments, kept) in enumerate(
+        {
+            ("--episodes=0,2",): [0, 2],
+            ("--leave_out=1-1",): [0, 2],
+            ("--episodes=1-2", "--leave_out=2"): [1],
+        }.items()
+    ):
+        outcome = convert(folder, f"--output=part{number}.npz", *arguments)
+        assert (outcome.code, outcome.errors) == (0, "")
+        written = list(load_demonstrations(folder / f"part{number}.npz").episodes())
+        assert len(written) == len(kept)
+        for (states, actions), index in zip(written, kept, strict=True):
+            np.testing.assert_array_equal(states, everything[index][0])
+            np.testing.assert_array_equal(actions, everything[index][1])
+
+
 def test_minari_stores_the_environment(folder):
     outcome = convert(folder, "--output=minari:toy/hopper-v0", "--task=hopper")
     assert outcome.code == 0
@@ -55,6 +73,16 @@ def test_minari_stores_the_environment(folder):
         ([], "--output must be given; got none"),
         (["--output=mine.hdf5"], "output must be a file that ends in .npz, minari:ID or lerobot:"),
         (["--output=lerobot:new"], "fps must be a positive number of steps per second; got none"),
+        (
+            ["--output=a.npz", "--episodes=two"],
+            "--episodes must be numbers and ranges, such as 0-4",
+        ),
+        (
+            ["--output=a.npz", "--episodes=3"],
+            "episodes must be of the 3 in stacked, numbered from 0",
+        ),
+        (["--output=a.npz", "--leave_out=9"], "episodes must be of the 3 in stacked, numbered"),
+        (["--output=a.npz", "--leave_out=0-2"], "episodes must be of the 3 in stacked, numbered"),
         (["--output=minari:a/b-v0", "--task=ant"], "data must have observation and action size"),
     ],
 )

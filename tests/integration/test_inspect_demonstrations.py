@@ -143,6 +143,26 @@ def test_several_sets_are_examined_as_one(folder):
     )
     assert outcome.output.startswith("demonstrations + demonstrations (npz)")
     assert "WARNING  repeated episodes: 6 of 12 episodes are copies of others" in outcome.output
+    assert re.search(
+        r"\nTo leave episodes out:\n  .*convert_demonstrations.py "
+        r"--demonstrations=sound.npz,sound.npz --leave_out=NUMBERS --output=chosen.npz\n",
+        outcome.output,
+    )
+
+
+def test_recorded_successes_count_where_the_task_has_no_rule(folder):
+    recorded = Demonstrations(
+        np.random.default_rng(0).normal(size=(40, 11)),
+        np.random.default_rng(1).uniform(-0.5, 0.5, (40, 3)),
+        [10, 20, 30, 40],
+        successes=(np.arange(10) >= np.array([[2], [6], [10], [10]])).ravel(),
+    )
+    save_demonstrations(recorded, folder / "flags.npz")
+    outcome = Launchers(folder).run(
+        "inspect_demonstrations", "--demonstrations=flags.npz", "--task=hopper"
+    )
+    assert re.search(r"A, any-time success  *0\.50", outcome.output)
+    assert re.search(r"B, time at goal  *0\.30", outcome.output)
 
 
 def test_an_unknown_goal_flag_does_not_lower_the_time_at_the_goal(folder):
@@ -154,4 +174,4 @@ def test_an_unknown_goal_flag_does_not_lower_the_time_at_the_goal(folder):
     outcome = Launchers(folder).run(
         "inspect_demonstrations", "--demonstrations=door.npz", "--task=door-binary"
     )
-    assert re.search(r"B, time at goal, all steps  *0\.56", outcome.output)  # 5 of 9.
+    assert re.search(r"B, time at goal  *0\.56", outcome.output)  # 5 of 9.
