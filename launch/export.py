@@ -131,15 +131,12 @@ def _measure(path: str) -> tuple[float, dict[str, list[Any]]]:
     model = load_model(path)
     load_seconds = time.perf_counter() - started
     latencies: dict[str, list[Any]] = {}
-    for name, signature in sorted(model.signatures.items()):
+    for name in sorted(model.signatures):
         if name == "serving_default" or name.endswith(("_single", "_parts")):
             continue
         latencies[name] = []
         for batch in _BATCHES:
-            inputs = {
-                key: np.zeros([batch if size is None else size for size in shape or []], dtype)
-                for key, (shape, dtype) in signature.items()
-            }
+            inputs = model.zeros(name, batch)
             model(name, inputs)
             seconds: list[float] = []
             while len(seconds) < 10 or (len(seconds) < 200 and sum(seconds) < 1):

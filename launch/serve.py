@@ -33,7 +33,12 @@ def main() -> None:
     flag = flags.FLAGS
     name = flag.name or path.resolve().name
     log = shadow_log.ShadowLog(flag.record) if flag.record else None
-    application = server.make_application(load_model(path), name, flag.max_bytes, flag.timeout, log)
+    model = load_model(path)
+    for signature in model.signatures:
+        model(
+            signature, model.zeros(signature)
+        )  # The first call compiles; no request waits for it.
+    application = server.make_application(model, name, flag.max_bytes, flag.timeout, log)
 
     def announce(*_: object) -> None:
         print(f"Serving http://{flag.host}:{flag.port}/v1/models/{name}", flush=True)

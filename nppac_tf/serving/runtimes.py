@@ -51,6 +51,13 @@ class Model(abc.ABC):
         names = self.signatures["policy"]
         return self("policy", {name: inputs[name] for name in names})["mean_action"]
 
+    def zeros(self, signature: str, batch: int = 1) -> Arrays:
+        """Inputs of a signature, all 0: to measure it, or to compile it before a request."""
+        return {
+            name: np.zeros([batch if size is None else size for size in shape or []], dtype)
+            for name, (shape, dtype) in self.signatures[signature].items()
+        }
+
     def check(self, signature: str, inputs: Arrays) -> Arrays:
         """Converts inputs to the declared types; raises as `__call__`."""
         declared = self.signatures[signature]
