@@ -8,6 +8,7 @@ run does to its scale (--scale_factor and the like) is not part of it.
 """
 
 import dataclasses
+from typing import Any
 
 from common import checks, config_flags, program
 from absl import flags
@@ -27,7 +28,9 @@ config_flags.define(
     only=[field.name for field in dataclasses.fields(PriorConfig) if field.name not in _OF_RUNS],
 )
 _OUTPUT = flags.DEFINE_string("output", None, "File to write (.npz).")
-_HELD_OUT = flags.DEFINE_float("held_out_fraction", 0.2, "Fraction of the episodes to hold out.")
+_HELD_OUT = flags.DEFINE_float(
+    "held_out_fraction", 0.2, "Fraction of the episodes to hold out; 0: score nothing.", 0.0
+)
 _SEED = flags.DEFINE_integer(
     "seed",
     1000,
@@ -58,22 +61,51 @@ def main() -> None:
     else:
         source, keys = flags.FLAGS.demonstrations, flags.FLAGS.observation_keys
         data = demonstrations.load_recording(source, keys).demonstrations()
-    training, held_out = data.split(_HELD_OUT.value, _SEED.value)
-    held_out = held_out.look_ahead(config.action_lookahead)
     print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
 
-    import numpy as np
     import tensorflow as tf
 
     from nppac_tf import priors
     from nppac_tf.demonstrations import modes
     from nppac_tf.evaluation import rollouts
-    from nppac_tf.priors import scores
     from nppac_tf.runs import display
 
     for notice in (*data.notices, modes.notice(data)):
         if notice:
             print(notice)
+    if _HELD_OUT.value and data.num_episodes > 1:
+        _score(data, config, task.name if task else data.name)
+    elif _HELD_OUT.value:
+        print("Nothing is held out of a single episode")
+    num_episodes = _NUM_EPISODES.value if task is not None else 0
+    if not num_episodes and output is None:
+        return
+    with display.ProgressDisplay() as progress, progress.busy("Fitting to all episodes"):
+        prior = priors.fit_prior(data, config)
+    if task is not None and num_episodes:
+        mean = tf.function(lambda observations: prior.statistics(observations).location)
+        acting = f"Acting in {num_episodes:,} episodes"
+        with display.ProgressDisplay() as progress, progress.busy(acting):
+            evaluated = rollouts.evaluate(
+                lambda observations: mean(observations).numpy(), task, num_episodes, _SEED.value
+            )
+        print(f"mean of the prior fitted to all episodes, seed {_SEED.value}\n\n{evaluated}")
+    if output is not None:
+        priors.save_prior(prior, output)
+        print(output)
+
+
+def _score(data: Any, config: PriorConfig, name: str) -> None:
+    """Fits to a part of the episodes, and prints how well it predicts the others."""
+    import numpy as np
+    import tensorflow as tf
+
+    from nppac_tf import priors
+    from nppac_tf.priors import scores
+    from nppac_tf.runs import display
+
+    training, held_out = data.split(_HELD_OUT.value, _SEED.value)
+    held_out = held_out.look_ahead(config.action_lookahead)
     with display.ProgressDisplay() as progress, progress.busy("Fitting without the held-out part"):
         fitted = priors.fit_prior(training, config)
     statistics = tf.function(fitted.statistics, reduce_retracing=True)
@@ -101,25 +133,8 @@ def main() -> None:
         scales = scores.predict(statistics, observations)[1]
         rows.append((f"median standard deviation {where}", np.median(scales)))
     episodes = f"{training.num_episodes} episodes fitted, {held_out.num_episodes} held out"
-    title = f"{config.prior} on {task.name if task else data.name}, {episodes}"
+    title = f"{config.prior} on {name}, {episodes}"
     display.print_table(title, ("", "value"), [(label, f"{x:.4g}") for label, x in rows])
-
-    num_episodes = _NUM_EPISODES.value if task is not None else 0
-    if not num_episodes and output is None:
-        return
-    with display.ProgressDisplay() as progress, progress.busy("Fitting to all episodes"):
-        prior = priors.fit_prior(data, config)
-    if task is not None and num_episodes:
-        mean = tf.function(lambda observations: prior.statistics(observations).location)
-        acting = f"Acting in {num_episodes:,} episodes"
-        with display.ProgressDisplay() as progress, progress.busy(acting):
-            evaluated = rollouts.evaluate(
-                lambda observations: mean(observations).numpy(), task, num_episodes, _SEED.value
-            )
-        print(f"mean of the prior fitted to all episodes, seed {_SEED.value}\n\n{evaluated}")
-    if output is not None:
-        priors.save_prior(prior, output)
-        print(output)
 
 
 if __name__ == "__main__":
