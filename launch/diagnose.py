@@ -3,11 +3,13 @@
 python launch/diagnose.py --claim=C2 --demonstrations=pen.npy --task=pen-binary --output_dir=claims
 python launch/diagnose.py --claim=C3 --runs='runs/c3/*' --output_dir=claims
 python launch/diagnose.py --claim=C8 --runs=runs/a,runs/b --output_dir=claims
+python launch/diagnose.py --claim=C9 --demonstrations=pen.npy --task=pen-binary --output_dir=claims
 
 C1: KL(q || p) as p degenerates. C2 and C5 (measured together): the priors' scale on and off the
 demonstrations, heat maps, calibration. C3: compares runs with different --fixed_scale. C4: the
 actor's gradient as the prior's scale decreases. C8: compares runs with different --prior and
---scale_floor. With --task, C2 also measures states that the priors and random actions visit.
+--scale_floor. C9: the mean of priors fitted to few of the demonstrations. With --task, C2 also
+measures states that the priors and random actions visit.
 """
 
 import dataclasses
@@ -25,14 +27,20 @@ _FITTED = sorted(
     set(PRIORS) - {"uniform"}, key=lambda name: (name.endswith("gp"), PRIORS.index(name))
 )
 
+_CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C8", "C9")
+
 config_flags.define(RunConfig, only=("demonstrations",))
 config_flags.define(PriorConfig)
 flags.DEFINE_string("task", None, "Task whose states are visited and whose action bounds apply.")
 flags.DEFINE_enum("reward", None, REWARDS, "Reward of the task.")
 policies.define_observation_flags()
-_CLAIM = flags.DEFINE_enum("claim", None, ("C1", "C2", "C3", "C4", "C5", "C8"), "Claim to measure.")
+_CLAIM = flags.DEFINE_enum("claim", None, _CLAIMS, "Claim to measure.")
 flags.DEFINE_string("output_dir", None, "Output folder.")
-_PRIORS = flags.DEFINE_list("priors", _FITTED, "C2, C5: comma-separated prior classes.")
+_PRIORS = flags.DEFINE_list(
+    "priors",
+    None,
+    "C2, C5, C9: comma-separated prior classes (default: all; C9: that of --prior, and a network).",
+)
 _RUNS = flags.DEFINE_list(
     "runs",
     None,
@@ -45,7 +53,11 @@ _NUM_STATES = flags.DEFINE_integer(
     "num_states", 500, "C2: number of states of each kind; C4: batch size.", lower_bound=10
 )
 _NUM_EPISODES = flags.DEFINE_integer(
-    "num_episodes", 5, "C2: number of episodes for each prior.", lower_bound=1
+    "num_episodes", None, "Episodes for each prior (default: C2 5, C9 20).", lower_bound=1
+)
+_COUNTS = flags.DEFINE_list("num_demonstrations", ["1", "5", "15"], "C9: episodes to fit to.")
+_NUM_SUBSETS = flags.DEFINE_integer(
+    "num_subsets", 3, "C9: random choices of so many episodes.", lower_bound=1
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0)
 _PRIOR_CACHE = flags.DEFINE_string(
@@ -55,19 +67,22 @@ _PRIOR_CACHE = flags.DEFINE_string(
 
 def main() -> None:
     if _CLAIM.value is None:
-        raise UserError("--claim must be one of C1, C2, C3, C4, C5, C8; got none")
+        raise UserError(f"--claim must be one of {', '.join(_CLAIMS)}; got none")
     folder = checks.output_folder("output_dir")
-    unknown = [name for name in _PRIORS.value if name not in _FITTED]
-    if unknown or not _PRIORS.value:
-        raise UserError(
-            f"--priors must be among {', '.join(_FITTED)}; got {','.join(_PRIORS.value)}"
-        )
+    given = _PRIORS.value
+    if given is not None and (not given or set(given) - set(_FITTED)):
+        raise UserError(f"--priors must be among {', '.join(_FITTED)}; got {','.join(given)}")
+    if _CLAIM.value == "C9":
+        if not flags.FLAGS.task:
+            raise UserError("--task must be given for C9, in which the priors act; got none")
+        if not all(count.isdecimal() for count in _COUNTS.value):
+            raise UserError(f"--num_demonstrations must be numbers; got {','.join(_COUNTS.value)}")
     if _CLAIM.value == "C3" and not _RUNS.value:
         raise UserError("--runs must name runs made with --fixed_scale for C3; got none")
     if _CLAIM.value == "C8" and not _RUNS.value:
         raise UserError("--runs must name runs of two or more priors for C8; got none")
     config = config_flags.configuration(PriorConfig).unscaled()
-    if _CLAIM.value == "C4" and config.prior == "uniform":
+    if _CLAIM.value in ("C4", "C9") and config.prior == "uniform":
         raise UserError("--prior must be one that is fitted; got 'uniform'")
     print(f"{_CLAIM.value}: loading", flush=True)
     measure = {
@@ -77,6 +92,7 @@ def main() -> None:
         "C4": _gradients,
         "C5": _scales_and_calibration,
         "C8": _prior_classes,
+        "C9": _few_demonstrations,
     }
     for path in measure[_CLAIM.value](folder, config):
         print(path)
@@ -124,14 +140,17 @@ def _scales_and_calibration(folder: pathlib.Path, config: PriorConfig) -> list[p
     fitted, held_out = data.split(_HELD_OUT.value, _SEED.value)
     from nppac_tf import claims
 
-    priors = {name: _fit(fitted, dataclasses.replace(config, prior=name)) for name in _PRIORS.value}
+    priors = {
+        name: _fit(fitted, dataclasses.replace(config, prior=name))
+        for name in _PRIORS.value or _FITTED
+    }
     scales = claims.measure_predictive_scales(
         priors,
         fitted,
         held_out,
         task,
         num_states=_NUM_STATES.value,
-        num_episodes=_NUM_EPISODES.value,
+        num_episodes=_NUM_EPISODES.value or 5,
         seed=_SEED.value,
         on_progress=lambda name: print(f"measuring {name}", flush=True),
     )
@@ -174,6 +193,28 @@ def _gradients(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
     )
     figures = {"c4": result.figure()}
     return claims.write_claim(folder, "c4", result.numbers(), result.table(), figures)
+
+
+def _few_demonstrations(folder: pathlib.Path, config: PriorConfig) -> list[pathlib.Path]:
+    task, data = _load()
+    from nppac_tf import claims
+
+    default = dict.fromkeys((config.prior, "gaussian_network"))
+    result = claims.measure_few_demonstrations(
+        data,
+        task,
+        lambda part, name: _fit(part, dataclasses.replace(config, prior=name)),
+        _PRIORS.value or list(default),
+        [int(count) for count in _COUNTS.value],
+        _NUM_SUBSETS.value,
+        _NUM_EPISODES.value or 20,
+        _SEED.value,
+        on_progress=lambda what: print(what, flush=True),
+    )
+    print(result.finding())
+    return claims.write_claim(
+        folder, "c9", result.numbers(), result.table(), {"c9": result.figure()}
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,6 +81,19 @@ def test_c4_finds_the_slope(launchers):
     assert numbers["slope"] == pytest.approx(-2.0, abs=0.1)
 
 
+def test_c9_compares_one_demonstration_with_all(launchers):
+    lines = succeed(
+        launchers,
+        *QUICK,
+        *("--claim=C9", "--task=Pendulum-v1", "--prior=gaussian_network", "--output_dir=out"),
+        *("--num_demonstrations=1,2", "--num_subsets=2", "--num_episodes=2"),
+    )
+    assert lines[-3:] == ["out/c9.json", "out/c9.csv", "out/c9.png"]
+    numbers = json.loads((launchers.folder / "out/c9.json").read_text())
+    assert numbers["episodes"] == [1, 2]
+    assert np.shape(numbers["mean_by_subset"]["gaussian_network"]) == (2, 2)
+
+
 def test_c8_puts_runs_of_two_classes_together(launchers):
     for name, times in (("gp", (0.5, 0.6)), ("ensemble", (0.5,))):
         folder = launchers.folder / "runs" / name
@@ -106,10 +119,11 @@ def test_c8_puts_runs_of_two_classes_together(launchers):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--output_dir=x",), "--claim must be one of C1, C2, C3, C4, C5, C8; got none"),
+        (("--output_dir=x",), "--claim must be one of C1, C2, C3, C4, C5, C8, C9; got none"),
         (("--claim=C1",), "--output_dir must be a folder to write; got none"),
         (("--claim=C3", "--output_dir=x"), "--runs must name runs made with --fixed_scale"),
         (("--claim=C8", "--output_dir=x"), "--runs must name runs of two or more priors for C8"),
+        (("--claim=C9", "--output_dir=x"), "--task must be given for C9"),
         (
             ("--claim=C2", "--output_dir=x", "--priors=uniform"),
             "--priors must be among gaussian_network, ensemble",

@@ -248,3 +248,44 @@ def test_gradients_grow_with_slope_minus_two_and_are_those_of_an_update():
     # The Q term has other samples, but is negligible beside the KL term here.
     norm = result.actors["gaussian_closed_form"].total[0]
     assert float(info.actor_gradient_norm) == pytest.approx(norm, rel=1e-3)
+
+
+# C9
+
+
+class Homing(LinearPrior):
+    """Heads for the origin at the speed of `offset`."""
+
+    def statistics(self, observations):
+        location = -self.offset * observations / tf.norm(observations, axis=-1, keepdims=True)
+        return PriorStatistics(location, tf.fill(tf.shape(location), 0.1))
+
+
+def test_priors_of_few_demonstrations_act_from_the_same_starts():
+    drawn = []
+
+    def fit(part, name):
+        drawn.append((name, part.num_episodes, part.fingerprint()))
+        return Homing(2, 2, offset=part.num_episodes / 6)
+
+    with point_task(horizon=30) as task:
+        data = point_demonstrations(task, num_episodes=6, speed=1.0, noise=0.0)[0]
+        result = claims.measure_few_demonstrations(
+            data, task, fit, ["gp", "dropout"], counts=(6, 1, 4, 15), num_subsets=2, num_episodes=3
+        )
+    assert result.counts == (1, 4, 6)
+    assert [(name, size) for name, size, _ in drawn] == [
+        (name, size) for name in ("gp", "dropout") for size in (1, 1, 4, 4, 6)
+    ]
+    assert len({fingerprint for *_, fingerprint in drawn}) == 5
+    values = result.values["gp"]
+    assert values.shape == (3, 2, 3)
+    assert (np.diff(values.mean(axis=(1, 2))) > 0).all()  # Who is faster is at the goal for longer.
+    np.testing.assert_array_equal(values[:, 0], values[:, 1])
+    np.testing.assert_array_equal(values, result.values["dropout"])
+    rows = result.table()[1]
+    assert len(rows) == 12
+    assert rows[0] == ("gp", 1, 0, values[0, 0].mean(), np.median(values[0, 0]))
+    assert result.numbers()["mean_by_subset"]["gp"].shape == (3, 2)
+    assert f"{values[-1].mean():,.3g} from 6 demonstrations" in result.finding()
+    assert result.figure().axes[0].get_ylabel() == "B, time at goal of the prior's mean"
