@@ -77,8 +77,8 @@ class Evaluator:
         episodes = self._roll_out(self._policy)
         metrics = episodes.summary()
         if latest is None:
-            metrics |= self._compare_with_demonstrations(episodes)
             metrics |= self._compare_with_prior(episodes)
+            metrics |= self._compare_with_demonstrations(episodes, metrics)
         if episodes.note and not self._noted:
             self._noted = True
             self._notice(episodes.note)
@@ -100,12 +100,22 @@ class Evaluator:
         self._collector.drop_episodes(self._environments.load_state_dict(before))
         return episodes
 
-    def _compare_with_demonstrations(self, episodes: Episodes) -> Metrics:
-        """The recorded return, for a task without a success signal."""
+    def _compare_with_demonstrations(self, episodes: Episodes, metrics: Metrics) -> Metrics:
+        """The recorded return, for a task without a success signal; a notice of a poor prior."""
         data = self._demonstrations
-        if data is None or data.mean_return is None or np.isfinite(episodes.any_success).any():
+        if data is None:
             return {}
-        return {"demonstrations/return": data.mean_return}
+        has_goal = np.isfinite(episodes.time_at_goal).all()
+        shown = _time_at_goal(data, self._task.horizon) if has_goal else data.mean_return
+        name = "B" if has_goal else "return"
+        reached = metrics.get("prior/time_at_goal" if has_goal else "prior/return", math.inf)
+        if shown is not None and shown > 0 and reached < 0.5 * shown:
+            self._notice(
+                f"The prior is far below the demonstrations ({name} {reached:.3g}, demonstrations "
+                f"{shown:.3g}): try --lengthscale_factor=3, --noard or, if they are slow, "
+                "--action_lookahead=3"
+            )
+        return {} if has_goal or shown is None else {"demonstrations/return": shown}
 
     def _compare_with_prior(self, episodes: Episodes) -> Metrics:
         """The prior's mean on the same starts; a notice if the policy is far below."""
@@ -126,6 +136,14 @@ class Evaluator:
             name.replace("eval/", "prior/"): value
             for name, value in episodes_of_prior.summary().items()
         }
+
+
+def _time_at_goal(data: Demonstrations, horizon: int | None) -> float | None:
+    """Share of the time at the goal in the demonstrations; None if they do not say."""
+    if data.successes is None:
+        return None
+    episodes = np.split(data.successes, data.episode_ends[:-1])
+    return float(np.mean([successes[:horizon].mean() for successes in episodes]))
 
 
 def main_metric(row: Metrics) -> float:

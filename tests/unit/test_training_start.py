@@ -251,6 +251,21 @@ def test_a_policy_that_starts_far_below_its_prior_is_reported(actor, notices):
     assert all("--actor=anchored" in line for line in found)
 
 
+@pytest.mark.parametrize(("prior", "notices"), [(Homing(2, 2), 0), (fakes.LinearPrior(2, 2), 1)])
+@pytest.mark.parametrize("key", [None, "absent"])
+def test_a_prior_far_below_the_demonstrations_is_reported(prior, notices, key):
+    recorder = Recorder()
+    with fakes.point_task(20) as task:
+        data = fakes.point_demonstrations(task, num_episodes=2, speed=1.0, noise=0.1)[0]
+        data = dataclasses.replace(data, successes=data.rewards)
+        arguments = {"prior": prior, "num_steps": 0, "observers": [recorder]}
+        run(make_task(task.name, success_key=key), data, CONFIG, ANCHORED, **arguments)
+    found = [line for line in recorder.notices if "far below the demonstrations" in line]
+    assert len(found) == notices
+    name, shown = ("return", data.mean_return) if key else ("B", data.successes.mean())
+    assert all(f"({name} " in line and f"demonstrations {shown:.3g})" in line for line in found)
+
+
 def test_a_task_without_successes_is_compared_with_the_demonstrations(task, demonstrations):
     without_goal = make_task(task.name, success_key="absent")
     first, *others = run(without_goal, demonstrations, num_steps=20)[1]
