@@ -67,8 +67,8 @@ class FewDemonstrations:
         means = self.values[name].mean(axis=(1, 2))
         few, many = self.counts[0], self.counts[-1]
         return (
-            f"{self.task}: {drawing.signed(f'{means[0]:,.3g}')} from {few} and "
-            f"{drawing.signed(f'{means[-1]:,.3g}')} from {many} demonstrations"
+            f"{self.task}: {_readable(means[0])} from {few} and {_readable(means[-1])} from {many} "
+            "demonstrations"
         )
 
     def figure(self) -> Figure:
@@ -142,6 +142,10 @@ def measure_few_demonstrations(
     return FewDemonstrations(
         task.name, metric, chosen, values, np.nan if demonstrated is None else float(demonstrated)
     )
+
+
+def _readable(value: float) -> str:
+    return drawing.signed(f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}")
 
 
 def _act(
