@@ -50,7 +50,8 @@ def main() -> None:
     recording = demonstrations.load_recording(source, keys)
     if kept or left_out:
         known = set(recording.indices)
-        recording = recording.select(left_out - known or (kept or known) - left_out)
+        unknown = left_out - known  # Which `select` refuses, as it does those of --episodes.
+        recording = recording.select(unknown or (kept or known) - left_out)
     data = recording.demonstrations()
     print(f"{data!r}, {recording.format}")
     with contextlib.ExitStack() as stack:
@@ -69,11 +70,13 @@ def _numbers(flag: str) -> set[int]:
     """The numbers that a list such as 0-4,7 names."""
     numbers: set[int] = set()
     for item in flags.FLAGS[flag].value or []:
-        match = re.fullmatch(r"\s*(\d{1,7})(?:-(\d{1,7}))?\s*", item)
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", item)
         if match is None:
             raise UserError(f"--{flag} must be numbers and ranges, such as 0-4,7; got {item!r}")
-        first, last = match[1], match[2] or match[1]
-        numbers.update(range(int(first), int(last) + 1))
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UserError(f"--{flag} must have ranges that rise, such as 0-4; got {item!r}")
+        numbers.update(range(first, last + 1))
     return numbers
 
 

@@ -81,6 +81,10 @@ def test_minari_stores_the_environment(folder):
             ["--output=a.npz", "--episodes=3"],
             "episodes must be of the 3 in stacked, numbered from 0",
         ),
+        (
+            ["--output=a.npz", "--episodes=2-0"],
+            "--episodes must have ranges that rise, such as 0-4",
+        ),
         (["--output=a.npz", "--leave_out=9"], "episodes must be of the 3 in stacked, numbered"),
         (["--output=a.npz", "--leave_out=0-2"], "episodes must be of the 3 in stacked, numbered"),
         (["--output=minari:a/b-v0", "--task=ant"], "data must have observation and action size"),

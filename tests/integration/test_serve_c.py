@@ -80,7 +80,10 @@ def test_the_onnx_model_runs_in_c(tmp_path, scored):
     pytest.importorskip("tf2onnx", reason="ONNX needs the extra onnx")
     headers = os.environ.get("ONNXRUNTIME_INCLUDE", "")
     if not (pathlib.Path(headers) / "onnxruntime_c_api.h").is_file():
-        pytest.skip("ONNXRUNTIME_INCLUDE names no folder with ONNX Runtime's C headers")
+        pytest.skip(
+            "needs ONNX Runtime's C headers, which its wheel lacks: "
+            "set ONNXRUNTIME_INCLUDE to their folder"
+        )
     library = tmp_path / "libonnxruntime.so.1"  # The wheel has it under another name.
     shipped = pathlib.Path(runtime.__file__).parent / "capi"
     library.symlink_to(next(shipped.glob("libonnxruntime.so.*")))
