@@ -233,9 +233,8 @@ class TrainingConfig:
     batch_size: int = option(256, "Transitions per update.", minimum=1)
     final_temperature: float | None = option(
         0.001,
-        "Smallest alpha. Once the actor learns, alpha is halved each epoch until the policy leaves "
-        "the prior, falls with the greedy training episodes, and rises while they go worse than "
-        "before; none: alpha stays.",
+        "Smallest alpha. Once the actor learns, alpha falls with the greedy training episodes, and "
+        "rises while they go worse than before; none: alpha stays.",
         positive=True,
     )
     temperature_decay: float = option(

@@ -8,8 +8,6 @@ import numpy as np
 
 _WINDOW = 20  # Episodes that say how the policy does now.
 _LARGEST = 1.0  # Up to which alpha may rise, or up to its start if that is larger.
-_SAME = 0.05  # Mean KL in nats below which the policy is still the prior.
-_NEAR = 1.0  # Mean KL in nats below which worse episodes are chance.
 _ROUNDING = 1e-9
 
 
@@ -21,9 +19,6 @@ class TemperatureGuard:
     and follows the policy slowly, so that what was learned is guarded too. Alpha rises twice as
     fast as it falls. What a task tolerates is thus learned in episodes, and from the training
     episodes alone: 1,000 steps are ten episodes of the pen and one of HalfCheetah.
-
-    How large alpha must be depends on the critics' values. So it is halved with each call until the
-    policy leaves the prior, and does not rise before the policy is a nat away from it.
 
     Args:
         first: First alpha. It may rise up to 1, or to `first` if that is larger.
@@ -53,18 +48,15 @@ class TemperatureGuard:
         error = latest.std(ddof=1) / math.sqrt(len(latest)) + _ROUNDING * np.abs(latest).max()
         return bool(latest.mean() < np.mean(self._scores) - error)
 
-    def watch(self, scores: Sequence[float], episodes: float, kl: float) -> None:
+    def watch(self, scores: Sequence[float], episodes: float) -> None:
         """Takes in the scores of greedy episodes that ended; alpha follows.
 
         Args:
             scores: In any unit.
             episodes: Greedy steps since the last call, in episodes of full length; 0 keeps alpha.
-            kl: Mean KL of the policy from the prior, in nats.
         """
         self._scores.extend(scores)
-        step = self._decay * episodes * (2.0 if self.lost and kl >= _NEAR else -1.0)
-        if kl < _SAME and episodes:
-            step = min(step, -math.log(2.0))
+        step = self._decay * episodes * (2.0 if self.lost else -1.0)
         self._log_alpha = float(np.clip(self._log_alpha + step, *self._bounds))
 
     def state_dict(self) -> dict[str, Any]:

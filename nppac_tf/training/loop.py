@@ -243,11 +243,7 @@ class _Loop:
         transitions, mean_return = self._collector.collect(steps, self._env_steps)
         episodes = steps / self._steps_of_episodes * config.judged_environments
         learns = self._env_steps >= self._schedule.warmup
-        self._guard.watch(
-            self._collector.take_scores(),
-            episodes if learns else 0.0,
-            self._losses.get("train/kl", 0.0),
-        )
+        self._guard.watch(self._collector.take_scores(), episodes if learns else 0.0)
         self._agent.calibrate_rewards(transitions.rewards)
         if self._demonstrations is None and not self._updates_before and self._env_steps == 0:
             self._agent.standardize(transitions.observations)
