@@ -40,7 +40,7 @@ $(SETUP): $(LOCKS) pyproject.toml setup.py
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $$lock
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@cd $(VENV)/lib/python3.*/site-packages && ../../../bin/python -W ignore -m compileall -q gpflow tf_agents
-	@du -sh $(VENV)
+	@echo "Installed: $$(du -sh $(VENV) | cut -f1) in $(VENV)"
 	@touch $@
 
 # pip-compile cannot leave out pins of a dependency: TF-Agents is appended. libclang is used by nothing.

@@ -75,7 +75,7 @@ def check_sizes(examination: Examination) -> Iterator[Finding]:
     elif fitting:
         advice = f"Pass --task={fitting[0]}: these are the sizes of {' and '.join(fitting)}."
     else:
-        advice = "Pass the --task that they were recorded in."
+        advice = "Mend the data, or pass the --task that they were recorded in."
     yield Finding(
         "error",
         "sizes",

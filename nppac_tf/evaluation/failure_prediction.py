@@ -27,9 +27,9 @@ def describe(prior: BehavioralPrior, episodes: Episodes) -> str:
         return "A uniform prior has no uncertainty that could predict failures."
     failed, reached = ((episodes.any_success == outcome).sum() for outcome in (0, 1))
     return (
-        f"Too few episodes to test whether the prior's uncertainty predicts failures: {_FEWEST} "
-        f"failures and {_FEWEST} successes are needed; got {failed} and {reached}."
-    )
+        f"{failed or 'no'} failures and {reached or 'no'} successes: from {_FEWEST} of each on, "
+        "this says whether the prior's uncertainty predicts failures."
+    ).capitalize()
 
 
 class FailurePrediction(NamedTuple):

@@ -238,7 +238,7 @@ def test_says_everything_that_is_wrong_with_a_file_that_loading_refuses(tmp_path
         ((39, 28), "Pass --task=door-binary: these are the sizes of door-binary"),
         ((17, 6), "Pass --task=halfcheetah: .* of halfcheetah and walker2d"),
         ((3, 6), "Swap observations and actions"),
-        ((5, 5), "Pass the --task that they were recorded in"),
+        ((5, 5), "pass the --task that they were recorded in"),
     ],
 )
 def test_names_the_task_that_the_sizes_fit(sizes, advice):

@@ -168,6 +168,7 @@ def test_any_gymnasium_id_is_a_task():
         ("pen", r"got 'pen'; did you mean pen-binary"),
         ("halfchetah", "did you mean halfcheetah"),
         ("Hopper-v99", "did you mean .*Hopper-v5"),
+        ("json:Hopper-v99", "did you mean .*json:Hopper-v5"),
         ("no_such_module:Thing-v0", "no module no_such_module was found"),
         ("no module:Thing-v0", "must be a name or module:name"),
         ("json.absent:Thing-v0", "no module json.absent was found"),

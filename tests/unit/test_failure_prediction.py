@@ -52,9 +52,9 @@ def test_auroc_is_the_share_of_ordered_pairs_with_ties():
     ("prior", "successes", "reason"),
     [
         (UniformPrior(2, 1), [1, 1, 1, 0, 0, 0], "uniform prior has no uncertainty"),
-        (PRIOR, [1, 1, 1, 1, 0, 0], "3 failures and 3 successes are needed; got 2 and 4"),
-        (PRIOR, [0, 0, 0, 0, 1, 1], "got 4 and 2"),
-        (PRIOR, [np.nan] * 6, "got 0 and 0"),
+        (PRIOR, [1, 1, 1, 1, 0, 0], "2 failures and 4 successes: from 3 of each on"),
+        (PRIOR, [0, 0, 0, 0, 1, 1], "4 failures and 2 successes"),
+        (PRIOR, [np.nan] * 6, "No failures and no successes"),
     ],
 )
 def test_without_a_prediction_the_reason_is_given(prior, successes, reason):

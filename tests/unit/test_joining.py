@@ -131,6 +131,7 @@ def test_sets_of_other_sizes_or_tasks_are_refused_in_one_line():
     [
         ([], "must be named; got an empty list"),
         ("a.npz,none.npz", "^none.npz: cannot be read"),
+        ("aa.npz", r"^aa.npz: cannot be read \(No such file or directory\); did you mean a.npz\?"),
         ("a.npz,", "must be named; got an empty name"),
     ],
 )

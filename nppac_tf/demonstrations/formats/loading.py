@@ -5,6 +5,7 @@ No reader runs code from a file.
 
 from __future__ import annotations
 
+import difflib
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -167,7 +168,17 @@ def _read_path(path: pathlib.Path, part: str, observation_keys: Sequence[str]) -
             _require_whole(part)
             return reader(file, path.name)
     except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror or error})") from error
+        close = difflib.get_close_matches(path.name, _names_beside(path), n=1)
+        hint = f"; did you mean {path.parent / close[0]}?" if close and not path.exists() else ""
+        raise UserError(f"cannot be read ({error.strerror or error}){hint}") from error
+
+
+def _names_beside(path: pathlib.Path) -> list[str]:
+    """Names in the folder of a file that may not exist."""
+    try:
+        return [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return []
 
 
 def _require_whole(part: str) -> None:
@@ -208,7 +219,11 @@ def _check_task(recording: Recording, demonstrations: Demonstrations, task: Task
         )
     if sizes != (task.observation_size, task.action_size):
         fitting = [recorded.name] if recorded else tasks_of_sizes(sizes)
-        named = f"did you mean --task={' or '.join(fitting)}?" if fitting else "pass their --task"
+        named = (
+            f"did you mean --task={' or '.join(fitting)}?"
+            if fitting
+            else "mend the data, or pass their --task"
+        )
         raise UserError(
             f"demonstrations must have observation size {task.observation_size} and action size "
             f"{task.action_size} for task {task.name}; got {sizes[0]} and {sizes[1]}; {named}"
