@@ -104,8 +104,9 @@ def test_the_costs_of_a_prior():
     costs = prior_costs.measure_prior(config, 100, 3, 2, seconds=0.01)
     assert all(value > 0 for value in costs.values())
     assert costs["prior_mb"] < costs["export_mb"] < costs["peak_memory_mb"]
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert 1e8 < prior_costs.peak_memory() <= 1024 * largest
+    peak = prior_costs.peak_memory()
+    # Measured afterwards, and the kernel counts pages of threads late.
+    assert 1e8 < peak <= 1.01 * 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     data = prior_costs.synthetic_demonstrations(230, 4, 3)
     assert (data.num_steps, data.num_episodes, data.action_size) == (230, 3, 3)
     assert np.abs(data.actions).max() <= 1.0
