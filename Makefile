@@ -57,7 +57,7 @@ lock: ## Make the lock of PYTHON from requirements.txt (with pip-tools, in a new
 train: setup ## Train on the pen task (configs/pen.flags); ARGS="--name=value ..." sets flags.
 	$(RUN) launch/train.py --flagfile=configs/pen.flags $(ARGS)
 
-# Files in their own order: those that take longest come first, and do not end the suite one by one.
+# Files in alphabetical order, so that the integration tests, which take longest, do not come last.
 test: lint ## Lint, then run all tests except the slow ones, in parallel.
 	$(TESTING) -m pytest -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 

@@ -297,10 +297,11 @@ def _unknown_task_message(name: str) -> str:
     short_names = list(KNOWN_TASKS)
     by_lower_case = {known.lower(): known for known in [*gymnasium.registry, *short_names]}
     by_prefix = [short for short in short_names if name and short.startswith(name.lower())]
-    module, colon, bare = name.lower().rpartition(":")
-    matches = [by_lower_case[each] for each in difflib.get_close_matches(bare, by_lower_case, n=3)]
-    if colon:  # The module that was named registers them.
-        matches = [name[: len(module) + 1] + each for each in matches if each not in short_names]
+    module, _, bare = name.rpartition(":")
+    found = difflib.get_close_matches(bare.lower(), by_lower_case, n=3)
+    matches = [by_lower_case[each] for each in found]
+    if module:  # Which may register them; a short name takes no module.
+        matches = [f"{module}:{each}" for each in matches if each not in short_names]
     close = list(dict.fromkeys([*by_prefix, *matches]))
     suggestion = f"; did you mean {' or '.join(close)}?" if close else ""
     return (

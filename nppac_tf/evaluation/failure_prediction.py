@@ -27,9 +27,9 @@ def describe(prior: BehavioralPrior, episodes: Episodes) -> str:
         return "A uniform prior has no uncertainty that could predict failures."
     failed, reached = ((episodes.any_success == outcome).sum() for outcome in (0, 1))
     return (
-        f"{failed or 'no'} failures and {reached or 'no'} successes: from {_FEWEST} of each on, "
-        "this says whether the prior's uncertainty predicts failures."
-    ).capitalize()
+        f"Failures: {failed}, successes: {reached}. With {_FEWEST} of each or more, a test says "
+        "whether the prior's uncertainty predicts failures."
+    )
 
 
 class FailurePrediction(NamedTuple):

@@ -52,9 +52,9 @@ def test_auroc_is_the_share_of_ordered_pairs_with_ties():
     ("prior", "successes", "reason"),
     [
         (UniformPrior(2, 1), [1, 1, 1, 0, 0, 0], "uniform prior has no uncertainty"),
-        (PRIOR, [1, 1, 1, 1, 0, 0], "2 failures and 4 successes: from 3 of each on"),
-        (PRIOR, [0, 0, 0, 0, 1, 1], "4 failures and 2 successes"),
-        (PRIOR, [np.nan] * 6, "No failures and no successes"),
+        (PRIOR, [1, 1, 1, 1, 0, 0], "Failures: 2, successes: 4. With 3 of each or more"),
+        (PRIOR, [0, 0, 0, 0, 1, 1], "Failures: 4, successes: 2"),
+        (PRIOR, [np.nan] * 6, "Failures: 0, successes: 0"),
     ],
 )
 def test_without_a_prediction_the_reason_is_given(prior, successes, reason):
