@@ -5,6 +5,8 @@ python launch/fit_prior.py --demonstrations=embedded:pen --output=prior.npz
 The prior is fitted to part of the episodes and scored on the others; then it is fitted to all, its
 mean acts in the simulator, and it is saved. Where there is no simulator, pass --task=none. What a
 run does to its scale (--scale_factor and the like) is not part of it.
+
+Where the prior does poorly, --search tries other lengthscales and lookaheads in the simulator.
 """
 
 import dataclasses
@@ -18,6 +20,7 @@ from nppac_tf.errors import UserError
 
 _LEVELS = (0.5, 0.9, 0.99)
 _NO_TASK = "none"
+_FEWEST_EPISODES = 10
 
 config_flags.define(
     RunConfig, only=("task", "observation_keys", "success_key", "reward", "demonstrations")
@@ -40,12 +43,25 @@ _SEED = flags.DEFINE_integer(
 _NUM_EPISODES = flags.DEFINE_integer(
     "num_episodes", 50, "Number of episodes in which the mean acts.", lower_bound=0
 )
+_SEARCH = flags.DEFINE_bool(
+    "search",
+    False,
+    "Try other lengthscales and lookaheads first, and go on with those whose mean does best in "
+    "--num_episodes episodes, from other initial states than those of --seed.",
+)
 
 
 def main() -> None:
     config = config_flags.configuration(PriorConfig, base=PriorConfig().unscaled())
     if config.prior == "uniform":
         raise UserError("--prior must be one that is fitted; got 'uniform'")
+    if _SEARCH.value:
+        if flags.FLAGS.task == _NO_TASK or _NUM_EPISODES.value < _FEWEST_EPISODES:
+            raise UserError(
+                f"--search needs a --task and at least --num_episodes={_FEWEST_EPISODES}"
+            )
+        if config.prior not in ("gp", "sparse_gp"):
+            raise UserError(f"--search is for --prior=gp and sparse_gp; got {config.prior!r}")
     output = None if _OUTPUT.value is None else checks.output_file("output", (".npz",))
     from nppac_tf import demonstrations, environments
 
@@ -63,16 +79,16 @@ def main() -> None:
         data = demonstrations.load_recording(source, keys).demonstrations()
     print(f"{data.name}: {data.num_episodes} episodes, {data.num_steps:,} steps")
 
-    import tensorflow as tf
-
     from nppac_tf import priors
     from nppac_tf.demonstrations import modes
-    from nppac_tf.evaluation import rollouts
+    from nppac_tf.evaluation import prior_search, rollouts
     from nppac_tf.runs import display
 
     for notice in (*data.notices, modes.notice(data)):
         if notice:
             print(notice)
+    if _SEARCH.value:
+        config = _search(data, task, config)
     if _HELD_OUT.value and data.num_episodes > 1:
         _score(data, config, task.name if task else data.name)
     elif _HELD_OUT.value:
@@ -83,16 +99,40 @@ def main() -> None:
     with display.ProgressDisplay() as progress, progress.busy("Fitting to all episodes"):
         prior = priors.fit_prior(data, config)
     if task is not None and num_episodes:
-        mean = tf.function(lambda observations: prior.statistics(observations).location)
         acting = f"Acting in {num_episodes:,} episodes"
         with display.ProgressDisplay() as progress, progress.busy(acting):
-            evaluated = rollouts.evaluate(
-                lambda observations: mean(observations).numpy(), task, num_episodes, _SEED.value
-            )
+            mean = prior_search.mean_policy(prior)
+            evaluated = rollouts.evaluate(mean, task, num_episodes, _SEED.value)
         print(f"mean of the prior fitted to all episodes, seed {_SEED.value}\n\n{evaluated}")
     if output is not None:
         priors.save_prior(prior, output)
         print(output)
+
+
+def _search(data: Any, task: Any, config: PriorConfig) -> PriorConfig:
+    """Prints each candidate as it ends, and the best; returns its settings."""
+    from nppac_tf.evaluation import prior_search
+    from nppac_tf.runs import display
+
+    print("Searching; the mean of each prior acts in the simulator (B, or the return):")
+    with display.ProgressDisplay() as progress:
+
+        def show(candidate: Any) -> None:
+            number = len(candidate.values)
+            progress.say(
+                f"  {candidate.mean:9,.4g} ± {candidate.standard_error:<8,.2g} {number:>3} "
+                f"episodes  {candidate.changes or 'as given'}"
+            )
+
+        with progress.busy("Searching"):
+            tried = prior_search.search(
+                data, task, config, _NUM_EPISODES.value, _SEED.value + 1, show
+            )
+    best, steps = tried[0], sum(candidate.num_steps for candidate in tried)
+    print(f"Best of {len(tried)}, in {steps:,} environment steps: {best.changes or 'as given'}")
+    if best.changes:
+        print(f"Pass {best.changes} to launch/train.py as well")
+    return best.config
 
 
 def _score(data: Any, config: PriorConfig, name: str) -> None:

@@ -63,6 +63,12 @@ class Episodes:
         """Means over the episodes; nan for success metrics of a task without a success signal."""
         return {name: float(np.mean(values)) for name, values in self._metrics().items()}
 
+    @property
+    def main_values(self) -> np.ndarray:
+        """Time at the goal, or return where the task has no goal, [E] float64."""
+        has_goal = np.isfinite(self.time_at_goal).all()
+        return np.asarray(self.time_at_goal if has_goal else self.returns, np.float64)
+
     def intervals(self, confidence: float = 0.95) -> dict[str, tuple[float, float]]:
         """Confidence intervals of the means in `summary`.
 

@@ -112,8 +112,8 @@ class Evaluator:
         if shown is not None and shown > 0 and reached < 0.5 * shown:
             self._notice(
                 f"The prior is far below the demonstrations ({name} {reached:.3g}, demonstrations "
-                f"{shown:.3g}): try --lengthscale_factor=3, --noard or, if they are slow, "
-                "--action_lookahead=3"
+                f"{shown:.3g}): python launch/fit_prior.py --search, with this task and these "
+                "demonstrations, looks for better settings of the prior"
             )
         return {} if has_goal or shown is None else {"demonstrations/return": shown}
 
@@ -125,7 +125,7 @@ class Evaluator:
         if not self._is_prior:
             mean = tf.function(lambda states: prior.statistics(states).location, autograph=False)
             episodes_of_prior = self._roll_out(lambda states: mean(tf.constant(states)).numpy())
-        had, has = main_values(episodes_of_prior), main_values(episodes)
+        had, has = episodes_of_prior.main_values, episodes.main_values
         error = math.sqrt((had.var() + has.var()) / len(had))
         if had.mean() - has.mean() > max(2.0 * error, 0.1 * abs(had.mean())):
             self._notice(
@@ -150,9 +150,3 @@ def main_metric(row: Metrics) -> float:
     """Time at the goal, or return where the task has no goal."""
     time_at_goal = row["eval/time_at_goal"]
     return row["eval/return"] if math.isnan(time_at_goal) else time_at_goal
-
-
-def main_values(episodes: Episodes) -> np.ndarray:
-    """The main metric of each episode, [E]."""
-    has_goal = np.isfinite(episodes.time_at_goal).all()
-    return np.asarray(episodes.time_at_goal if has_goal else episodes.returns, np.float64)
