@@ -150,6 +150,7 @@ def _measure(path: str) -> tuple[float, dict[str, list[Any]]]:
 def _how_to_serve(output: pathlib.Path, observation_size: int, with_novelty: bool) -> str:
     """Returns commands that use the export, ready to paste."""
     name = output.resolve().name
+    serve = program.command(f"--model={output}", launcher="serve")
     signature = "action_or_prior" if with_novelty else "mean_action"
     fed, argument, column = (
         (";threshold=inputs.npz[threshold]", ", threshold=np.float32(0.99)", ", 'threshold': 0.99")
@@ -169,10 +170,9 @@ On the command line:
   saved_model_cli run --dir {output} --tag_set serve --signature_def {signature} \\
     --inputs 'observation=inputs.npz[observation]{fed}'
 
-With TensorFlow Serving:
+Over HTTP (for TensorFlow Serving itself see docs/serving.md):
 
-  docker run -p 8501:8501 -v "{output.resolve()}:/models/{name}/1" -e MODEL_NAME={name} \\
-    tensorflow/serving
+  {serve}
   python -c "import json; print(json.dumps({{'signature_name': '{signature}',
     'inputs': {{'observation': [[0.0] * {observation_size}]{column}}}}}))" > request.json
   curl -d @request.json http://localhost:8501/v1/models/{name}:predict"""

@@ -97,7 +97,7 @@ def main() -> None:
     if not num_episodes and output is None:
         return
     with display.ProgressDisplay() as progress, progress.busy("Fitting to all episodes"):
-        prior = priors.fit_prior(data, config)
+        prior = priors.fit_prior(data, config, priors.default_cache())
     if task is not None and num_episodes:
         acting = f"Acting in {num_episodes:,} episodes"
         with display.ProgressDisplay() as progress, progress.busy(acting):
@@ -111,6 +111,7 @@ def main() -> None:
 
 def _search(data: Any, task: Any, config: PriorConfig) -> PriorConfig:
     """Prints each candidate as it ends, and the best; returns its settings."""
+    from nppac_tf import priors
     from nppac_tf.evaluation import prior_search
     from nppac_tf.runs import display
 
@@ -126,7 +127,13 @@ def _search(data: Any, task: Any, config: PriorConfig) -> PriorConfig:
 
         with progress.busy("Searching"):
             tried = prior_search.search(
-                data, task, config, _NUM_EPISODES.value, _SEED.value + 1, show
+                data,
+                task,
+                config,
+                _NUM_EPISODES.value,
+                _SEED.value + 1,
+                show,
+                cache=priors.default_cache(),
             )
     best, steps = tried[0], sum(candidate.num_steps for candidate in tried)
     print(f"Best of {len(tried)}, in {steps:,} environment steps: {best.changes or 'as given'}")

@@ -47,6 +47,7 @@ _PRIOR_CACHE = flags.DEFINE_string(
 
 def main() -> None:
     folder, config, resuming = _plan()
+    print("Loading TensorFlow", flush=True)
     from nppac_tf.runs import inputs
 
     given = inputs.load(config)

@@ -95,9 +95,11 @@ class Episodes:
         rows = [(f"{len(self.returns)} episodes", "mean", "95 % interval")]
         for name, mean in self.summary().items():
             low, high = intervals[name]
-            interval = "-" if math.isnan(low) else f"[{low:,.4g}, {high:,.4g}]"
+            # Shares are aligned; returns have any scale.
+            form = ",.4g" if name == "eval/return" else ".3f"
+            interval = "-" if math.isnan(low) else f"[{low:{form}}, {high:{form}}]"
             if not math.isnan(mean):
-                rows.append((LABELS[name], f"{mean:,.4g}", interval))
+                rows.append((LABELS[name], f"{mean:{form}}", interval))
         label, mean_, interval_ = (max(map(len, column)) for column in zip(*rows, strict=True))
         lines = [f"{a:<{label}}  {b:>{mean_}}  {c:>{interval_}}" for a, b, c in rows]
         return "\n".join([*lines, self.note] if self.note else lines)

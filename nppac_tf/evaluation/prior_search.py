@@ -5,6 +5,7 @@ candidates act: first the lengthscales are varied, then how far ahead the action
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -56,6 +57,7 @@ def search(
     num_episodes: int = 50,
     seed: int = 2000,
     on_candidate: Callable[[Candidate], None] = lambda candidate: None,
+    cache: pathlib.Path | None = None,
 ) -> list[Candidate]:
     """Tries lengthscales and lookaheads of a Gaussian process.
 
@@ -70,6 +72,7 @@ def search(
         seed: Seed of the initial states.
         on_candidate: Called with each candidate when its episodes have ended; with a finalist
             twice.
+        cache: Folder of fitted priors; None for none.
 
     Returns:
         All candidates, the finalists first, each part from best to worst.
@@ -80,7 +83,7 @@ def search(
     def act(config: PriorConfig, number: int, num_steps: int = 0) -> Candidate:
         changes = differing_flags(config, base)
         if changes not in fitted:
-            fitted[changes] = fit_prior(demonstrations, config)
+            fitted[changes] = fit_prior(demonstrations, config, cache)
         episodes = rollouts.evaluate(mean_policy(fitted[changes]), task, number, seed)
         taken = num_steps + int(episodes.lengths.sum())
         candidate = Candidate(config, changes, episodes.main_values, taken)

@@ -247,7 +247,7 @@ def test_episodes_print_as_a_table():
     assert [line.split("  ")[0] for line in lines] == [
         *("4 episodes", "A, any-time success", "B, time at goal", "final", "return")
     ]
-    assert lines[1].split()[-3:] == ["0.75", "[0.3006,", "0.9544]"]
+    assert lines[1].split()[-3:] == ["0.750", "[0.301,", "0.954]"]
     assert lines[4].split() == ["return", "1,025", f"[{low:,.4g},", f"{high:,.4g}]"]
     assert len({len(line) for line in lines}) == 1
 
