@@ -64,7 +64,9 @@ def area(comparison: Comparison) -> figure.Figure:
     _set_title(result, finding(comparison, shown.metric, "area"))
     if shown.unit == "share":
         (axis,) = result.axes
-        axis.set_xlim(0, max(0.05, 1.08 * axis.dataLim.xmax))
+        low, high = axis.dataLim.intervalx
+        margin = max(0.1 * (high - low), 0.02)
+        axis.set_xlim(max(low - margin, 0), min(high + margin, 1))
     return result
 
 

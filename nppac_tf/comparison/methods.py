@@ -30,6 +30,7 @@ _COLORS = (
 )
 _STYLES = ("-", "--", ":")
 # Folders of runs that change one thing are called so; readers see what is changed.
+_ACRONYMS = re.compile(r"\b(gp|kl|rbf)\b")
 _PREFIX = re.compile(r"(ablation|trial)_(?=.)")
 _SEED_FOLDER = re.compile(r"seed\d+(_prior\d+)?")
 _FIRST_SETTING = "prior.prior"  # Comes first in names made of settings.
@@ -148,7 +149,9 @@ def _shown(layouts: Sequence[str]) -> dict[str, str]:
     names = {
         layout: METHODS[layout][0]
         if layout in METHODS
-        else _PREFIX.sub("", layout).replace("_", " ")
+        else _ACRONYMS.sub(
+            lambda found: found[0].upper(), _PREFIX.sub("", layout).replace("_", " ")
+        )
         if _PREFIX.match(layout)
         else layout
         for layout in layouts
