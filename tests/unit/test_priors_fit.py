@@ -18,7 +18,7 @@ from scipy import stats
 
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.errors import UserError
-from nppac_tf.priors import GPPrior, SparseGPPrior, hyperparameters, scores
+from nppac_tf.priors import GPPrior, SparseGPPrior, hyperparameters, marginal_likelihood, scores
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -36,7 +36,7 @@ def test_the_likelihood_is_that_of_one_process_per_action_in_its_best_units():
     rng = np.random.default_rng(0)
     states, actions = rng.normal(size=(12, 2)), rng.normal(size=(12, 3)) * [1.0, 0.1, 5.0] + 0.5
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
-        model = hyperparameters._MarginalLikelihood("matern32", True, states, actions)
+        model = marginal_likelihood._MarginalLikelihood("matern32", True, states, actions)
         model.kernel.lengthscales.assign([0.8, 1.7])
         model.noise_variance.assign(0.04)
         loss, (means, units) = model.training_loss().numpy(), model.means_and_units()
@@ -62,7 +62,7 @@ def test_the_gradient_of_the_likelihood_is_that_of_differences():
     states[1] = states[0]
     actions = actions * [1.0, 0.1, 0.0, 1e-7] + 0.5  # One constant, one below the floor.
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
-        model = hyperparameters._MarginalLikelihood("matern52", True, states, actions)
+        model = marginal_likelihood._MarginalLikelihood("matern52", True, states, actions)
         variables = model.trainable_variables
         with tf.GradientTape() as tape:
             loss = model.training_loss()
@@ -84,7 +84,7 @@ def test_a_constant_action_does_not_change_the_likelihood(varying):
     losses = []
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
         for given in (actions, np.c_[actions, np.full(12, 0.3)]):
-            model = hyperparameters._MarginalLikelihood("matern52", True, states, given)
+            model = marginal_likelihood._MarginalLikelihood("matern52", True, states, given)
             losses.append(model.training_loss().numpy())
             model.kernel.lengthscales.assign([3.0, 5.0])
             losses.append(model.training_loss().numpy())
@@ -94,7 +94,7 @@ def test_a_constant_action_does_not_change_the_likelihood(varying):
 
 @pytest.mark.parametrize("failures", [0, 1, 2])
 def test_an_optimization_that_ends_below_its_start_is_not_the_fit(monkeypatch, failures):
-    maximize, losses = hyperparameters._maximize, []
+    maximize, losses = marginal_likelihood._maximize, []
 
     def fail_at_first(model, max_iterations):
         is_ard = model.kernel.lengthscales.shape != ()
@@ -104,11 +104,11 @@ def test_an_optimization_that_ends_below_its_start_is_not_the_fit(monkeypatch, f
             return False
         return maximize(model, max_iterations)
 
-    monkeypatch.setattr(hyperparameters, "_maximize", fail_at_first)
+    monkeypatch.setattr(marginal_likelihood, "_maximize", fail_at_first)
     data = example_demonstrations()
     states, actions = data.observations.astype(float), data.actions.astype(float)
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
-        model = hyperparameters._most_likely("matern52", True, states, actions)
+        model = marginal_likelihood._most_likely("matern52", True, states, actions)
         is_shared = np.ptp(model.kernel.lengthscales.numpy()) == 0
         assert is_shared == (failures == 2)
         assert all(model.training_loss().numpy() < loss - 10 for loss in losses)
@@ -119,9 +119,9 @@ def test_a_fit_that_begins_with_a_part_of_the_points_is_that_of_all():
     states = rng.normal(size=(1000, 2))
     actions = np.sin(states / [0.5, 2.0]) + 0.1 * rng.normal(size=(1000, 2))
     with gpflow.config.as_context(gpflow.config.Config(float=np.float64)):
-        fit = hyperparameters._most_likely("matern52", True, states, actions)
-        at_once = hyperparameters._MarginalLikelihood("matern52", True, states, actions)
-        hyperparameters._maximize(at_once, 100)
+        fit = marginal_likelihood._most_likely("matern52", True, states, actions)
+        at_once = marginal_likelihood._MarginalLikelihood("matern52", True, states, actions)
+        marginal_likelihood._maximize(at_once, 100)
         best = at_once.training_loss().numpy()
         assert fit.training_loss().numpy() == pytest.approx(best, abs=0.1)
 
