@@ -136,7 +136,7 @@ class AgentConfig:
         DIVERGENCES,
     )
     temperature: float = option(
-        1.0, "First weight alpha of the KL term, per unit of --reward_scale.", positive=True
+        0.2, "First weight alpha of the KL term, per unit of --reward_scale.", positive=True
     )
     target_kl: float | None = option(
         None,
@@ -238,7 +238,7 @@ class TrainingConfig:
         positive=True,
     )
     temperature_decay: float = option(
-        0.03, "Share by which alpha falls per greedy episode of full length.", positive=True
+        0.06, "Share by which alpha falls per greedy episode of full length.", positive=True
     )
     annealing_steps: int | None = option(
         None,
