@@ -98,7 +98,7 @@ def test_a_method_that_cannot_begin_is_found(run, change, message):
 def test_a_run_of_another_configuration_or_other_demonstrations_is_found(run):
     begin(run)
     other = dataclasses.replace(run.config, agent=AgentConfig(temperature=0.7))
-    with pytest.raises(UserError, match=r"temperature must be 1\.0 to resume .*seed7; got 0\.7"):
+    with pytest.raises(UserError, match=r"temperature must be 0\.2 to resume .*seed7; got 0\.7"):
         plan.check([run._replace(config=other)])
     begin(run, fingerprint="another")
     with pytest.raises(UserError, match=r"must be those that .*seed7 was started with"):

@@ -164,7 +164,8 @@ def test_warming_up_a_network_actor_imitates_the_prior_where_it_goes(task, demon
     assert np.mean(kls[-3:]) < 0.3 * kls[0]
     # 200 updates by imitation, 20 by the critics, for which alpha waits.
     assert int(agent._actor_optimizer.iterations) == 220
-    assert [row["train/alpha"] for row in warm] == pytest.approx([1.0] * len(warm))
+    alphas = [row["train/alpha"] for row in warm]
+    assert alphas == pytest.approx([agent_config.temperature] * len(warm))
 
 
 # A simulator of which there is one.
