@@ -10,7 +10,7 @@ import sys
 
 import lazy_loader
 
-__version__ = "0.2.0"
+__version__ = "0.2.1"
 
 # On Python 3.11 TF-Agents' PolicySaver fails with typing-extensions 4.6 and later, unless wrapt
 # leaves its C code out.
