@@ -173,6 +173,9 @@ On the command line:
 Over HTTP (for TensorFlow Serving itself see docs/serving.md):
 
   {serve}
+
+and from another terminal:
+
   python -c "import json; print(json.dumps({{'signature_name': '{signature}',
     'inputs': {{'observation': [[0.0] * {observation_size}]{column}}}}}))" > request.json
   curl -d @request.json http://localhost:8501/v1/models/{name}:predict"""

@@ -20,7 +20,6 @@ from nppac_tf.errors import UserError
 
 _LEVELS = (0.5, 0.9, 0.99)
 _NO_TASK = "none"
-_FEWEST_EPISODES = 10
 
 config_flags.define(
     RunConfig, only=("task", "observation_keys", "success_key", "reward", "demonstrations")
@@ -55,13 +54,14 @@ def main() -> None:
     config = config_flags.configuration(PriorConfig, base=PriorConfig().unscaled())
     if config.prior == "uniform":
         raise UserError("--prior must be one that is fitted; got 'uniform'")
-    if _SEARCH.value:
-        if flags.FLAGS.task == _NO_TASK or _NUM_EPISODES.value < _FEWEST_EPISODES:
-            raise UserError(
-                f"--search needs a --task and at least --num_episodes={_FEWEST_EPISODES}"
-            )
-        if config.prior not in ("gp", "sparse_gp"):
-            raise UserError(f"--search is for --prior=gp and sparse_gp; got {config.prior!r}")
+    if _SEARCH.value and flags.FLAGS.task == _NO_TASK:
+        raise UserError("--search needs a simulator: pass its --task")
+    if _SEARCH.value and _NUM_EPISODES.value < 10:
+        raise UserError(
+            f"--num_episodes must be at least 10 to --search; got {_NUM_EPISODES.value}"
+        )
+    if _SEARCH.value and config.prior not in ("gp", "sparse_gp"):
+        raise UserError(f"--search is for --prior=gp and sparse_gp; got {config.prior!r}")
     output = None if _OUTPUT.value is None else checks.output_file("output", (".npz",))
     from nppac_tf import demonstrations, environments
 
@@ -113,32 +113,29 @@ def _search(data: Any, task: Any, config: PriorConfig) -> PriorConfig:
     """Prints each candidate as it ends, and the best; returns its settings."""
     from nppac_tf import priors
     from nppac_tf.evaluation import prior_search
+    from nppac_tf.evaluation.episodes import readable
     from nppac_tf.runs import display
 
-    print("Searching; the mean of each prior acts in the simulator (B, or the return):")
+    print("Mean and standard error of B, or of the return, of each prior's mean:")
     with display.ProgressDisplay() as progress:
 
         def show(candidate: Any) -> None:
-            number = len(candidate.values)
-            progress.say(
-                f"  {candidate.mean:9,.4g} ± {candidate.standard_error:<8,.2g} {number:>3} "
-                f"episodes  {candidate.changes or 'as given'}"
-            )
+            mean, error = map(readable, (candidate.mean, candidate.standard_error))
+            number, changes = len(candidate.values), candidate.changes or "as given"
+            progress.say(f"  {mean:>8} ± {error:<7} {number:>3} episodes  {changes}")
 
         with progress.busy("Searching"):
             tried = prior_search.search(
-                data,
-                task,
-                config,
-                _NUM_EPISODES.value,
-                _SEED.value + 1,
-                show,
+                *(data, task, config, _NUM_EPISODES.value, _SEED.value + 1, show),
                 cache=priors.default_cache(),
             )
     best, steps = tried[0], sum(candidate.num_steps for candidate in tried)
-    print(f"Best of {len(tried)}, in {steps:,} environment steps: {best.changes or 'as given'}")
-    if best.changes:
-        print(f"Pass {best.changes} to launch/train.py as well")
+    (given,) = (candidate for candidate in tried if not candidate.changes)
+    print(f"{len(tried)} priors, {steps:,} environment steps")
+    if not best.is_better_than(given):
+        print("No prior is clearly better than that of the settings as given")
+        return config
+    print(f"Pass to launch/train.py as well: {best.changes}")
     return best.config
 
 

@@ -65,8 +65,9 @@ def area(comparison: Comparison) -> figure.Figure:
     if shown.unit == "share":
         (axis,) = result.axes
         low, high = axis.dataLim.intervalx
-        margin = max(0.1 * (high - low), 0.02)
-        axis.set_xlim(max(low - margin, 0), min(high + margin, 1))
+        if np.isfinite([low, high]).all():
+            margin = max(0.1 * (high - low), 0.02)
+            axis.set_xlim(max(low - margin, -0.02), min(high + margin, 1.02))
     return result
 
 

@@ -29,8 +29,8 @@ _COLORS = (
     *("#661100", "#6699CC", "#AA4466", "#4477AA"),
 )
 _STYLES = ("-", "--", ":")
-# Folders of runs that change one thing are called so; readers see what is changed.
 _ACRONYMS = re.compile(r"\b(gp|kl|rbf)\b")
+# Folders of runs that change one thing are called so; readers see what is changed.
 _PREFIX = re.compile(r"(ablation|trial)_(?=.)")
 _SEED_FOLDER = re.compile(r"seed\d+(_prior\d+)?")
 _FIRST_SETTING = "prior.prior"  # Comes first in names made of settings.

@@ -95,11 +95,10 @@ class Episodes:
         rows = [(f"{len(self.returns)} episodes", "mean", "95 % interval")]
         for name, mean in self.summary().items():
             low, high = intervals[name]
-            # Shares are aligned; returns have any scale.
-            form = ",.4g" if name == "eval/return" else ".3f"
-            interval = "-" if math.isnan(low) else f"[{low:{form}}, {high:{form}}]"
+            shown = readable if name == "eval/return" else "{:.3f}".format
+            interval = "-" if math.isnan(low) else f"[{shown(low)}, {shown(high)}]"
             if not math.isnan(mean):
-                rows.append((LABELS[name], f"{mean:{form}}", interval))
+                rows.append((LABELS[name], shown(mean), interval))
         label, mean_, interval_ = (max(map(len, column)) for column in zip(*rows, strict=True))
         lines = [f"{a:<{label}}  {b:>{mean_}}  {c:>{interval_}}" for a, b, c in rows]
         return "\n".join([*lines, self.note] if self.note else lines)
@@ -120,6 +119,11 @@ class Episodes:
         return {
             name: values.astype(np.float64) for name, values in zip(LABELS, columns, strict=True)
         }
+
+
+def readable(value: float) -> str:
+    """A number of any scale with three digits or more, such as "0.123", "11,059"."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _wilson(values: np.ndarray, confidence: float) -> tuple[float, float]:

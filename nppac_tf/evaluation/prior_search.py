@@ -6,6 +6,7 @@ candidates act: first the lengthscales are varied, then how far ahead the action
 
 import dataclasses
 import pathlib
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -14,16 +15,19 @@ import tensorflow as tf
 from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task
+from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
 from nppac_tf.priors import BehavioralPrior, fit_prior
 
+FEWEST_EPISODES = 10
+PRIORS = ("gp", "sparse_gp")
 _LENGTHSCALE_FACTORS = (1.0, 2.0, 3.0)  # Times that of the base.
 _LOOKAHEADS = (2, 4, 6)  # Steps more than the base.
 _NUM_FINALISTS = 3
 _FIRST_SHARE = 0.2  # Share of the episodes that chooses the finalists.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
     """Settings of a prior, and how its mean did.
 
@@ -49,6 +53,14 @@ class Candidate:
         """Standard error of the mean; nan for one episode."""
         return float(self.values.std(ddof=1) / np.sqrt(len(self.values)))
 
+    def is_better_than(self, other: "Candidate") -> bool:
+        """Whether the mean is higher by more than the standard error of the difference.
+
+        Both acted in the same episodes.
+        """
+        differences = self.values - other.values
+        return bool(differences.mean() > differences.std(ddof=1) / np.sqrt(len(differences)))
+
 
 def search(
     demonstrations: Demonstrations,
@@ -61,23 +73,30 @@ def search(
 ) -> list[Candidate]:
     """Tries lengthscales and lookaheads of a Gaussian process.
 
-    Every candidate acts in a fifth of the episodes, the three best in all of them. All start from
-    the same states.
+    Every candidate acts in a fifth of the episodes; the three best, and the base, in all of them.
+    All start from the same states. A candidate that fails is left out with a warning.
 
     Args:
         demonstrations: What each candidate is fitted to.
         task: Where its mean acts.
         base: Settings that the candidates vary, of the prior `gp` or `sparse_gp`.
-        num_episodes: Episodes of a finalist, at least 5.
+        num_episodes: Episodes of a finalist, at least 10.
         seed: Seed of the initial states.
         on_candidate: Called with each candidate when its episodes have ended; with a finalist
             twice.
         cache: Folder of fitted priors; None for none.
 
     Returns:
-        All candidates, the finalists first, each part from best to worst.
+        All candidates, the finalists first, each part from best to worst. The base has no changes.
+
+    Raises:
+        UserError: if an argument is out of range, or the base cannot be fitted.
+        FloatingPointError: if the base's actions are not finite.
     """
-    few = max(round(_FIRST_SHARE * num_episodes), 2)
+    if num_episodes < FEWEST_EPISODES:
+        raise UserError(f"num_episodes must be at least {FEWEST_EPISODES}; got {num_episodes}")
+    if base.prior not in PRIORS:
+        raise UserError(f"prior must be one of {', '.join(PRIORS)}; got {base.prior!r}")
     fitted: dict[str, BehavioralPrior] = {}
 
     def act(config: PriorConfig, number: int, num_steps: int = 0) -> Candidate:
@@ -90,20 +109,30 @@ def search(
         on_candidate(candidate)
         return candidate
 
-    smoother = [
-        dataclasses.replace(base, ard=ard, lengthscale_factor=factor * base.lengthscale_factor)
-        for ard in (base.ard, not base.ard)
-        for factor in _LENGTHSCALE_FACTORS
-    ]
-    tried = [act(config, few) for config in smoother]
+    def attempt(config: PriorConfig) -> list[Candidate]:
+        try:
+            return [act(config, round(_FIRST_SHARE * num_episodes))]
+        except (UserError, FloatingPointError) as error:
+            if config == base:
+                raise
+            warnings.warn(f"without {differing_flags(config, base)}: {error}", stacklevel=3)
+            return []
+
+    tried = []
+    for ard in (base.ard, not base.ard):
+        for factor in _LENGTHSCALE_FACTORS:
+            # As the flag is printed.
+            scaled = float(f"{factor * base.lengthscale_factor:g}")
+            tried += attempt(dataclasses.replace(base, ard=ard, lengthscale_factor=scaled))
     best = max(tried, key=lambda candidate: candidate.mean).config
     for steps in _LOOKAHEADS:
-        faster = dataclasses.replace(best, action_lookahead=base.action_lookahead + steps)
-        tried.append(act(faster, few))
+        ahead = base.action_lookahead + steps
+        tried += attempt(dataclasses.replace(best, action_lookahead=ahead))
     tried.sort(key=lambda candidate: -candidate.mean)
-    finalists = [act(c.config, num_episodes, c.num_steps) for c in tried[:_NUM_FINALISTS]]
+    chosen = [c for n, c in enumerate(tried) if n < _NUM_FINALISTS or not c.changes]
+    finalists = [act(c.config, num_episodes, c.num_steps) for c in chosen]
     finalists.sort(key=lambda candidate: -candidate.mean)
-    return finalists + tried[_NUM_FINALISTS:]
+    return finalists + [c for c in tried if c not in chosen]
 
 
 def mean_policy(prior: BehavioralPrior) -> rollouts.PolicyFunction:

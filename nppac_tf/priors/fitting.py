@@ -182,7 +182,7 @@ def load_prior(path: str | os.PathLike[str]) -> BehavioralPrior:
 
 
 def _key(demonstrations: Demonstrations, config: PriorConfig) -> str:
-    fitted = dataclasses.asdict(config.unscaled())
+    fitted = dataclasses.asdict(config.unscaled()) | {"prior_seed": config.prior_seed or 0}
     version = importlib.metadata.version
     libraries = (version("gpflow"), tf.__version__, version("tensorflow_probability"))
     fitter = [_VERSION, _FIT_VERSION, *libraries]

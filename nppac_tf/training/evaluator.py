@@ -112,8 +112,8 @@ class Evaluator:
         if shown is not None and shown > 0 and reached < 0.5 * shown:
             self._notice(
                 f"The prior is far below the demonstrations ({name} {reached:.3g}, demonstrations "
-                f"{shown:.3g}): python launch/fit_prior.py --search, with this task and these "
-                "demonstrations, looks for better settings of the prior"
+                f"{shown:.3g}): try --lengthscale_factor=3, --noard or, if they are slow, "
+                "--action_lookahead=3; launch/fit_prior.py --search tries them all"
             )
         return {} if has_goal or shown is None else {"demonstrations/return": shown}
 

@@ -136,7 +136,8 @@ def test_a_wrong_flag_or_flagfile(launchers, arguments, culprits):
     ("name", "arguments", "culprits"),
     [
         ("fit_prior", ["--prior=uniform"], ["--prior", "'uniform'"]),
-        ("fit_prior", ["--search", "--task=none"], ["--search needs a --task"]),
+        ("fit_prior", ["--search", "--task=none"], ["--search needs a simulator"]),
+        ("fit_prior", ["--search", "--num_episodes=9"], ["--num_episodes must be at least 10"]),
         ("fit_prior", ["--search", "--prior=ensemble"], ["--search", "'ensemble'"]),
         ("fit_prior", ["--output=prior.pkl"], ["--output must be a file that ends in .npz"]),
         ("fit_prior", ["--output=empty/x/p.npz", "--demonstrations=a.npz"], ["a.npz"]),

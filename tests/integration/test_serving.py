@@ -212,6 +212,7 @@ def test_an_unknown_format_is_one_line(launchers):
 def test_the_printed_commands_run_as_they_stand(launchers, said):
     folder = launchers.folder
     command = said[said.index("  python -c") : said.index("Over HTTP")]
+    assert f"launch/serve.py --model={SERVED}" in said
     assert "Result for output key fell_back" in shell(command, folder)
     request = said[said.index('  python -c "import json') : said.index("  curl")]
     shell(request, folder)

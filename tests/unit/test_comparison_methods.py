@@ -121,13 +121,13 @@ def test_a_repeated_seed_is_refused(tmp_path):
 
 
 def test_a_method_has_one_name_and_color_in_every_comparison(tmp_path):
-    names = ("nppac", "awac", "ablation_one_step", "mine")
+    names = ("nppac", "awac", "ablation_sparse_gp", "mine")
     for index, name in enumerate(names):
         place = tmp_path / "pen-binary" / name / "seed0"
         write_run(place, [0.5], changes={"config.agent.temperature": 0.1 + index})
     every = methods.group(archive.read_runs([tmp_path]).runs)
     looks = dict(zip([each.name for each in every], methods.styles(every), strict=True))
-    assert looks.keys() == {"N-PPAC", "AWAC", "one step", "mine"}
+    assert looks.keys() == {"N-PPAC", "AWAC", "sparse GP", "mine"}
     assert len({color for color, _ in looks.values()}) == 4
     for each in (each for each in every if each.name in ("N-PPAC", "AWAC")):
         assert methods.styles([each]) == [looks[each.name]]

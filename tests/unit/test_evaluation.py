@@ -14,7 +14,7 @@ from tf_agents.trajectories import time_step as ts
 
 from nppac_tf.environments import episode_seed, make_task
 from nppac_tf.errors import UserError
-from nppac_tf.evaluation.episodes import Episodes
+from nppac_tf.evaluation.episodes import Episodes, readable
 from nppac_tf.evaluation.rollouts import as_policy_function, evaluate
 
 HORIZON = 6
@@ -242,14 +242,21 @@ def test_episodes_print_as_a_table():
         "eval/final_success": 0.75,
         "eval/return": 1025.0,
     }
-    low, high = episodes.intervals()["eval/return"]
+    low, high = map(readable, episodes.intervals()["eval/return"])
     lines = str(episodes).splitlines()
     assert [line.split("  ")[0] for line in lines] == [
         *("4 episodes", "A, any-time success", "B, time at goal", "final", "return")
     ]
     assert lines[1].split()[-3:] == ["0.750", "[0.301,", "0.954]"]
-    assert lines[4].split() == ["return", "1,025", f"[{low:,.4g},", f"{high:,.4g}]"]
+    assert lines[4].split() == ["return", "1,025", f"[{low},", f"{high}]"]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_numbers_of_any_scale_are_readable():
+    assert [readable(x) for x in (0.12345, 1.0, 99.96, 130, 1025, 11059)] == [
+        *("0.123", "1", "100", "130", "1,025", "11,059")
+    ]
+    assert readable(-2345.6) == "-2,346"
 
 
 def test_a_task_without_success_has_only_a_return():

@@ -31,6 +31,14 @@ def test_importing_the_package_is_light_and_selects_keras_2():
     subprocess.run([sys.executable, "-c", CHECK], check=True, cwd=ROOT)
 
 
+def test_what_fits_and_draws_is_imported_when_it_is_needed():
+    program = (
+        "import sys; import nppac_tf.priors, nppac_tf.runs.run; "
+        "assert not {'gpflow', 'matplotlib.figure'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
 def test_every_public_name_can_be_imported():
     assert len(nppac_tf.__all__) > 30
     for name in nppac_tf.__all__:

@@ -262,6 +262,7 @@ def test_a_prior_far_below_the_demonstrations_is_reported(prior, notices, key):
         arguments = {"prior": prior, "num_steps": 0, "observers": [recorder]}
         run(make_task(task.name, success_key=key), data, CONFIG, ANCHORED, **arguments)
     found = [line for line in recorder.notices if "far below the demonstrations" in line]
+    assert all("fit_prior.py --search" in line for line in found)
     assert len(found) == notices
     name, shown = ("return", data.mean_return) if key else ("B", data.successes.mean())
     assert all(f"({name} " in line and f"demonstrations {shown:.3g})" in line for line in found)
