@@ -136,7 +136,13 @@ def test_the_scale_is_changed_after_the_fit_which_is_cached(fits, tmp_path, chan
 
 @pytest.mark.parametrize(
     ("change", "num_fits"),
-    [({}, 1), ({"kernel": "rbf"}, 2), ({"action_lookahead": 1}, 2), ({"prior_seed": 1}, 2)],
+    [
+        ({}, 1),
+        ({"prior_seed": 0}, 1),
+        ({"kernel": "rbf"}, 2),
+        ({"action_lookahead": 1}, 2),
+        ({"prior_seed": 1}, 2),
+    ],
 )
 def test_the_cache_holds_a_fit_for_each_configuration(fits, tmp_path, change, num_fits):
     config = dataclasses.replace(CONFIG, **change)
