@@ -261,6 +261,22 @@ def test_a_prior_is_fitted_scored_saved_and_evaluated(launchers):
     assert "\nprior mean on Pendulum-v1, seed 1000\n\n2 episodes " in output
 
 
+def test_settings_of_a_prior_are_searched_in_the_simulator(launchers, tmp_path):
+    given = ("--task=Pendulum-v1", "--demonstrations=expert.npz", "--num_episodes=10")
+    cache = {"XDG_CACHE_HOME": str(tmp_path)}
+    outcome = launchers.run("fit_prior", *given, "--search", environment=cache)
+    assert (outcome.code, outcome.errors) == (0, "")
+    lines = outcome.output.splitlines()
+    candidates = [line for line in lines if " episodes  " in line and "±" in line]
+    assert len(candidates) in (12, 13)  # The settings as given may be among the three best.
+    assert sum("as given" in line for line in candidates) == 2
+    assert any(line.startswith("9 priors, ") for line in lines)
+    (advice,) = (line for line in lines if "clearly better" in line or line.startswith("Pass "))
+    assert len(list(tmp_path.rglob("gp-*.npz"))) == 9
+    if advice.startswith("Pass "):  # The printed flags are those of a candidate.
+        assert any(line.endswith(advice.split(": ")[1]) for line in candidates)
+
+
 def test_a_prior_is_fitted_where_there_is_no_simulator(launchers):
     output = succeed(
         launchers,
