@@ -63,14 +63,12 @@ def main() -> None:
 def _load_prior() -> policies.Policy:
     path = checks.existing("prior_file")
     task = policies.make_task()
-    import tensorflow as tf
-
     from nppac_tf import priors
+    from nppac_tf.evaluation import rollouts
 
     prior = priors.load_prior(path)
     policies.require_sizes("prior", (prior.observation_size, prior.action_size), task)
-    statistics = tf.function(prior.statistics)
-    return policies.Policy("prior mean", lambda x: statistics(x).location.numpy(), task, {})
+    return policies.Policy("prior mean", rollouts.mean_policy(prior), task, {})
 
 
 def _evaluate(policy: policies.Policy, video: pathlib.Path | None) -> None:

@@ -45,8 +45,8 @@ _NUM_EPISODES = flags.DEFINE_integer(
 _SEARCH = flags.DEFINE_bool(
     "search",
     False,
-    "Try other lengthscales and lookaheads first, and go on with those whose mean does best in "
-    "--num_episodes episodes, from other initial states than those of --seed.",
+    "Try other lengthscales and lookaheads in the simulator and use the best. The search has "
+    "initial states of its own.",
 )
 
 
@@ -81,7 +81,7 @@ def main() -> None:
 
     from nppac_tf import priors
     from nppac_tf.demonstrations import modes
-    from nppac_tf.evaluation import prior_search, rollouts
+    from nppac_tf.evaluation import rollouts
     from nppac_tf.runs import display
 
     for notice in (*data.notices, modes.notice(data)):
@@ -101,7 +101,7 @@ def main() -> None:
     if task is not None and num_episodes:
         acting = f"Acting in {num_episodes:,} episodes"
         with display.ProgressDisplay() as progress, progress.busy(acting):
-            mean = prior_search.mean_policy(prior)
+            mean = rollouts.mean_policy(prior)
             evaluated = rollouts.evaluate(mean, task, num_episodes, _SEED.value)
         print(f"mean of the prior fitted to all episodes, seed {_SEED.value}\n\n{evaluated}")
     if output is not None:

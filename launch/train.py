@@ -126,12 +126,13 @@ def _from_anywhere(config: RunConfig) -> RunConfig:
 
 
 def _print_results(directory: Any, title: str, rows: list[dict[str, float]]) -> None:
+    from nppac_tf.evaluation.episodes import readable
     from nppac_tf.runs import display, metrics
     from nppac_tf.training import loop
 
     labels = {"env_steps": "environment steps", "wall_seconds": "seconds", **metrics.LABELS}
     names = [name for name in loop.EVALUATION_COLUMNS if rows[0][name] == rows[0][name]]
-    cells = [(labels.get(n, n), *(_readable(row[n]) for row in (rows[0], rows[-1]))) for n in names]
+    cells = [(labels.get(n, n), *(readable(row[n]) for row in (rows[0], rows[-1]))) for n in names]
     display.print_table(title, ("", "first", "last"), cells)
     for path in (directory.metrics, directory.learning_curve, directory.policy):
         print(path)
@@ -156,10 +157,6 @@ def _print_next_steps(folder: pathlib.Path, task: Any, rows: list[dict[str, floa
     steps["measure, and print how to serve"] = ("export", [f"--output={folder / 'exported'}"])
     for purpose, (launcher, arguments) in steps.items():
         print(f"To {purpose}:\n  {program.command(*run, *arguments, launcher=launcher)}")
-
-
-def _readable(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.3g}"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from matplotlib.figure import Figure
 
 from nppac_tf.claims import drawing
@@ -15,6 +14,7 @@ from nppac_tf.demonstrations import Demonstrations
 from nppac_tf.environments import Task
 from nppac_tf.errors import UserError
 from nppac_tf.evaluation import rollouts
+from nppac_tf.evaluation.episodes import readable
 from nppac_tf.priors.base import BehavioralPrior
 
 Fit = Callable[[Demonstrations, str], BehavioralPrior]
@@ -145,15 +145,13 @@ def measure_few_demonstrations(
 
 
 def _readable(value: float) -> str:
-    return drawing.signed(f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}")
+    return drawing.signed(readable(value))
 
 
 def _act(
     prior: BehavioralPrior, task: Task, num_episodes: int, seed: int
 ) -> tuple[str, np.ndarray]:
     """The name of the metric, and its values [num_episodes]."""
-    mean = tf.function(lambda states: prior.statistics(states).location)
-    episodes = rollouts.evaluate(lambda states: mean(states).numpy(), task, num_episodes, seed)
-    if np.isfinite(episodes.time_at_goal).all():
-        return "B, time at goal", np.asarray(episodes.time_at_goal, np.float64)
-    return "return", np.asarray(episodes.returns, np.float64)
+    episodes = rollouts.evaluate(rollouts.mean_policy(prior), task, num_episodes, seed)
+    has_goal = np.isfinite(episodes.time_at_goal).all()
+    return "B, time at goal" if has_goal else "return", episodes.main_values

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
 from nppac_tf.config import PriorConfig
 from nppac_tf.demonstrations import Demonstrations
@@ -103,7 +102,7 @@ def search(
         changes = differing_flags(config, base)
         if changes not in fitted:
             fitted[changes] = fit_prior(demonstrations, config, cache)
-        episodes = rollouts.evaluate(mean_policy(fitted[changes]), task, number, seed)
+        episodes = rollouts.evaluate(rollouts.mean_policy(fitted[changes]), task, number, seed)
         taken = num_steps + int(episodes.lengths.sum())
         candidate = Candidate(config, changes, episodes.main_values, taken)
         on_candidate(candidate)
@@ -133,12 +132,6 @@ def search(
     finalists = [act(c.config, num_episodes, c.num_steps) for c in chosen]
     finalists.sort(key=lambda candidate: -candidate.mean)
     return finalists + [c for c in tried if c not in chosen]
-
-
-def mean_policy(prior: BehavioralPrior) -> rollouts.PolicyFunction:
-    """The policy that takes the prior's mean."""
-    mean = tf.function(lambda states: prior.statistics(states).location, autograph=False)
-    return lambda observations: mean(tf.constant(observations, tf.float32)).numpy()
 
 
 def differing_flags(config: PriorConfig, base: PriorConfig) -> str:

@@ -4,13 +4,16 @@ Glossary: E episodes, B environments in a batch, D observation components, A act
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nppac_tf.environments import Task, clip_actions, episode_seed, require_finite
 from nppac_tf.errors import UserError
 from nppac_tf.evaluation.episodes import Episodes as Episodes
+
+if TYPE_CHECKING:
+    from nppac_tf.priors import BehavioralPrior
 
 _MAX_STEPS_WITHOUT_END = 100_000
 PolicyFunction = Callable[[np.ndarray], np.ndarray]
@@ -49,6 +52,14 @@ def as_policy_function(policy: Any) -> PolicyFunction:
         return greedy_actions(tf.constant(observations, tf.float32)).numpy()
 
     return policy_function
+
+
+def mean_policy(prior: "BehavioralPrior") -> PolicyFunction:
+    """The policy that takes the prior's mean. Keep it: each call of this compiles again."""
+    import tensorflow as tf
+
+    mean = tf.function(lambda states: prior.statistics(states).location, autograph=False)
+    return lambda observations: mean(tf.constant(observations, tf.float32)).numpy()
 
 
 def evaluate(

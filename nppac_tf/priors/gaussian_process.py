@@ -88,18 +88,25 @@ class GaussianProcessPrior(BehavioralPrior):
         return statistics, tf.cast(0.5 * tf.math.log(variance), tf.float32)
 
     def _predict_in_chunks(self, states: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Few states at a time, so that a chunk of the kernel matrix stays in the cache."""
-        rows = max(1, _CHUNK_ENTRIES // len(self._arrays["centers"]))
-        num_chunks = tf.maximum(1, (tf.shape(states)[0] + rows - 1) // rows)
+        """Few states at a time, so that a chunk of the kernel matrix stays in the cache.
+
+        All chunks have one size, which XLA asks for; the last is filled up with zeros.
+        """
+        most = max(1, _CHUNK_ENTRIES // len(self._arrays["centers"]))
+        num_states = tf.shape(states)[0]
+        num_chunks = tf.maximum(1, (num_states + most - 1) // most)
+        rows = (num_states + num_chunks - 1) // num_chunks
+        filled = tf.pad(states, [[0, num_chunks * rows - num_states], [0, 0]])
+        chunks = tf.reshape(filled, [num_chunks, rows, self.observation_size])
         means = tf.TensorArray(
             tf.float64, num_chunks, infer_shape=False, element_shape=[None, self.action_size]
         )
         variances = tf.TensorArray(tf.float64, num_chunks, infer_shape=False, element_shape=[None])
         for index in tf.range(num_chunks):
-            mean, variance = self._posterior(states[index * rows : (index + 1) * rows])
+            mean, variance = self._posterior(chunks[index])
             means = means.write(index, mean)
             variances = variances.write(index, tf.maximum(variance, SMALLEST_VARIANCE))
-        return means.concat(), variances.concat()
+        return means.concat()[:num_states], variances.concat()[:num_states]
 
     def _scaled(self, demonstrations: Demonstrations) -> np.ndarray:
         """States [N, D] in the units of the centers."""

@@ -39,7 +39,7 @@ from nppac_tf.hardware import resolve_precision
 from nppac_tf.priors.base import BehavioralPrior
 from nppac_tf.priors.fitting import load_prior, rescale, save_prior
 from nppac_tf.priors.novelty import Novelty, load_novelty, save_novelty
-from nppac_tf.runs import figures, inputs
+from nppac_tf.runs import inputs
 from nppac_tf.runs import metrics as reports
 from nppac_tf.runs.config_file import read_config_file, require_resumable
 from nppac_tf.runs.metrics import MetricsWriter
@@ -328,6 +328,8 @@ class RunDirectory:
     def conclude(self, agent: NppacAgent, task: Task, rows: Sequence[Metrics], title: str) -> None:
         """Draws the learning curve and exports the last policy and the best."""
         self.learning_curve.parent.mkdir(parents=True, exist_ok=True)
+        from nppac_tf.runs import figures  # Loads matplotlib, which takes seconds.
+
         figures.learning_curve(rows, title).savefig(self.learning_curve, dpi=150)
         policies = [(agent, self.policy)]
         if self._best.exists():

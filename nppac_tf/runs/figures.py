@@ -1,12 +1,10 @@
 """Learning curve of a run."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib import figure
+from matplotlib import figure, ticker
 
 _SUCCESSES = (
     ("eval/any_success", "A: at the goal at least once", "#0072B2", "-"),
@@ -16,7 +14,7 @@ _SUCCESSES = (
 _RETURN_COLOR, _KL_COLOR, _Q_COLOR = "#666666", "#CC79A7", "#56B4E9"
 
 
-def learning_curve(rows: Sequence[Mapping[str, float]], title: str = "") -> "figure.Figure":
+def learning_curve(rows: Sequence[Mapping[str, float]], title: str = "") -> figure.Figure:
     """Draws success and return, and below them the KL from the prior and the Q values.
 
     Args:
@@ -28,8 +26,6 @@ def learning_curve(rows: Sequence[Mapping[str, float]], title: str = "") -> "fig
         A figure with two panels over environment steps. For a task without a goal the upper panel
         shows only the return.
     """
-    from matplotlib import figure, ticker  # Takes seconds, and runs draw at their end.
-
     steps = _column(rows, "env_steps")
     result = figure.Figure(figsize=(7.0, 6.0), layout="constrained")
     upper, lower = result.subplots(2, 1, sharex=True, height_ratios=(3, 2))

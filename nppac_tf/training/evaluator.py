@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import tensorflow as tf
 
 from nppac_tf.agents.nppac import NppacAgent
 from nppac_tf.config import TrainingConfig
@@ -123,8 +122,7 @@ class Evaluator:
         if not prior.informative:
             return {}
         if not self._is_prior:
-            mean = tf.function(lambda states: prior.statistics(states).location, autograph=False)
-            episodes_of_prior = self._roll_out(lambda states: mean(tf.constant(states)).numpy())
+            episodes_of_prior = self._roll_out(rollouts.mean_policy(prior))
         had, has = episodes_of_prior.main_values, episodes.main_values
         error = math.sqrt((had.var() + has.var()) / len(had))
         if had.mean() - has.mean() > max(2.0 * error, 0.1 * abs(had.mean())):

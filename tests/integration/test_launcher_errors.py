@@ -71,10 +71,10 @@ def launchers(folder):
     return Launchers(folder)
 
 
-def check(outcome, *culprits):
+def check(outcome, *culprits, output=""):
     """Asserts one line of error that holds each of the culprits."""
     assert outcome.code == 1, outcome
-    assert outcome.output in ("", "Loading TensorFlow\n")
+    assert outcome.output == output
     (line,) = outcome.errors.splitlines()
     assert line.startswith("error: ")
     assert "unexpected " not in line or "unexpected argument" in line
@@ -168,8 +168,6 @@ def test_a_wrong_flag_or_flagfile(launchers, arguments, culprits):
         ("train", ["--resume", "--output_dir=empty"], ["no run at empty"]),
         ("train", ["--output_dir=runs/begun"], ["runs/begun already holds a run", "--resume"]),
         ("train", ["--output_dir=notes.txt/run"], ["notes.txt is not a folder"]),
-        ("train", ["--task=Pendulm-v1"], ["Pendulum-v1"]),
-        ("train", [PENDULUM, "--demonstrations=exprt.npz"], ["exprt.npz"]),
         ("train", ["--steps_per_epoch=25"], ["steps_per_epoch must be a multiple", "got 25"]),
         ("export", ["--run=runs/begun"], ["--output must be a folder"]),
         ("collect_demonstrations", ["--run=a", "--output=a.txt"], ["'a.txt'", "minari:ID"]),
@@ -178,7 +176,18 @@ def test_a_wrong_flag_or_flagfile(launchers, arguments, culprits):
     ids=lambda value: value if isinstance(value, str) else " ".join(value) if value else "",
 )
 def test_a_mistake_is_found_before_anything_slow(launchers, name, arguments, culprits):
-    check(launchers.run(name, *arguments, quick=name != "train"), *culprits)
+    check(launchers.run(name, *arguments, quick=True), *culprits)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "culprit"),
+    [
+        (["--task=Pendulm-v1"], "Pendulum-v1"),
+        ([PENDULUM, "--demonstrations=exprt.npz"], "exprt.npz"),
+    ],
+)
+def test_a_task_or_data_that_cannot_be_loaded_end_a_run_at_once(launchers, arguments, culprit):
+    check(launchers.run("train", *arguments), culprit, output="Loading TensorFlow\n")
 
 
 @pytest.mark.parametrize(

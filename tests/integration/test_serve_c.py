@@ -22,7 +22,9 @@ CLIENTS = pathlib.Path(__file__).parents[2] / "examples" / "serve_c"
 OBSERVATIONS = np.random.default_rng(0).normal(size=(50, D)).astype(np.float32)
 OBSERVATIONS[7, 1] = np.nan
 
-pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+pytestmark = pytest.mark.skipif(
+    shutil.which("gcc") is None, reason="needs gcc, to compile the C clients"
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 import os
 import shutil
-import sys
+import types
 
 import gymnasium
 import imageio_ffmpeg
@@ -97,12 +97,19 @@ def test_wrong_names_and_rates_are_refused(name, fps, complaint):
         video.VideoWriter(name, fps)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux does load_renderer choose one")
 @pytest.mark.parametrize(
-    ("display", "chosen", "expected"),
-    [("", None, "egl"), (":0", None, None), ("", "osmesa", "osmesa")],
+    ("platform", "display", "chosen", "expected"),
+    [
+        ("linux", "", None, "egl"),
+        ("linux", ":0", None, None),
+        ("linux", "", "osmesa", "osmesa"),
+        ("darwin", "", None, None),
+    ],
 )
-def test_offscreen_rendering_is_chosen_without_a_display(monkeypatch, display, chosen, expected):
+def test_offscreen_rendering_is_chosen_on_linux_without_a_display(
+    monkeypatch, platform, display, chosen, expected
+):
+    monkeypatch.setattr(video, "sys", types.SimpleNamespace(platform=platform))
     monkeypatch.setenv("DISPLAY", display)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("MUJOCO_GL", "")  # Restores the present value after the test.
